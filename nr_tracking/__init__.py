@@ -1,0 +1,45 @@
+"""Live, complete, tracked surfaces of deforming subjects from one depth camera.
+
+The whole public API::
+
+    from nr_tracking import Tracker, load_config
+    tracker = Tracker(load_config("lite"))
+    for frame in frames:                      # DepthFrame
+        for result in tracker.push(frame):    # TrackedFrame, in order, one for each accepted frame
+            ...
+    for result in tracker.flush(): ...
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from nr_tracking.config import Config, ConfigError, load_config
+from nr_tracking.types import DepthFrame, InputError, Intrinsics, Patches, Surface, TrackedFrame, Tracks
+
+if TYPE_CHECKING:
+    from nr_tracking.tracking.tracker import Tracker
+
+__version__ = "0.1.0"
+__all__ = [
+    "Config",
+    "ConfigError",
+    "DepthFrame",
+    "InputError",
+    "Intrinsics",
+    "Patches",
+    "Surface",
+    "TrackedFrame",
+    "Tracker",
+    "Tracks",
+    "load_config",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Import the tracker, and torch with it, only when it is asked for."""
+    if name == "Tracker":
+        from nr_tracking.tracking.tracker import Tracker
+
+        return Tracker
+    raise AttributeError(f"module 'nr_tracking' has no attribute {name!r}")

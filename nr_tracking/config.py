@@ -1,0 +1,303 @@
+"""Every setting of the package, once: default, unit, range and meaning.
+
+The tree of models below feeds the YAML files in ``config/``, the ROS parameters and their descriptors, ``nr_tracking
+config`` and the tables in the docs. An unknown key or a value out of range is a :class:`ConfigError` that names the
+key, the value and what is allowed.
+"""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+PresetName = Literal["test", "lite", "base", "full"]
+PRESETS: tuple[str, ...] = ("test", "lite", "base", "full")
+
+
+class ConfigError(ValueError):
+    """A setting that is unknown or out of range."""
+
+
+def setting(default: Any, meaning: str, *, unit: str = "", live: bool = False, **limits: Any) -> Any:
+    """Declare one setting: ``limits`` are pydantic's ge, gt, le, lt; ``live`` may change while a node is active."""
+    return Field(default, description=meaning, json_schema_extra={"unit": unit, "live": live}, **limits)
+
+
+class Section(BaseModel):
+    """A group of settings; unknown keys are refused and values cannot be changed in place."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+
+
+class SubjectConfig(Section):
+    """Which pixels belong to the subject."""
+
+    depth_min_m: float = setting(0.15, "nearer depth is ignored", unit="m", ge=0.0, le=20.0, live=True)
+    depth_max_m: float = setting(6.0, "farther depth is ignored", unit="m", gt=0.0, le=50.0, live=True)
+    region_min_m: tuple[float, float, float] = setting(
+        (-50.0, -50.0, 0.0), "lower corner of the region box in the camera optical frame", unit="m", live=True
+    )
+    region_max_m: tuple[float, float, float] = setting(
+        (50.0, 50.0, 50.0), "upper corner of the region box in the camera optical frame", unit="m", live=True
+    )
+    remove_plane: bool = setting(True, "remove a plane (floor, wall, table) that extends beyond the subject", live=True)
+    plane_distance_m: float = setting(0.015, "points within this distance belong to a plane", unit="m", gt=0.0, le=0.2)
+    plane_fraction: float = setting(
+        0.2, "smallest share of the depth pixels that a plane to be removed covers", ge=0.02, le=1.0
+    )
+    component_ratio: float = setting(
+        0.3, "components within this many subject sizes of the largest one are kept", ge=0.0, le=5.0
+    )
+    component_gap_m: float = setting(0.05, "a depth step larger than this separates components", unit="m", gt=0.0, le=1.0)
+    minimum_pixels: int = setting(64, "fewer subject pixels are no subject", ge=1, le=1_000_000)
+
+
+class VolumeConfig(Section):
+    """The cube around the subject in which the surface is reconstructed."""
+
+    margin: float = setting(1.35, "side of the cube over the longest seen edge of the subject", ge=1.0, le=3.0)
+    percentile: float = setting(0.3, "share of points cut off at each end when measuring an edge", unit="%", ge=0, le=10)
+    depth_prior: float = setting(
+        0.35, "least thickness along the view over the longest edge seen across it: what is hidden", ge=0.0, le=2.0
+    )
+    recentre_ratio: float = setting(
+        0.06, "a subject off the centre by this share of the side moves the cube, in whole steps of 16 voxels", ge=0, le=1
+    )
+
+
+class TsdfConfig(Section):
+    """The truncated signed distance from one depth image."""
+
+    truncation_voxels: float = setting(3.0, "truncation distance", unit="voxel", ge=1.0, le=20.0)
+    kind: Literal["projective"] = setting("projective", "distance along the camera's z axis (Curless and Levoy)")
+
+
+class ModelConfig(Section):
+    """The completion network (METHOD section 4); what a set of weights is made for."""
+
+    resolution: int = setting(64, "voxels along one side of the cube, R", unit="voxel", ge=16, le=256)
+    sparse_channels: tuple[int, int, int] = setting((8, 16, 32), "encoder channels at R, R/2 and R/4")
+    convolutions: int = setting(1, "residual convolution pairs in a level", ge=1, le=4)
+    latent_cells: int = setting(8, "latent grid cells along one side", ge=2, le=32)
+    latent_channels: int = setting(64, "latent channels", ge=8, le=512)
+    attention_layers: int = setting(2, "transformer layers across the window, 0 for none", ge=0, le=12)
+    attention_heads: int = setting(4, "attention heads", ge=1, le=16)
+    attention_mode: Literal["joint", "temporal"] = setting(
+        "joint", "joint: all cells of all frames attend to each other; temporal: each cell across time"
+    )
+    drop_empty_tokens: bool = setting(True, "cells that the camera saw to be empty take no part in attention")
+    dense_channels: tuple[int, int] = setting((32, 16), "dense decoder channels at the latent grid and at R/4")
+    refine_channels: tuple[int, int] = setting((16, 8), "sparse decoder channels at R/2 and R")
+    field_channels: int = setting(16, "feature channels of the field, C, equal on all scales", ge=4, le=64)
+    mlp_width: int = setting(32, "width of the distance MLP", ge=8, le=256)
+    mlp_layers: int = setting(2, "hidden layers of the distance MLP", ge=1, le=6)
+    seen_empty: bool = setting(True, "give the network what the camera saw to be empty, and where it got no return")
+    filter_voxels: tuple[float, float] = setting(
+        (2.0, 2.0), "refine where the coarser field is within this many voxels of R/2, then of R", unit="voxel"
+    )
+    embedding_channels: int = setting(32, "channels of the association embedding", ge=4, le=128)
+    deformation_width: int = setting(64, "width of the deformation decoder", ge=8, le=256)
+
+
+class MeshConfig(Section):
+    """The zero level set."""
+
+    upsample: int = setting(2, "mesh grid cells along one voxel of the field", ge=1, le=4)
+    minimum_component: float = setting(0.05, "components below this share of the whole area are removed", ge=0, le=1)
+    carve: bool = setting(True, "the surface must not stand in space that the camera saw to be empty")
+
+
+class DeformationConfig(Section):
+    """Patches, associations and the patch-wise near-rigid deformation."""
+
+    patches: int = setting(200, "number of patches, P", ge=8, le=2000)
+    hierarchy: tuple[int, int] = setting((65, 22), "patches on the two coarser levels")
+    softmax_scale: float = setting(100.0, "scale of cosine similarities before the softmax, sigma", gt=0, le=1000)
+    backend: Literal["network", "none"] = setting("network", "where the first guess of a deformation comes from")
+
+
+class RefinementConfig(Section):
+    """Gauss-Newton refinement of a deformation at test time."""
+
+    enabled: bool = setting(True, "refine deformations against the next surface")
+    iterations: int = setting(6, "Gauss-Newton steps at most", ge=0, le=100)
+    samples: int = setting(2000, "surface samples in each direction", ge=50, le=50_000)
+    nodes: int = setting(150, "nodes of the deformation graph that carries the tracks", ge=8, le=2000)
+    point_to_plane: float = setting(1.0, "weight of point-to-plane residuals", ge=0)
+    point_to_point: float = setting(0.1, "weight of point-to-point residuals", ge=0)
+    rigidity: float = setting(0.7, "weight of as-rigid-as-possible residuals between successive poses", ge=0)
+    embedding: float = setting(0.1, "weight of the embedding when matching points, lambda; 0 for none", ge=0)
+    match_radius: float = setting(0.08, "matches are sought within this share of the subject's size", gt=0, le=1)
+    normal_degrees: float = setting(70.0, "matched normals differ by at most this angle", unit="deg", gt=0, le=180)
+    velocity: float = setting(0.8, "start from this share of the last displacement", ge=0, le=1)
+    damping: float = setting(1e-4, "Levenberg damping relative to the diagonal", ge=0)
+
+
+class WindowConfig(Section):
+    """The sliding window."""
+
+    length: int = setting(5, "frames in a window, N", ge=2, le=17)
+    stride: int = setting(4, "new frames per window: length - 1 for throughput, 1 for the lowest latency", ge=1, le=16)
+    history: int = setting(64, "frames after which an unfinished start is given up", ge=8, le=1000)
+
+
+class TracksConfig(Section):
+    """Persistent points."""
+
+    count: int = setting(6000, "tracked points, evenly by area over the whole surface", ge=100, le=100_000)
+    snap: float = setting(1.0, "share of the way to the next surface that a track is projected, 0 for none", ge=0, le=1)
+
+
+class RosConfig(Section):
+    """The node around the tracker."""
+
+    image_reliability: Literal["best_effort", "reliable"] = setting("best_effort", "QoS of the depth subscription")
+    queue_policy: Literal["latest", "all"] = setting(
+        "latest", "latest: drop evenly when the camera outruns inference (live); all: keep every frame (recordings)"
+    )
+    queue_size: int = setting(8, "frames that wait for inference at most under policy latest", ge=1, le=10_000)
+    autostart: bool = setting(True, "configure and activate at once, without a lifecycle manager")
+    mesh_rate_hz: float = setting(30.0, "meshes published per second at most", unit="Hz", gt=0, le=1000, live=True)
+    mesh_max_triangles: int = setting(100_000, "triangles of a published mesh at most", ge=100, le=5_000_000, live=True)
+    output_folder: str = setting("nr_tracking_output", "folder below which ~/save writes")
+    depth_unit_m: float = setting(0.001, "metres per unit of an integer depth image", unit="m", gt=0, le=1)
+    silence_s: float = setting(2.0, "diagnostics complain after this long without depth", unit="s", gt=0, le=3600)
+
+
+class Config(Section):
+    """The whole tree. ``preset`` selects network, weights and matching defaults."""
+
+    preset: PresetName = setting("lite", "network and weights")
+    device: Literal["cpu", "cuda"] = setting("cpu", "where the network runs")
+    weights: str = setting("", "safetensors file; empty for the one shipped with the preset")
+    subject: SubjectConfig = SubjectConfig()
+    volume: VolumeConfig = VolumeConfig()
+    tsdf: TsdfConfig = TsdfConfig()
+    model: ModelConfig = ModelConfig()
+    mesh: MeshConfig = MeshConfig()
+    deformation: DeformationConfig = DeformationConfig()
+    refinement: RefinementConfig = RefinementConfig()
+    window: WindowConfig = WindowConfig()
+    tracks: TracksConfig = TracksConfig()
+    ros: RosConfig = RosConfig()
+
+
+_PRESET_VALUES: dict[str, dict[str, Any]] = {
+    "test": {
+        "model": {
+            "resolution": 32,
+            "sparse_channels": (4, 8, 16),
+            "latent_cells": 4,
+            "latent_channels": 16,
+            "attention_layers": 1,
+            "attention_heads": 2,
+            "dense_channels": (8, 8),
+            "refine_channels": (8, 8),
+            "field_channels": 8,
+            "mlp_width": 16,
+            "embedding_channels": 8,
+            "deformation_width": 16,
+        },
+        "deformation": {"patches": 60, "hierarchy": (20, 8)},
+    },
+    "lite": {},
+    "base": {
+        "model": {
+            "resolution": 128,
+            "sparse_channels": (16, 32, 64),
+            "latent_channels": 128,
+            "attention_layers": 4,
+            "attention_heads": 8,
+            "dense_channels": (64, 32),
+            "refine_channels": (32, 16),
+            "deformation_width": 128,
+        },
+        "mesh": {"upsample": 1},
+    },
+    "full": {
+        "model": {
+            "resolution": 128,
+            "sparse_channels": (32, 64, 128),
+            "convolutions": 2,
+            "latent_cells": 16,
+            "latent_channels": 256,
+            "attention_layers": 6,
+            "attention_heads": 8,
+            "attention_mode": "temporal",
+            "dense_channels": (128, 64),
+            "refine_channels": (64, 32),
+            "field_channels": 32,
+            "mlp_width": 128,
+            "mlp_layers": 3,
+            "deformation_width": 128,
+        },
+        "mesh": {"upsample": 1},
+        "deformation": {"patches": 400, "hierarchy": (130, 45)},
+    },
+}
+
+
+def load_config(source: str | Path | dict[str, Any] = "lite", **overrides: Any) -> Config:
+    """Build a configuration from a preset's name, a YAML file or a nested dictionary.
+
+    ``overrides`` are nested dictionaries or values laid over it: ``load_config("lite", window={"stride": 1})``.
+    A file or dictionary may name its ``preset``; what it leaves out comes from there.
+    """
+    if isinstance(source, dict):
+        values = dict(source)
+    elif str(source) in PRESETS:
+        values = {"preset": str(source)}
+    else:
+        values = read_yaml(Path(source))
+    values = merged(values, overrides)
+    preset = values.get("preset", "lite")
+    if preset not in PRESETS:
+        raise ConfigError(f"preset: {preset!r} is none of {', '.join(PRESETS)}")
+    values = merged(_PRESET_VALUES[preset], values)
+    try:
+        return Config.model_validate(values)
+    except ValidationError as error:
+        raise ConfigError(_explain(error)) from None
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """Read a YAML mapping with the safe loader."""
+    if not path.is_file():
+        raise ConfigError(f"no configuration file {path} (and no preset of that name: {', '.join(PRESETS)})")
+    try:
+        values = yaml.safe_load(path.read_text())
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path} is not valid YAML: {error}") from None
+    if not isinstance(values, dict):
+        raise ConfigError(f"{path} must hold a mapping of settings, not {type(values).__name__}")
+    return values
+
+
+def merged(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+    """Lay nested dictionary ``over`` over ``base``; neither is changed."""
+    result = dict(base)
+    for key, value in over.items():
+        old = result.get(key)
+        result[key] = merged(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
+    return result
+
+
+def _explain(error: ValidationError) -> str:
+    """One line for each fault: key, value, what is allowed; an unknown key gets the nearest known one."""
+    lines = []
+    for fault in error.errors():
+        key = ".".join(str(part) for part in fault["loc"])
+        if fault["type"] == "extra_forbidden":
+            section: type[BaseModel] = Config
+            for part in fault["loc"][:-1]:
+                section = section.model_fields[str(part)].annotation  # type: ignore[assignment]
+            close = difflib.get_close_matches(str(fault["loc"][-1]), section.model_fields, n=1)
+            hint = f"did you mean {close[0]!r}?" if close else f"known: {', '.join(section.model_fields)}"
+            lines.append(f"{key}: unknown setting; {hint}")
+        else:
+            lines.append(f"{key}: {fault['input']!r} is not allowed: {fault['msg']}")
+    return "; ".join(lines)

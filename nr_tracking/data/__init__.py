@@ -1,0 +1,1 @@
+"""Characters, motion, rendering, sensor noise, signed distances and sequence files."""

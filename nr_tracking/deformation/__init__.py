@@ -1,0 +1,1 @@
+"""The mesh half: patches, associations and near-rigid deformation."""

@@ -1,0 +1,1 @@
+"""Metrics, the 17-frame protocol, baselines and reports."""

@@ -1,0 +1,1 @@
+"""The neural-field half: from a window of TSDFs to completed surfaces."""

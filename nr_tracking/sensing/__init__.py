@@ -1,0 +1,1 @@
+"""From a depth image to a sparse TSDF of the subject."""

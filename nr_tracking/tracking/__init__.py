@@ -1,0 +1,1 @@
+"""The sliding window and the tracks that persist through it."""

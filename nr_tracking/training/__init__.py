@@ -1,0 +1,1 @@
+"""Losses, schedule, trainer and checkpoints."""

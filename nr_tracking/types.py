@@ -1,0 +1,131 @@
+"""The values that travel between the stages, from a depth image to a tracked surface.
+
+Conventions, everywhere in the package:
+
+* Metric points are in the **camera optical frame**: x right, y down, z forward, metres.
+* Depth is z, not range. Pixel centres are integers: pixel (u, v) looks along ((u - cx) / fx, (v - cy) / fy, 1).
+* Stamps are integer nanoseconds.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+Float32 = NDArray[np.float32]
+Float64 = NDArray[np.float64]
+Int32 = NDArray[np.int32]
+Int64 = NDArray[np.int64]
+Bool = NDArray[np.bool_]
+
+
+class InputError(ValueError):
+    """Input that cannot be used: says what was wrong, with which value, and what to do about it.
+
+    ``reason`` is a short stable identifier (``"no_depth"``, ``"zero_focal_length"``, ...) by which a node counts
+    dropped frames.
+    """
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+@dataclass(frozen=True)
+class Intrinsics:
+    """A pinhole camera with optional lens distortion.
+
+    ``fx, fy, cx, cy`` are in pixels. ``distortion_model`` is ``"none"`` or one of the names of
+    ``sensor_msgs/CameraInfo``: ``plumb_bob`` (k1 k2 p1 p2 k3), ``rational_polynomial`` (k1 k2 p1 p2 k3 k4 k5 k6) and
+    ``equidistant`` (k1 k2 k3 k4).
+    """
+
+    width: int
+    height: int
+    fx: float
+    fy: float
+    cx: float
+    cy: float
+    distortion_model: str = "none"
+    distortion: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True)
+class DepthFrame:
+    """One depth image.
+
+    ``depth`` (H, W) float32 metres, 0 where there is no depth. ``mask`` (H, W) bool, True on the subject, or None
+    where the subject has to be found. ``pose`` (4, 4) float64 camera -> world, or None for a static camera.
+    """
+
+    stamp_ns: int
+    depth: Float32
+    intrinsics: Intrinsics
+    mask: Bool | None = None
+    pose: Float64 | None = None
+
+
+@dataclass(frozen=True)
+class Surface:
+    """A closed triangle mesh, outward oriented.
+
+    ``vertices`` (V, 3) float32 metres in the camera optical frame; ``faces`` (F, 3) int32, counter-clockwise seen from
+    outside; ``confidence`` (V,) float32 in [0, 1]; ``observed`` (V,) bool, True where the camera saw the vertex and
+    False where the network completed it.
+    """
+
+    vertices: Float32
+    faces: Int32
+    confidence: Float32
+    observed: Bool
+
+
+@dataclass(frozen=True)
+class Patches:
+    """Near-rigid patches of one surface and their motion to the next frame.
+
+    ``centres`` (P, 3) metres; ``rotations`` (P, 3, 3) and ``translations`` (P, 3) carry a vertex v of patch k to
+    ``R_k (v - c_k) + t_k``, so a translation is the new position of its centre (METHOD eq. 22); NaN where the motion
+    is not known (the last frame). ``owner`` (V,) int32, the patch of each vertex; ``neighbours`` (E, 2) int32.
+    """
+
+    centres: Float32
+    rotations: Float32
+    translations: Float32
+    owner: Int32
+    neighbours: Int32
+
+
+@dataclass(frozen=True)
+class Tracks:
+    """Persistent points on the surface.
+
+    ``ids`` (K,) int64, unique over the life of a tracker; ``positions`` (K, 3) float32 metres; ``velocities`` (K, 3)
+    float32 m/s; ``confidence`` (K,) float32 in [0, 1]; ``observed`` (K,) bool, seen by the camera in this frame.
+    """
+
+    ids: Int64
+    positions: Float32
+    velocities: Float32
+    confidence: Float32
+    observed: Bool
+
+
+@dataclass(frozen=True)
+class TrackedFrame:
+    """What comes out for one accepted frame.
+
+    ``canonical`` (V, 3) float32: where each vertex of ``surface`` was in the first tracked frame (it colours the mesh by
+    correspondence). ``previous`` (V, 3) float32: where it was one frame ago, NaN where that is not known (first frame).
+    ``timings``: seconds by stage.
+    """
+
+    stamp_ns: int
+    surface: Surface
+    patches: Patches
+    tracks: Tracks
+    canonical: Float32
+    previous: Float32
+    timings: dict[str, float] = field(default_factory=dict)
