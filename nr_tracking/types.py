@@ -119,7 +119,9 @@ class TrackedFrame:
 
     ``canonical`` (V, 3) float32: where each vertex of ``surface`` was in the first tracked frame (it colours the mesh by
     correspondence). ``previous`` (V, 3) float32: where it was one frame ago, NaN where that is not known (first frame).
-    ``timings``: seconds by stage.
+    ``timings``: seconds by stage. ``previous_patches``: the patches of the frame before with their motion to this one;
+    None for the first frame. ``patches`` holds the motion to the next frame only where that frame was already there
+    (inside a window), else NaN: a live consumer waits for nothing, and a writer completes its rows from this field.
     """
 
     stamp_ns: int
@@ -129,3 +131,4 @@ class TrackedFrame:
     canonical: Float32
     previous: Float32
     timings: dict[str, float] = field(default_factory=dict)
+    previous_patches: Patches | None = None
