@@ -152,6 +152,45 @@ class TracksConfig(Section):
     snap: float = setting(1.0, "share of the way to the next surface that a track is projected, 0 for none", ge=0, le=1)
 
 
+class TrainingConfig(Section):
+    """How weights are learnt; nothing here matters once they are."""
+
+    seed: int = setting(0, "seed of every draw", ge=0)
+    learning_rate: float = setting(2e-3, "peak learning rate of AdamW", gt=0, le=1)
+    weight_decay: float = setting(1e-3, "decoupled weight decay", ge=0, le=1)
+    betas: tuple[float, float] = setting((0.9, 0.98), "decay of the gradient moments")
+    warmup_steps: int = setting(50, "steps over which the learning rate rises", ge=1, le=100_000)
+    final_rate: float = setting(0.02, "share of the peak learning rate at the end of the cosine", ge=0, le=1)
+    gradient_clip: float = setting(1.0, "largest norm of the gradient", gt=0)
+    average: float = setting(0.999, "decay of the running average of the weights, which is what is shipped", ge=0, lt=1)
+    bfloat16: bool = setting(False, "run convolutions and attention in bfloat16")
+    points: int = setting(2000, "distance samples in a frame and step", ge=16, le=100_000)
+    surface_points: int = setting(400, "samples on the true surface in a frame and step", ge=0, le=100_000)
+    clamp_cells: tuple[float, float, float] = setting(
+        (2.0, 2.5, 3.0), "distances are compared up to this many cells of R/4, R/2 and R", unit="cell"
+    )
+    occupancy: float = setting(0.2, "weight of the inside-outside cross entropy beside a distance loss of one", ge=0)
+    contrast: float = setting(0.02, "weight of the contrastive loss of the embedding", ge=0)
+    contrast_points: int = setting(256, "corresponding surface points in a contrastive pair of frames", ge=8, le=8192)
+    contrast_radius: float = setting(0.02, "points this close count as partly the same", unit="box side", gt=0, le=1)
+    contrast_scale: float = setting(20.0, "scale of cosines in the contrastive softmax", gt=0, le=1000)
+    teacher_steps: int = setting(300, "steps before refinement follows the predicted coarse surface", ge=0)
+    teacher_fade: tuple[float, float] = setting(
+        (0.5, 0.8), "shares of a run between which the help of true refinement masks fades out"
+    )
+    mirror: float = setting(0.5, "share of mirrored windows", ge=0, le=1)
+    reverse: float = setting(0.5, "share of windows played backwards", ge=0, le=1)
+    noise: float = setting(0.5, "share of windows with sensor noise", ge=0, le=1)
+    dropout: float = setting(0.25, "largest share of observed voxels left out", ge=0, lt=1)
+    centre_jitter: float = setting(0.02, "largest shift of the cube", unit="box side", ge=0, le=0.5)
+    side_jitter: tuple[float, float] = setting((0.92, 1.12), "range of the factor on the side of the cube")
+    deformation_samples: int = setting(1000, "surface vertices in the deformation losses of a frame", ge=16)
+    checkpoint_minutes: float = setting(3.0, "time between checkpoints", unit="min", gt=0)
+    validation_minutes: float = setting(10.0, "time between validations", unit="min", gt=0)
+    validation_windows: int = setting(32, "windows in a validation", ge=1, le=10_000)
+    workers: int = setting(1, "processes that prepare windows beside the training; 0 for none", ge=0, le=64)
+
+
 class RosConfig(Section):
     """The node around the tracker."""
 
@@ -183,6 +222,7 @@ class Config(Section):
     refinement: RefinementConfig = RefinementConfig()
     window: WindowConfig = WindowConfig()
     tracks: TracksConfig = TracksConfig()
+    training: TrainingConfig = TrainingConfig()
     ros: RosConfig = RosConfig()
 
 
