@@ -52,7 +52,9 @@ class SubjectConfig(Section):
     component_ratio: float = setting(
         0.3, "components within this many subject sizes of the largest one are kept", ge=0.0, le=5.0
     )
-    component_gap_m: float = setting(0.05, "a depth step larger than this separates components", unit="m", gt=0.0, le=1.0)
+    component_gap_m: float = setting(
+        0.05, "a depth step larger than this separates components", unit="m", gt=0.0, le=1.0
+    )
     minimum_pixels: int = setting(64, "fewer subject pixels are no subject", ge=1, le=1_000_000)
 
 
@@ -60,12 +62,14 @@ class VolumeConfig(Section):
     """The cube around the subject in which the surface is reconstructed."""
 
     margin: float = setting(1.35, "side of the cube over the longest seen edge of the subject", ge=1.0, le=3.0)
-    percentile: float = setting(0.3, "share of points cut off at each end when measuring an edge", unit="%", ge=0, le=10)
+    percentile: float = setting(
+        0.3, "share of points cut off at each end when measuring an edge", unit="%", ge=0, le=10
+    )
     depth_prior: float = setting(
         0.35, "least thickness along the view over the longest edge seen across it: what is hidden", ge=0.0, le=2.0
     )
     recentre_ratio: float = setting(
-        0.06, "a subject off the centre by this share of the side moves the cube, in whole steps of 16 voxels", ge=0, le=1
+        0.06, "a subject this share of the side off the centre moves the cube, in whole latent cells", ge=0, le=1
     )
 
 

@@ -117,8 +117,8 @@ class Tracks:
 class TrackedFrame:
     """What comes out for one accepted frame.
 
-    ``canonical`` (V, 3) float32: where each vertex of ``surface`` was in the first tracked frame (it colours the mesh by
-    correspondence). ``previous`` (V, 3) float32: where it was one frame ago, NaN where that is not known (first frame).
+    ``canonical`` (V, 3) float32: where each vertex of ``surface`` was in the first tracked frame (it colours the mesh
+    by correspondence). ``previous`` (V, 3) float32: where it was one frame ago, NaN where that is not known.
     ``timings``: seconds by stage. ``previous_patches``: the patches of the frame before with their motion to this one;
     None for the first frame. ``patches`` holds the motion to the next frame only where that frame was already there
     (inside a window), else NaN: a live consumer waits for nothing, and a writer completes its rows from this field.
