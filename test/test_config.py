@@ -1,0 +1,72 @@
+"""Settings: one tree, clear errors, YAML round trip."""
+
+from __future__ import annotations
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from nr_tracking.config import PRESETS, Config, ConfigError, Section, load_config
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_every_preset_survives_yaml(preset: str, tmp_path):
+    config = load_config(preset)
+    path = tmp_path / "config.yaml"
+    path.write_text(yaml.safe_dump(config.model_dump(mode="json")))
+    assert load_config(path) == config
+
+
+def test_an_unknown_key_names_itself_and_the_nearest_known_one():
+    with pytest.raises(ConfigError, match=r"window\.strid: unknown setting; did you mean 'stride'"):
+        load_config("lite", window={"strid": 2})
+
+
+def test_a_value_out_of_range_names_key_value_and_limit():
+    with pytest.raises(ConfigError, match=r"window\.stride: 99 .*less than or equal to 16"):
+        load_config("lite", window={"stride": 99})
+
+
+def test_an_unknown_preset_lists_those_that_exist():
+    with pytest.raises(ConfigError, match="lite"):
+        load_config({"preset": "huge"})
+
+
+def test_a_missing_file_and_a_broken_file_are_told_apart(tmp_path):
+    with pytest.raises(ConfigError, match="no configuration file"):
+        load_config(tmp_path / "absent.yaml")
+    (tmp_path / "broken.yaml").write_text("a: [1,")
+    with pytest.raises(ConfigError, match="not valid YAML"):
+        load_config(tmp_path / "broken.yaml")
+    (tmp_path / "list.yaml").write_text("- 1")
+    with pytest.raises(ConfigError, match="mapping"):
+        load_config(tmp_path / "list.yaml")
+
+
+def test_overrides_leave_the_rest_of_a_section_alone():
+    config = load_config("base", window={"stride": 1})
+    assert config.window.stride == 1
+    assert config.window.length == 5
+    assert config.model.resolution == 128
+
+
+def test_no_setting_lacks_a_meaning():
+    def check(section: type[Section], path: str) -> None:
+        for name, field in section.model_fields.items():
+            if isinstance(field.annotation, type) and issubclass(field.annotation, Section):
+                check(field.annotation, f"{path}{name}.")
+            else:
+                assert field.description, f"{path}{name} has no description"
+
+    check(Config, "")
+
+
+@given(st.text(st.characters(codec="utf-8"), max_size=60))
+def test_any_yaml_text_gives_a_configuration_or_a_clear_error(tmp_path_factory, text: str):
+    path = tmp_path_factory.mktemp("fuzz") / "config.yaml"
+    path.write_text(text)
+    try:
+        load_config(path)
+    except ConfigError as error:
+        assert str(error)
