@@ -1,0 +1,53 @@
+"""Triangle meshes as binary PLY files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nr_tracking.types import Float32, InputError, Int32
+
+_VERTEX = np.dtype([("position", "<f4", 3), ("colour", "u1", 3)])
+_FACE = np.dtype([("count", "u1"), ("corners", "<i4", 3)])
+_HEADER = """ply
+format binary_little_endian 1.0
+comment metres, camera optical frame, colour = correspondence
+element vertex {vertices}
+property float x
+property float y
+property float z
+property uchar red
+property uchar green
+property uchar blue
+element face {faces}
+property list uchar int vertex_indices
+end_header
+"""
+
+
+def write_ply(path: Path, vertices: Float32, faces: Int32, colours: NDArray[np.uint8]) -> None:
+    """Write vertices (V, 3), faces (F, 3) and sRGB colours (V, 3) as little-endian binary PLY."""
+    vertex = np.empty(len(vertices), _VERTEX)
+    vertex["position"], vertex["colour"] = vertices, colours
+    face = np.empty(len(faces), _FACE)
+    face["count"], face["corners"] = 3, faces
+    header = _HEADER.format(vertices=len(vertices), faces=len(faces)).encode("ascii")
+    path.write_bytes(header + vertex.tobytes() + face.tobytes())
+
+
+def read_ply(path: Path) -> tuple[Float32, Int32, NDArray[np.uint8]]:
+    """Read a mesh that :func:`write_ply` wrote: vertices, faces, colours. Other kinds are an :class:`InputError`."""
+    data = path.read_bytes()
+    end = data.find(b"end_header\n")
+    lines = data[: max(end, 0)].decode("ascii", "replace").splitlines()
+    sizes = {words[1]: int(words[2]) for words in map(str.split, lines) if words[:1] == ["element"]}
+    header = _HEADER.format(vertices=sizes.get("vertex", 0), faces=sizes.get("face", 0)).encode("ascii")
+    vertex_bytes = sizes.get("vertex", 0) * _VERTEX.itemsize
+    size = len(header) + vertex_bytes + sizes.get("face", 0) * _FACE.itemsize
+    if not data.startswith(header) or len(data) != size:
+        raise InputError("bad_mesh", f"{path} is no mesh written by nr_tracking, or it is cut short")
+    vertex = np.frombuffer(data, _VERTEX, sizes["vertex"], len(header))
+    face = np.frombuffer(data, _FACE, sizes["face"], len(header) + vertex_bytes)
+    return vertex["position"].copy(), face["corners"].copy(), vertex["colour"].copy()

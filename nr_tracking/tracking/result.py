@@ -1,0 +1,205 @@
+"""OUTPUT: what tracking a recording leaves on disk.
+
+::
+
+    meshes/000000.ply   binary, metres, camera optical frame of its own stamp, colour = correspondence
+    tracks.npz          positions (T, K, 3) float32, NaN where not tracked; ids (K,) int64; confidence (T, K) float32;
+                        observed (T, K) bool; stamps_ns (T,) int64
+    patches.npz         per frame, padded with NaN: centres (T, P, 3), rotations (T, P, 3, 3), translations (T, P, 3),
+                        to the next tracked frame, v -> R (v - centre) + translation; the last row is NaN
+    run.json            what was asked for, and which frames were dropped, why
+
+Every frame asked for has its row. A dropped frame has NaN tracks and patches, no mesh file, and a line in run.json.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nr_tracking.atomic import check_replaceable, written_folder
+from nr_tracking.tracking.colours import canonical_box, correspondence_colours
+from nr_tracking.tracking.ply import read_ply, write_ply
+from nr_tracking.types import Bool, Float32, Float64, InputError, Int32, Int64, TrackedFrame
+
+RECOGNISED_BY = "tracks.npz"
+_PATCH_ARRAYS = ("centres", "rotations", "translations")
+
+
+@dataclass
+class Run:
+    """The manifest of an OUTPUT, ``run.json``: enough to tell whether another run would give the same.
+
+    ``input`` is a digest of the frames as decoded, so a recording has the same one as a folder and as a bag.
+    ``dropped`` maps rows to the reason why that frame has no result.
+    """
+
+    version: str = ""
+    config: dict[str, Any] = field(default_factory=dict)
+    weights: str = ""
+    input: str = ""
+    start: int = 0
+    frames: int = 0
+    dropped: dict[int, str] = field(default_factory=dict)
+
+    def write(self, folder: Path) -> None:
+        """Write ``run.json``."""
+        (folder / "run.json").write_text(json.dumps(asdict(self), indent=1) + "\n")
+
+    @staticmethod
+    def read(folder: Path) -> Run:
+        """Read ``run.json``; :class:`InputError` where there is none or it is damaged."""
+        try:
+            values = json.loads((folder / "run.json").read_text())
+            values["dropped"] = {int(row): reason for row, reason in values["dropped"].items()}
+            return Run(**values)
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise InputError("bad_run", f"{folder}/run.json cannot be read: {error}") from None
+
+
+class ResultWriter:
+    """Writes results row by row into a folder, so that memory does not grow with the recording.
+
+    ``add`` may be called in any order and again for the same row; ``finish`` assembles the arrays. Rows that a former
+    writer left in the same folder count as added.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._rows = folder / "rows"
+        self._rows.mkdir(parents=True, exist_ok=True)
+        (folder / "meshes").mkdir(exist_ok=True)
+
+    def add(self, row: int, result: TrackedFrame) -> None:
+        """Write the mesh of ``row`` and put its tracks and patches aside."""
+        lower, upper = self._colour_box(result)
+        colours = correspondence_colours(result.canonical, lower, upper)
+        write_ply(self.folder / "meshes" / f"{row:06d}.ply", result.surface.vertices, result.surface.faces, colours)
+        tracks, patches = result.tracks, result.patches
+        np.savez(
+            self._rows / f"{row:06d}.npz",
+            ids=tracks.ids,
+            positions=tracks.positions,
+            confidence=tracks.confidence,
+            observed=tracks.observed,
+            stage_names=np.array(list(result.timings), dtype=np.str_),
+            stage_seconds=np.array(list(result.timings.values()), dtype=np.float64),
+            **{name: getattr(patches, name) for name in _PATCH_ARRAYS},
+        )
+
+    def finish(self, stamps_ns: Int64) -> dict[int, dict[str, float]]:
+        """Write ``tracks.npz`` and ``patches.npz`` for T = len(``stamps_ns``) rows; return the timings of each row."""
+        rows = {int(file.stem): _load(file) for file in sorted(self._rows.glob("*.npz"))}
+        self._write_tracks(rows, stamps_ns)
+        self._write_patches(rows, len(stamps_ns))
+        shutil.rmtree(self._rows)
+        (self.folder / "colours.npy").unlink(missing_ok=True)
+        return {
+            row: dict(zip(arrays["stage_names"].tolist(), arrays["stage_seconds"].tolist(), strict=True))
+            for row, arrays in rows.items()
+        }
+
+    def _colour_box(self, result: TrackedFrame) -> tuple[Float64, Float64]:
+        """The box of the first frame's surface; kept on disk, so that a continued run uses the same colours."""
+        path = self.folder / "colours.npy"
+        if not path.is_file():
+            np.save(path, np.stack(canonical_box(result.canonical)))
+        lower, upper = np.load(path)
+        return lower, upper
+
+    def _write_tracks(self, rows: dict[int, dict[str, NDArray[Any]]], stamps_ns: Int64) -> None:
+        ids = np.unique(np.concatenate([np.empty(0, np.int64), *(arrays["ids"] for arrays in rows.values())]))
+        shape = (len(stamps_ns), len(ids))
+        positions = np.full((*shape, 3), np.nan, np.float32)
+        confidence = np.zeros(shape, np.float32)
+        observed = np.zeros(shape, np.bool_)
+        for row, arrays in rows.items():
+            column = np.searchsorted(ids, arrays["ids"])
+            positions[row, column] = arrays["positions"]
+            confidence[row, column] = arrays["confidence"]
+            observed[row, column] = arrays["observed"]
+        np.savez(
+            self.folder / "tracks.npz",
+            positions=positions,
+            ids=ids,
+            confidence=confidence,
+            observed=observed,
+            stamps_ns=np.asarray(stamps_ns, np.int64),
+        )
+
+    def _write_patches(self, rows: dict[int, dict[str, NDArray[Any]]], count: int) -> None:
+        most = max((len(arrays["centres"]) for arrays in rows.values()), default=0)
+        shapes: dict[str, tuple[int, ...]] = {"centres": (3,), "rotations": (3, 3), "translations": (3,)}
+        padded: dict[str, Any] = {
+            name: np.full((count, most, *shape), np.nan, np.float32) for name, shape in shapes.items()
+        }
+        last = max(rows, default=-1)
+        for row, arrays in rows.items():
+            for name in _PATCH_ARRAYS:
+                if row != last:  # nothing follows the last tracked frame, so it has no motion to tell
+                    padded[name][row, : len(arrays[name])] = arrays[name]
+        np.savez(self.folder / "patches.npz", **padded)
+
+
+def write_output(output: Path, stamps_ns: Int64, results: Iterable[tuple[int, TrackedFrame]], run: Run) -> Path:
+    """Write an OUTPUT in one go, whole or not at all: ``results`` are pairs of row and result."""
+    with written_folder(output, RECOGNISED_BY) as folder:
+        writer = ResultWriter(folder)
+        for row, result in results:
+            writer.add(row, result)
+        writer.finish(stamps_ns)
+        run.write(folder)
+    return output
+
+
+def check_output(output: Path) -> None:
+    """Raise an :class:`InputError` when ``output`` is something that must not be replaced."""
+    check_replaceable(output, RECOGNISED_BY)
+
+
+@dataclass(frozen=True)
+class Output:
+    """An OUTPUT folder, read back; meshes are read when they are asked for.
+
+    ``positions`` (T, K, 3) float32 metres, NaN where not tracked; ``ids`` (K,); ``confidence``, ``observed`` (T, K);
+    ``stamps_ns`` (T,).
+    """
+
+    path: Path
+    run: Run
+    positions: Float32
+    ids: Int64
+    confidence: Float32
+    observed: Bool
+    stamps_ns: Int64
+
+    def __len__(self) -> int:
+        return len(self.stamps_ns)
+
+    def mesh(self, row: int) -> tuple[Float32, Int32, NDArray[np.uint8]] | None:
+        """Vertices (V, 3), faces (F, 3) and colours (V, 3) of a row, or None where the frame was dropped."""
+        path = self.path / "meshes" / f"{row:06d}.ply"
+        return read_ply(path) if path.is_file() else None
+
+
+def read_output(path: Path) -> Output:
+    """Open an OUTPUT folder; faults are :class:`InputError`."""
+    try:
+        arrays = _load(path / "tracks.npz")
+        return Output(path=path, run=Run.read(path), **arrays)
+    except InputError:
+        raise
+    except Exception as error:  # numpy and zipfile raise half a dozen kinds for a missing or damaged archive
+        raise InputError("bad_output", f"{path} is no OUTPUT of nr_tracking track: {error}") from None
+
+
+def _load(path: Path) -> dict[str, NDArray[Any]]:
+    with np.load(path, allow_pickle=False) as archive:
+        return {key: archive[key] for key in archive.files}
