@@ -66,11 +66,12 @@ class VolumeConfig(Section):
         0.3, "share of points cut off at each end when measuring an edge", unit="%", ge=0, le=10
     )
     depth_prior: float = setting(
-        0.35, "least thickness along the view over the longest edge seen across it: what is hidden", ge=0.0, le=2.0
+        0.35, "hidden depth behind what is seen, over the shorter edge seen across the view", ge=0.0, le=2.0
     )
     recentre_ratio: float = setting(
         0.06, "a subject this share of the side off the centre moves the cube, in whole latent cells", ge=0, le=1
     )
+    rescale_ratio: float = setting(1.25, "a subject that outgrows the cube by this factor gets a new one", ge=1.05, le=3)
 
 
 class TsdfConfig(Section):
@@ -188,7 +189,10 @@ class TrainingConfig(Section):
     dropout: float = setting(0.25, "largest share of observed voxels left out", ge=0, lt=1)
     centre_jitter: float = setting(0.02, "largest shift of the cube", unit="box side", ge=0, le=0.5)
     side_jitter: tuple[float, float] = setting((0.92, 1.12), "range of the factor on the side of the cube")
-    deformation_samples: int = setting(1000, "surface vertices in the deformation losses of a frame", ge=16)
+    match: float = setting(1.0, "weight of deformed patch centres against their associations", ge=0)
+    rigidity: float = setting(1.0, "weight of the rigidity of deformations", ge=0)
+    surface: float = setting(1.0, "weight of deformed vertices against the next surface", ge=0)
+    position: float = setting(2.0, "weight of deformed patch centres against their true positions", ge=0)
     checkpoint_minutes: float = setting(3.0, "time between checkpoints", unit="min", gt=0)
     validation_minutes: float = setting(10.0, "time between validations", unit="min", gt=0)
     validation_windows: int = setting(32, "windows in a validation", ge=1, le=10_000)
