@@ -1,0 +1,126 @@
+"""What is learnt when: loss weights, learning rate and the help of true refinement masks over a run.
+
+Three schedules. ``completion`` and ``deformation`` use generated data to the full: distances and occupancy with a
+contrastive embedding on true correspondences first, then the deformation decoder on the finished fields. ``paper`` is
+the unsupervised four-phase schedule of Merrouche et al. 2024 (six columns of weights): coarse field, fine field,
+associations, deformations; its values were not published and are ours, its pattern of zeros is theirs.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+from nr_tracking.config import TrainingConfig
+
+ScheduleName = Literal["completion", "deformation", "paper"]
+SCHEDULES: tuple[ScheduleName, ...] = ("completion", "deformation", "paper")
+
+
+@dataclass(frozen=True)
+class LossWeights:
+    """One weight for each loss; zero switches it off, and nothing is computed for it.
+
+    Of the paper: ``coarse_*`` and ``fine_*`` (eq. 4 and 7), ``cycle`` and ``own`` (self-reconstruction) with their
+    coarse twins (eq. 20), ``match``, ``rigidity``, ``surface`` (eq. 12-15). Ours: ``occupancy``, ``contrast`` and
+    ``position``, the last two on true correspondences.
+    """
+
+    coarse_distance: float = 0.0
+    coarse_eikonal: float = 0.0
+    fine_distance: float = 0.0
+    fine_eikonal: float = 0.0
+    occupancy: float = 0.0
+    contrast: float = 0.0
+    cycle: float = 0.0
+    coarse_cycle: float = 0.0
+    own: float = 0.0
+    coarse_own: float = 0.0
+    match: float = 0.0
+    rigidity: float = 0.0
+    surface: float = 0.0
+    position: float = 0.0
+
+    @property
+    def completes(self) -> bool:
+        """Whether the fields themselves are compared with true distances."""
+        return self.coarse_distance > 0 or self.fine_distance > 0
+
+    @property
+    def associates(self) -> bool:
+        """Whether patches are associated without knowing the truth (eq. 20)."""
+        return max(self.cycle, self.coarse_cycle, self.own, self.coarse_own) > 0
+
+    @property
+    def deforms(self) -> bool:
+        """Whether the deformation decoder takes part."""
+        return max(self.match, self.rigidity, self.surface, self.position) > 0
+
+
+@dataclass(frozen=True)
+class Stage:
+    """What holds for one step.
+
+    ``teacher`` is the probability that true refinement masks are united with the predicted ones; ``follow`` says
+    whether there are predicted ones at all, or the true ones stand alone.
+    """
+
+    weights: LossWeights
+    learning_rate: float
+    teacher: float
+    follow: bool = True
+
+
+@dataclass(frozen=True)
+class PaperColumn:
+    """One column of the paper's table: it holds up to and including epoch ``last`` (counted from 1)."""
+
+    last: float
+    learning_rate: float
+    weights: LossWeights
+
+
+_COARSE = {"coarse_distance": 1.0, "coarse_eikonal": 0.1}
+_FIELDS = {**_COARSE, "fine_distance": 1.0, "fine_eikonal": 0.1}
+_MATCHED = {"cycle": 5.0, "coarse_cycle": 5.0, "own": 5.0, "coarse_own": 5.0}
+
+PAPER_COLUMNS: tuple[PaperColumn, ...] = (
+    PaperColumn(1, 1e-3, LossWeights(**_COARSE)),
+    PaperColumn(5, 5e-4, LossWeights(**_FIELDS)),
+    PaperColumn(10, 2e-4, LossWeights(**_FIELDS)),
+    PaperColumn(15, 1e-4, LossWeights(**_FIELDS, cycle=1.0, coarse_cycle=1.0, own=1.0, coarse_own=1.0)),
+    PaperColumn(20, 1e-4, LossWeights(**_FIELDS, **_MATCHED)),
+    PaperColumn(math.inf, 1e-4, LossWeights(**_FIELDS, **_MATCHED, match=1.0, rigidity=10.0, surface=1.0)),
+)
+
+
+def stage_at(name: ScheduleName, config: TrainingConfig, *, step: int, epoch: int, progress: float) -> Stage:
+    """Return the stage of a step.
+
+    ``step`` and ``epoch`` count from 0; ``progress`` in [0, 1] is the share of the planned run, in steps or in minutes.
+    """
+    if name == "paper":
+        column = paper_column(epoch)
+        return Stage(column.weights, column.learning_rate, teacher=1.0, follow=column.weights.fine_distance > 0)
+    rate = config.learning_rate * warmed_cosine(step, progress, config.warmup_steps, config.final_rate)
+    if name == "deformation":
+        weights = LossWeights(
+            match=config.match, rigidity=config.rigidity, surface=config.surface, position=config.position
+        )
+        return Stage(weights, rate, teacher=0.0)
+    weights = LossWeights(coarse_distance=1.0, fine_distance=1.0, occupancy=config.occupancy, contrast=config.contrast)
+    first, last = config.teacher_fade
+    fade = (progress - first) / max(last - first, 1e-9)
+    return Stage(weights, rate, teacher=1.0 - min(max(fade, 0.0), 1.0), follow=step >= config.teacher_steps)
+
+
+def paper_column(epoch: int) -> PaperColumn:
+    """Return the column of the paper's table for an epoch counted from 0."""
+    return next(column for column in PAPER_COLUMNS if epoch + 1 <= column.last)
+
+
+def warmed_cosine(step: int, progress: float, warmup_steps: int, final: float) -> float:
+    """Return the factor on the learning rate: a linear rise over steps, a cosine over progress down to ``final``."""
+    warm = min(1.0, (step + 1) / warmup_steps)
+    return warm * (final + (1.0 - final) * 0.5 * (1.0 + math.cos(math.pi * min(max(progress, 0.0), 1.0))))
