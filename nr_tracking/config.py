@@ -106,6 +106,7 @@ class ModelConfig(Section):
     )
     embedding_channels: int = setting(32, "channels of the association embedding", ge=4, le=128)
     deformation_width: int = setting(64, "width of the deformation decoder", ge=8, le=256)
+    deformation_heads: int = setting(4, "weight matrices that edges of the deformation decoder choose among", ge=1, le=16)
 
 
 class MeshConfig(Section):
@@ -187,6 +188,8 @@ class TrainingConfig(Section):
     reverse: float = setting(0.5, "share of windows played backwards", ge=0, le=1)
     noise: float = setting(0.5, "share of windows with sensor noise", ge=0, le=1)
     dropout: float = setting(0.25, "largest share of observed voxels left out", ge=0, lt=1)
+    background: float = setting(0.4, "share of windows with a wall behind the subject", ge=0, le=1)
+    single_frame_cube: float = setting(0.3, "share of cubes fitted to one frame instead of the window", ge=0, le=1)
     centre_jitter: float = setting(0.02, "largest shift of the cube", unit="box side", ge=0, le=0.5)
     side_jitter: tuple[float, float] = setting((0.92, 1.12), "range of the factor on the side of the cube")
     match: float = setting(1.0, "weight of deformed patch centres against their associations", ge=0)
