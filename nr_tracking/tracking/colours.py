@@ -24,7 +24,7 @@ _CHROMA = 0.15
 
 def canonical_box(canonical: Float32) -> tuple[Float64, Float64]:
     """Lower and upper corner (3,) of the first frame's surface, between which colours are spread."""
-    points = canonical[np.isfinite(canonical).all(axis=1)].astype(np.float64)
+    points = canonical[np.all(np.isfinite(canonical), axis=1)].astype(np.float64)
     if not len(points):
         return np.zeros(3), np.ones(3)
     return points.min(axis=0), points.max(axis=0)
@@ -37,7 +37,7 @@ def correspondence_colours(canonical: Float32, lower: Float64, upper: Float64) -
     sRGB. Height turns the hue, so that limbs differ; left and right, near and far shift it; lightness falls
     gently from top to bottom. Points whose place in the first frame is not known are grey.
     """
-    known: Bool = np.isfinite(canonical).all(axis=1)
+    known: Bool = np.all(np.isfinite(canonical), axis=1)
     extent = np.maximum(upper - lower, 1e-9)
     position = np.clip((np.where(known[:, None], canonical, lower) - lower) / extent, 0.0, 1.0)
     across, height, depth = position.T  # camera axes: x right, y down, z forward
