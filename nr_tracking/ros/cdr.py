@@ -69,7 +69,7 @@ class CdrWriter:
         self.scalar("I", len(rows))
         if rows.size:
             self.align(align or rows.dtype.itemsize)
-            self._append(memoryview(rows.reshape(-1).view(np.uint8)))
+            self._append(rows.tobytes())
         return self
 
     def header(self, stamp_ns: int, frame_id: str) -> CdrWriter:
