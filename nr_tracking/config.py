@@ -104,6 +104,9 @@ class ModelConfig(Section):
     filter_voxels: tuple[float, float] = setting(
         (2.0, 2.0), "refine where the coarser field is within this many voxels of R/2, then of R", unit="voxel"
     )
+    active_cap: float = setting(
+        8.0, "active voxels of a frame at most, over the squared resolution; those nearest to the surface stay", gt=0, le=64
+    )
     embedding_channels: int = setting(32, "channels of the association embedding", ge=4, le=128)
     deformation_width: int = setting(64, "width of the deformation decoder", ge=8, le=256)
     deformation_heads: int = setting(4, "weight matrices that edges of the deformation decoder choose among", ge=1, le=16)
@@ -180,7 +183,6 @@ class TrainingConfig(Section):
     contrast_points: int = setting(256, "corresponding surface points in a contrastive pair of frames", ge=8, le=8192)
     contrast_radius: float = setting(0.02, "points this close count as partly the same", unit="box side", gt=0, le=1)
     contrast_scale: float = setting(20.0, "scale of cosines in the contrastive softmax", gt=0, le=1000)
-    teacher_steps: int = setting(300, "steps before refinement follows the predicted coarse surface", ge=0)
     teacher_fade: tuple[float, float] = setting(
         (0.5, 0.8), "shares of a run between which the help of true refinement masks fades out"
     )
@@ -210,9 +212,16 @@ class RosConfig(Section):
         "latest", "latest: drop evenly when the camera outruns inference (live); all: keep every frame (recordings)"
     )
     queue_size: int = setting(8, "frames that wait for inference at most under policy latest", ge=1, le=10_000)
+    queue_memory_mb: int = setting(
+        1024, "memory of waiting frames at most, under either policy; beyond it frames are dropped and counted",
+        unit="MB", ge=1, le=1_000_000,
+    )  # fmt: skip
+    image_history: int = setting(10, "QoS history depth of the depth subscription", ge=1, le=10_000)
+    kept_frames: int = setting(150, "latest tracked frames kept for ~/save", ge=1, le=100_000)
     autostart: bool = setting(True, "configure and activate at once, without a lifecycle manager")
     mesh_rate_hz: float = setting(30.0, "meshes published per second at most", unit="Hz", gt=0, le=1000, live=True)
     mesh_max_triangles: int = setting(100_000, "triangles of a published mesh at most", ge=100, le=5_000_000, live=True)
+    publish_tf: bool = setting(False, "publish a TF frame for each patch, where tf2_msgs is installed", live=True)
     output_folder: str = setting("nr_tracking_output", "folder below which ~/save writes")
     depth_unit_m: float = setting(0.001, "metres per unit of an integer depth image", unit="m", gt=0, le=1)
     silence_s: float = setting(2.0, "diagnostics complain after this long without depth", unit="s", gt=0, le=3600)
