@@ -1,8 +1,9 @@
 """How far from any surface a point must be, given that the camera looked past it.
 
-A point in front of the measured depth lies in empty space, but the distance along its ray says little near a silhouette,
-where the surface is close at the side. So the point is tried with windows of growing radius: if every pixel of a window
-measured a depth beyond the point, the ball that projects into the window and ends at the least of these depths is empty.
+A point in front of the measured depth lies in empty space, but the distance along its ray says little near a
+silhouette, where the surface is close at the side. So the point is tried with windows of growing radius: if every pixel
+of a window measured a depth beyond the point, the ball that projects into the window and ends at the least of these
+depths is empty.
 """
 
 from __future__ import annotations

@@ -1,0 +1,294 @@
+"""From the bytes of a depth image and a camera's calibration to metric points.
+
+Distortion models are those of ``sensor_msgs/CameraInfo``, as OpenCV defines them: ``plumb_bob``,
+``rational_polynomial`` and ``equidistant`` (fisheye). Depth is z, which no lens changes: removing the distortion only
+moves pixels.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from array import array
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from typing import Any, Union
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nr_tracking.types import DepthFrame, Float32, Float64, InputError, Int64, Intrinsics
+
+Octets = Union[bytes, bytearray, memoryview, "array[int]", NDArray[np.uint8]]
+
+_ENCODINGS: dict[str, np.dtype[Any]] = {
+    "16UC1": np.dtype(np.uint16),
+    "mono16": np.dtype(np.uint16),
+    "32FC1": np.dtype(np.float32),
+}
+_COEFFICIENTS = {"plumb_bob": 5, "rational_polynomial": 8, "equidistant": 4}
+
+
+def decode_depth(
+    data: Octets,
+    *,
+    width: int,
+    height: int,
+    step: int,
+    encoding: str,
+    big_endian: bool,
+    unit_m: float = 0.001,
+) -> Float32:
+    """Decode the fields of a ``sensor_msgs/Image`` to (height, width) float32 metres, 0 where there is no depth.
+
+    ``step`` is the length of a row in bytes, padding included. 16UC1 and mono16 count in ``unit_m`` metres; 32FC1 is in
+    metres, and its NaN, infinite and negative values become 0. Raises InputError ``unknown_encoding``, ``wrong_step``
+    or ``wrong_size``.
+    """
+    dtype = _ENCODINGS.get(encoding)
+    if dtype is None:
+        raise InputError(
+            "unknown_encoding",
+            f"depth images are encoded as {', '.join(_ENCODINGS)}, not {encoding!r}; remap the topic",
+        )
+    if width <= 0 or height <= 0:
+        raise InputError("wrong_size", f"a depth image of {width} x {height} pixels is empty")
+    row = width * dtype.itemsize
+    if step < row:
+        raise InputError("wrong_step", f"a row of {width} pixels of {encoding} takes {row} bytes, but step is {step}")
+    octets = np.frombuffer(data, np.uint8)
+    if len(octets) != step * height:
+        raise InputError(
+            "wrong_size", f"{height} rows of {step} bytes make {step * height} bytes, but the image holds {len(octets)}"
+        )
+    pixels = np.ascontiguousarray(octets.reshape(height, step)[:, :row])
+    values = pixels.view(dtype.newbyteorder(">" if big_endian else "<")).astype(np.float32)
+    if dtype.kind == "u":
+        return values * np.float32(unit_m)
+    values[~((values > 0) & (values < np.inf))] = 0.0
+    return values
+
+
+def intrinsics_from_info(
+    width: int,
+    height: int,
+    k: Sequence[float],
+    distortion_model: str = "",
+    d: Sequence[float] = (),
+    roi: tuple[int, int, int, int] | None = None,
+    binning: tuple[int, int] = (1, 1),
+) -> Intrinsics:
+    """Intrinsics of the delivered image from the fields of a ``sensor_msgs/CameraInfo``.
+
+    ``width``, ``height`` and the row-major 3 x 3 matrix ``k`` describe the full sensor. ``roi`` (x_offset, y_offset,
+    width, height) is in full-resolution pixels, all zeros or None for the whole image; ``binning`` divides what it
+    leaves, 0 being the same as 1. The principal point is scaled as image_geometry does, so that points agree with
+    those of other ROS nodes. Coefficients that are all zero are no distortion. Raises InputError ``zero_focal_length``,
+    ``wrong_size``, ``wrong_roi``, ``unknown_distortion`` or ``wrong_distortion``.
+    """
+    if len(k) != 9:
+        raise InputError("zero_focal_length", f"the camera matrix K has 9 entries, not {len(k)}")
+    left, top, region_width, region_height = roi or (0, 0, 0, 0)
+    if region_width == 0 or region_height == 0:
+        left, top, region_width, region_height = 0, 0, width, height
+    if left < 0 or top < 0 or left + region_width > width or top + region_height > height:
+        raise InputError("wrong_roi", f"the region of interest {roi} leaves the image of {width} x {height} pixels")
+    across, down = max(1, binning[0]), max(1, binning[1])
+    model, coefficients = _checked_distortion(distortion_model, d)
+    intrinsics = Intrinsics(
+        width=region_width // across,
+        height=region_height // down,
+        fx=float(k[0]) / across,
+        fy=float(k[4]) / down,
+        cx=(float(k[2]) - left) / across,
+        cy=(float(k[5]) - top) / down,
+        distortion_model=model,
+        distortion=coefficients,
+    )
+    check_intrinsics(intrinsics)
+    return intrinsics
+
+
+def check_intrinsics(intrinsics: Intrinsics) -> None:
+    """Raise InputError ``zero_focal_length``, ``wrong_size``, ``unknown_distortion`` or ``wrong_distortion``."""
+    k = intrinsics
+    if not (k.fx > 0 and k.fy > 0 and all(map(math.isfinite, (k.fx, k.fy, k.cx, k.cy)))):
+        raise InputError(
+            "zero_focal_length",
+            f"focal lengths {k.fx}, {k.fy} and principal point {k.cx}, {k.cy} are no camera; is it calibrated?",
+        )
+    if k.width <= 0 or k.height <= 0:
+        raise InputError("wrong_size", f"the camera info describes an image of {k.width} x {k.height} pixels")
+    _checked_distortion(k.distortion_model, k.distortion)
+
+
+def check_frame(frame: DepthFrame) -> None:
+    """Raise InputError for a frame that cannot be used, whatever is in it.
+
+    ``wrong_size`` where depth, mask and camera disagree; ``no_depth`` without any positive finite pixel;
+    ``invalid_depth`` for NaN, infinite or negative ones among them; and what :func:`check_intrinsics` raises.
+    """
+    check_intrinsics(frame.intrinsics)
+    expected = (frame.intrinsics.height, frame.intrinsics.width)
+    for name, image in (("depth", frame.depth), ("mask", frame.mask)):
+        if image is not None and image.shape != expected:
+            raise InputError(
+                "wrong_size", f"the {name} image has shape {image.shape}, but its camera info says {expected}"
+            )
+    valid = (frame.depth > 0) & (frame.depth < np.inf)
+    if not valid.any():
+        raise InputError("no_depth", "every pixel is 0 or NaN; is the camera covered, or the subject out of its range?")
+    if not (valid | (frame.depth == 0)).all():
+        raise InputError("invalid_depth", "the depth image holds NaN, infinite or negative values; set them to 0")
+
+
+def project(points: NDArray[np.floating], intrinsics: Intrinsics) -> Float64:
+    """Pixels (N, 2) [u, v] of metric points (N, 3), lens distortion included; NaN behind the camera."""
+    z = np.where(points[:, 2] > 0, points[:, 2], np.nan).astype(np.float64)
+    x, y = _distortion(intrinsics)(points[:, 0] / z, points[:, 1] / z)
+    return np.stack((x * intrinsics.fx + intrinsics.cx, y * intrinsics.fy + intrinsics.cy), axis=1)
+
+
+def back_project(depth: Float32, intrinsics: Intrinsics) -> Float32:
+    """Metric points (H, W, 3) of a depth image (H, W), lens distortion undone.
+
+    Pixels without depth become (0, 0, 0), and so do the corners of a lens whose model does not reach them.
+    """
+    return _rays(intrinsics) * depth[..., None]
+
+
+def rectify(frame: DepthFrame) -> DepthFrame:
+    """The frame as a camera without distortion and with the same matrix and size would have seen it.
+
+    Takes the nearest pixel: interpolation would invent points between a subject and its background. Pixels that look
+    past the original image have no depth. A frame without distortion is returned as it is.
+    """
+    if frame.intrinsics.distortion_model == "none":
+        return frame
+    source = _source_pixels(frame.intrinsics)
+    depth = np.append(frame.depth.ravel(), np.float32(0.0))[source]
+    mask = None if frame.mask is None else np.append(frame.mask.ravel(), False)[source]
+    plain = dataclasses.replace(frame.intrinsics, distortion_model="none", distortion=())
+    return dataclasses.replace(frame, depth=depth, mask=mask, intrinsics=plain)
+
+
+_Distortion = Callable[[Float64, Float64], tuple[Float64, Float64]]
+
+
+def _distortion(intrinsics: Intrinsics) -> _Distortion:
+    """The lens: normalised image coordinates (x / z, y / z) to distorted ones."""
+    model, d = _checked_distortion(intrinsics.distortion_model, intrinsics.distortion)
+    if model == "none":
+        return lambda x, y: (x, y)
+    if model == "equidistant":
+
+        def fisheye(x: Float64, y: Float64) -> tuple[Float64, Float64]:
+            radius = np.hypot(x, y)
+            angle = np.arctan(radius)
+            square = angle * angle
+            bent = angle * (1 + square * (d[0] + square * (d[1] + square * (d[2] + square * d[3]))))
+            scale = np.where(radius > 1e-12, bent / np.maximum(radius, 1e-12), 1.0)
+            return x * scale, y * scale
+
+        return fisheye
+    k1, k2, p1, p2, k3, k4, k5, k6 = (*d, 0.0, 0.0, 0.0)[:8]
+
+    def brown(x: Float64, y: Float64) -> tuple[Float64, Float64]:
+        r2 = x * x + y * y
+        radial = (1 + r2 * (k1 + r2 * (k2 + r2 * k3))) / (1 + r2 * (k4 + r2 * (k5 + r2 * k6)))
+        xy = 2 * x * y
+        return x * radial + p1 * xy + p2 * (r2 + 2 * x * x), y * radial + p1 * (r2 + 2 * y * y) + p2 * xy
+
+    return brown
+
+
+def _checked_distortion(model: str, d: Sequence[float]) -> tuple[str, tuple[float, ...]]:
+    """The model's name and exactly its coefficients; ``none`` where they are all zero."""
+    coefficients = tuple(float(value) for value in d)
+    if model in ("", "none") or not any(coefficients):
+        if any(coefficients):
+            raise InputError("unknown_distortion", f"coefficients {coefficients} come without a distortion model")
+        return "none", ()
+    if model not in _COEFFICIENTS:
+        raise InputError("unknown_distortion", f"distortion model {model!r} is none of {', '.join(_COEFFICIENTS)}")
+    count = _COEFFICIENTS[model]
+    if model == "plumb_bob" and len(coefficients) == 4:  # some drivers leave k3 out
+        coefficients = (*coefficients, 0.0)
+    if len(coefficients) < count or any(coefficients[count:]) or not all(map(math.isfinite, coefficients)):
+        raise InputError("wrong_distortion", f"{model} takes {count} finite coefficients, not {coefficients}")
+    return model, coefficients[:count]
+
+
+@lru_cache(maxsize=8)
+def _rays(intrinsics: Intrinsics) -> Float32:
+    """Rays (H, W, 3) with z = 1 of all pixels, read-only; (0, 0, 0) where the lens has no inverse."""
+    v, u = np.mgrid[: intrinsics.height, : intrinsics.width].astype(np.float64)
+    x, y = (u - intrinsics.cx) / intrinsics.fx, (v - intrinsics.cy) / intrinsics.fy
+    if intrinsics.distortion_model != "none":
+        x, y = _undistorted(x, y, intrinsics)
+    rays = np.nan_to_num(np.stack((x, y, np.where(np.isnan(x), 0.0, 1.0)), axis=-1)).astype(np.float32)
+    rays.flags.writeable = False
+    return rays
+
+
+@lru_cache(maxsize=8)
+def _source_pixels(intrinsics: Intrinsics) -> Int64:
+    """For each pixel (H, W) of the rectified image the flat index of the original pixel; H * W where there is none."""
+    height, width = intrinsics.height, intrinsics.width
+    v, u = np.mgrid[:height, :width].astype(np.float64)
+    x, y = (u - intrinsics.cx) / intrinsics.fx, (v - intrinsics.cy) / intrinsics.fy
+    bent_x, bent_y = _distortion(intrinsics)(x, y)
+    column = np.floor(bent_x * intrinsics.fx + intrinsics.cx + 0.5)
+    row = np.floor(bent_y * intrinsics.fy + intrinsics.cy + 0.5)
+    seen = (column >= 0) & (column < width) & (row >= 0) & (row < height)
+    seen &= np.hypot(x, y) < _reach(intrinsics)
+    index = np.full((height, width), height * width, np.int64)
+    index[seen] = row[seen].astype(np.int64) * width + column[seen].astype(np.int64)
+    index.flags.writeable = False
+    return index
+
+
+def _undistorted(bent_x: Float64, bent_y: Float64, intrinsics: Intrinsics) -> tuple[Float64, Float64]:
+    """Invert the lens by Newton's method; NaN where it does not converge to 1e-4 pixel within the model's reach."""
+    lens = _distortion(intrinsics)
+    x, y = bent_x.copy(), bent_y.copy()
+    tolerance = 1e-4 / max(intrinsics.fx, intrinsics.fy)
+    with np.errstate(all="ignore"):
+        for _ in range(30):
+            (miss_x, miss_y), (xx, xy, yx, yy) = lens(x, y), _jacobian(lens, x, y)
+            miss_x, miss_y = miss_x - bent_x, miss_y - bent_y
+            error = np.hypot(miss_x, miss_y)
+            if np.nanmax(error, initial=0.0) < 0.1 * tolerance:
+                break
+            determinant = xx * yy - xy * yx
+            x -= (yy * miss_x - xy * miss_y) / determinant
+            y -= (xx * miss_y - yx * miss_x) / determinant
+        lost = ~(error < tolerance) | ~(np.hypot(x, y) < _reach(intrinsics))
+    x[lost] = np.nan
+    y[lost] = np.nan
+    return x, y
+
+
+def _reach(intrinsics: Intrinsics) -> float:
+    """Radius in normalised coordinates up to which the lens model is one-to-one: polynomials fold back farther out."""
+    radius = np.linspace(0.0, 10.0, 2001)[1:, None]
+    direction = np.arange(16) * (math.pi / 8)
+    x, y = radius * np.cos(direction), radius * np.sin(direction)
+    with np.errstate(all="ignore"):
+        xx, xy, yx, yy = _jacobian(_distortion(intrinsics), x, y)
+        folded = ~(xx * yy - xy * yx > 0).all(axis=1)
+    return float(radius[folded.argmax(), 0]) if folded.any() else math.inf
+
+
+def _jacobian(lens: _Distortion, x: Float64, y: Float64) -> tuple[Float64, Float64, Float64, Float64]:
+    """Derivatives dx'/dx, dx'/dy, dy'/dx, dy'/dy of the lens by central differences."""
+    step = 1e-6
+    (x_right, y_right), (x_left, y_left) = lens(x + step, y), lens(x - step, y)
+    (x_below, y_below), (x_above, y_above) = lens(x, y + step), lens(x, y - step)
+    scale = 0.5 / step
+    return (
+        (x_right - x_left) * scale,
+        (x_below - x_above) * scale,
+        (y_right - y_left) * scale,
+        (y_below - y_above) * scale,
+    )

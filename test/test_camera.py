@@ -1,0 +1,253 @@
+"""Decoding depth images, camera calibrations, lens distortion and bad input."""
+
+import array
+import dataclasses
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from nr_tracking.sensing.camera import (
+    back_project,
+    check_frame,
+    check_intrinsics,
+    decode_depth,
+    intrinsics_from_info,
+    project,
+    rectify,
+)
+from nr_tracking.types import DepthFrame, InputError, Intrinsics
+
+PINHOLE = Intrinsics(width=80, height=60, fx=70.0, fy=68.0, cx=39.0, cy=31.0)
+LENSES = {
+    "plumb_bob": (0.1, -0.25, 0.001, -0.0005, 0.1),
+    "barrel": (-0.28, 0.07, 0.0005, -0.0002, 0.0),
+    "rational_polynomial": (2.5, -1.8, 0.0004, -0.0003, 0.4, 2.4, -1.7, 0.35),
+    "equidistant": (0.05, -0.01, 0.003, -0.0005),
+}
+
+
+def lens(name: str) -> Intrinsics:
+    model = "plumb_bob" if name == "barrel" else name
+    return dataclasses.replace(PINHOLE, distortion_model=model, distortion=LENSES[name])
+
+
+def packed(values: np.ndarray, big_endian: bool, padding: int) -> bytes:
+    """The rows of an image message: one after another, each followed by padding bytes of rubbish."""
+    rows = values.astype(values.dtype.newbyteorder(">" if big_endian else "<"))
+    return b"".join(row.tobytes() + b"\xa5" * padding for row in rows)
+
+
+shapes = st.tuples(st.integers(1, 6), st.integers(1, 7))
+
+
+@settings(deadline=None, max_examples=60)
+@given(hnp.arrays(np.uint16, shapes), st.booleans(), st.integers(0, 5), st.sampled_from(["16UC1", "mono16"]))
+def test_integer_depth_survives_the_round_trip(values, big_endian, padding, encoding):
+    height, width = values.shape
+    data = packed(values, big_endian, padding)
+    depth = decode_depth(
+        data,
+        width=width,
+        height=height,
+        step=2 * width + padding,
+        encoding=encoding,
+        big_endian=big_endian,
+        unit_m=0.125,
+    )
+    assert depth.dtype == np.float32
+    np.testing.assert_array_equal(depth, values * 0.125)
+
+
+@settings(deadline=None, max_examples=60)
+@given(hnp.arrays(np.float32, shapes, elements=st.floats(width=32)), st.booleans(), st.integers(0, 5))
+def test_float_depth_survives_the_round_trip_and_nonsense_becomes_zero(values, big_endian, padding):
+    height, width = values.shape
+    data = packed(values, big_endian, padding)
+    depth = decode_depth(
+        data, width=width, height=height, step=4 * width + padding, encoding="32FC1", big_endian=big_endian
+    )
+    usable = np.isfinite(values) & (values > 0)
+    np.testing.assert_array_equal(depth, np.where(usable, values, 0))
+
+
+@pytest.mark.parametrize("container", [bytes, bytearray, memoryview, lambda b: array.array("B", b)])
+def test_every_container_of_message_data_is_read(container):
+    values = np.arange(6, dtype=np.uint16).reshape(2, 3)
+    depth = decode_depth(
+        container(values.tobytes()), width=3, height=2, step=6, encoding="16UC1", big_endian=False, unit_m=1.0
+    )
+    np.testing.assert_array_equal(depth, values)
+
+
+@pytest.mark.parametrize(
+    ("change", "reason", "named"),
+    [
+        ({"encoding": "rgb8"}, "unknown_encoding", "'rgb8'"),
+        ({"step": 5}, "wrong_step", "5"),
+        ({"height": 3}, "wrong_size", "18"),
+        ({"width": 0}, "wrong_size", "0 x 2"),
+        ({"data": b"\0" * 11}, "wrong_size", "11"),
+    ],
+)
+def test_a_damaged_image_is_refused_with_its_reason(change, reason, named):
+    image = {"data": b"\0" * 12, "width": 3, "height": 2, "step": 6, "encoding": "16UC1", "big_endian": False}
+    with pytest.raises(InputError, match=named) as caught:
+        decode_depth(**(image | change))
+    assert caught.value.reason == reason
+
+
+K = (500.0, 0.0, 320.0, 0.0, 510.0, 240.0, 0.0, 0.0, 1.0)
+
+
+def test_camera_info_without_roi_and_binning():
+    k = intrinsics_from_info(640, 480, K, "plumb_bob", [0.0] * 5)
+    assert k == Intrinsics(640, 480, 500.0, 510.0, 320.0, 240.0)
+
+
+def test_roi_and_binning_describe_the_delivered_image():
+    k = intrinsics_from_info(640, 480, K, roi=(100, 40, 400, 200), binning=(2, 4))
+    assert (k.width, k.height) == (200, 50)
+    assert (k.fx, k.fy, k.cx, k.cy) == (250.0, 127.5, 110.0, 50.0)
+    # A point is seen by the delivered pixel that its full-resolution pixel went into.
+    point = np.array([[0.1, -0.05, 1.0]])
+    full = project(point, intrinsics_from_info(640, 480, K, roi=(0, 0, 0, 0), binning=(0, 0)))
+    np.testing.assert_allclose(project(point, k), (full - (100, 40)) / (2, 4))
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"k": (0.0,) * 9}, "zero_focal_length"),
+        ({"k": (float("nan"),) * 9}, "zero_focal_length"),
+        ({"k": ()}, "zero_focal_length"),
+        ({"width": 0}, "wrong_size"),
+        ({"roi": (600, 0, 100, 100)}, "wrong_roi"),
+        ({"distortion_model": "thin_prism", "d": [0.1]}, "unknown_distortion"),
+        ({"distortion_model": "", "d": [0.1]}, "unknown_distortion"),
+        ({"distortion_model": "equidistant", "d": [0.1, 0.1]}, "wrong_distortion"),
+        ({"distortion_model": "plumb_bob", "d": [0.1, 0.0, 0.0, 0.0, float("nan")]}, "wrong_distortion"),
+    ],
+)
+def test_a_bad_camera_info_is_refused_with_its_reason(change, reason):
+    info = {"width": 640, "height": 480, "k": K, "distortion_model": "plumb_bob", "d": [0.0] * 5}
+    with pytest.raises(InputError) as caught:
+        intrinsics_from_info(**(info | change))
+    assert caught.value.reason == reason
+
+
+def test_four_plumb_bob_coefficients_leave_out_k3():
+    assert intrinsics_from_info(640, 480, K, "plumb_bob", [0.1, 0.2, 0.0, 0.0]).distortion == (0.1, 0.2, 0.0, 0.0, 0.0)
+
+
+def frame(depth: np.ndarray, intrinsics: Intrinsics = PINHOLE, mask: np.ndarray | None = None) -> DepthFrame:
+    return DepthFrame(0, depth.astype(np.float32), intrinsics, mask)
+
+
+def test_a_good_frame_passes():
+    check_frame(frame(np.ones((60, 80)), mask=np.ones((60, 80), bool)))
+
+
+@pytest.mark.parametrize(
+    ("bad", "reason"),
+    [
+        (frame(np.zeros((60, 80))), "no_depth"),
+        (frame(np.full((60, 80), np.nan)), "no_depth"),
+        (frame(np.where(np.eye(60, 80), -1.0, 1.0)), "invalid_depth"),
+        (frame(np.where(np.eye(60, 80), np.nan, 1.0)), "invalid_depth"),
+        (frame(np.ones((80, 60))), "wrong_size"),
+        (frame(np.ones((60, 80)), mask=np.ones((30, 40), bool)), "wrong_size"),
+        (frame(np.ones((60, 80)), dataclasses.replace(PINHOLE, fx=0.0)), "zero_focal_length"),
+    ],
+)
+def test_a_bad_frame_is_refused_with_its_reason(bad, reason):
+    with pytest.raises(InputError) as caught:
+        check_frame(bad)
+    assert caught.value.reason == reason
+
+
+def test_intrinsics_with_an_unknown_lens_are_refused():
+    with pytest.raises(InputError, match="fisheye62"):
+        check_intrinsics(dataclasses.replace(PINHOLE, distortion_model="fisheye62", distortion=(0.1,)))
+
+
+def test_back_projection_of_a_pinhole_follows_its_definition():
+    depth = np.zeros((60, 80), np.float32)
+    depth[20, 70] = 2.0
+    points = back_project(depth, PINHOLE)
+    np.testing.assert_allclose(points[20, 70], [2 * (70 - 39) / 70, 2 * (20 - 31) / 68, 2.0], rtol=1e-6)
+    assert np.count_nonzero(points) == 3
+
+
+@pytest.mark.parametrize("name", LENSES)
+def test_projection_inverts_back_projection(name):
+    depth = np.random.default_rng(0).uniform(0.5, 3.0, (60, 80)).astype(np.float32)
+    points = back_project(depth, lens(name))
+    assert (points[..., 2] > 0).all()
+    pixels = project(points.reshape(-1, 3), lens(name)).reshape(60, 80, 2)
+    v, u = np.mgrid[:60, :80]
+    assert np.abs(pixels - np.stack((u, v), axis=-1)).max() < 0.001
+
+
+def test_points_behind_the_camera_have_no_pixel():
+    assert np.isnan(project(np.array([[0.1, 0.1, -1.0], [0.0, 0.0, 0.0]]), PINHOLE)).all()
+
+
+def test_equidistant_projection_is_proportional_to_the_angle():
+    k = dataclasses.replace(PINHOLE, fy=70.0, distortion_model="equidistant", distortion=(1e-12, 0.0, 0.0, 0.0))
+    angles = np.linspace(0.0, 1.3, 14)
+    points = np.stack((np.sin(angles), np.zeros(14), np.cos(angles)), axis=1)
+    np.testing.assert_allclose(project(points, k)[:, 0], 39.0 + 70.0 * angles, atol=1e-6)
+
+
+def test_plumb_bob_agrees_with_its_published_formula():
+    k1, k2, p1, p2, k3 = LENSES["plumb_bob"]
+    x, y = 0.3, -0.2
+    r2 = x * x + y * y
+    radial = 1 + k1 * r2 + k2 * r2**2 + k3 * r2**3
+    expected = [
+        39.0 + 70.0 * (x * radial + 2 * p1 * x * y + p2 * (r2 + 2 * x * x)),
+        31.0 + 68.0 * (y * radial + p1 * (r2 + 2 * y * y) + 2 * p2 * x * y),
+    ]
+    np.testing.assert_allclose(project(np.array([[x, y, 1.0]]), lens("plumb_bob"))[0], expected)
+
+
+@pytest.mark.parametrize("name", LENSES)
+def test_rectified_depth_shows_the_same_points(name):
+    """A tilted plane seen through a lens: the rectified image lies on the plane, to within half a pixel of sampling."""
+    camera = lens(name)
+    rays = back_project(np.ones((60, 80), np.float32), camera)
+    normal = np.array([0.2, -0.1, 1.0])
+    depth = (1.5 / (rays @ normal)).astype(np.float32)
+    original = frame(depth, camera, mask=rays[..., 0] > 0)
+    plain = rectify(original)
+    assert plain.intrinsics == PINHOLE
+    seen = plain.depth > 0
+    assert seen.mean() > 0.6
+    points = back_project(plain.depth, plain.intrinsics)[seen]
+    assert np.abs(points @ normal - 1.5).max() < 0.02
+    assert np.isin(plain.depth[seen], depth).all(), "depth values are taken over, never mixed"
+    off_centre = np.abs(points[:, 0] / points[:, 2]) > 1.0 / 70.0
+    np.testing.assert_array_equal(plain.mask[seen][off_centre], (points[:, 0] > 0)[off_centre])
+
+
+def test_a_frame_without_distortion_is_passed_through():
+    original = frame(np.ones((60, 80)))
+    assert rectify(original) is original
+
+
+def test_a_lens_is_not_used_beyond_where_it_folds_back():
+    """A barrel polynomial bends far rays back into the image; such pixels must stay empty rather than repeat it."""
+    wide = Intrinsics(80, 60, 20.0, 20.0, 39.5, 29.5, "plumb_bob", (-0.3, 0.0, 0.0, 0.0, 0.0))
+    turning = np.sqrt(1 / 0.9)  # where r (1 - 0.3 r^2) is greatest
+    plain = rectify(frame(np.ones((60, 80)), wide))
+    v, u = np.mgrid[:60, :80]
+    radius = np.hypot(u - 39.5, v - 29.5) / 20.0
+    assert not plain.depth[radius > turning + 0.01].any()
+    assert plain.depth[radius < turning - 0.01].all()
+    points = back_project(np.ones((60, 80), np.float32), wide)
+    furthest = turning * (1 - 0.3 * turning**2)
+    assert not points[radius > furthest + 0.01].any()
+    assert points[radius < furthest - 0.01][:, 2].all()
