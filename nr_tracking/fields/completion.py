@@ -1,0 +1,173 @@
+"""The completion network: the TSDF windows of a camera that sees one side, in; complete distance fields, out.
+
+    TSDF at R --sparse encoder--> R/2 --> R/4 --dense encoder--> latent --attention across frames--> latent
+    latent --dense decoder--> field at R/4 --filter--> field at R/2 --filter--> field at R
+
+After Merrouche, Wuhrer, Boyer 2024, Combining Neural Fields and Deformation Models for Non-Rigid 3D Motion
+Reconstruction from Partial Data, with three scales of the field where the paper has two.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from nr_tracking.config import ConfigError, ModelConfig
+from nr_tracking.fields.decoder import (
+    DenseDecoder,
+    FineDecoder,
+    MiddleDecoder,
+    near_surface_of_coarse,
+    near_surface_of_middle,
+    united,
+)
+from nr_tracking.fields.encoder import DenseEncoder, SparseEncoder, seen_and_observed
+from nr_tracking.fields.field import DistanceMLP, EmbeddingHead, FieldWindow
+from nr_tracking.fields.fusion import FrameFusion
+from nr_tracking.fields.sparse import SparseGrid, linear_keys
+from nr_tracking.types import InputError
+
+if TYPE_CHECKING:
+    from nr_tracking.sensing.tsdf import TsdfWindow
+
+OBSERVED = 0.5  # TSDF voxels with a smaller magnitude are refined whatever the coarser field says
+
+
+class CompletionNetwork(nn.Module):
+    """TSDF windows -> :class:`FieldWindow`.
+
+    Convolutions and attention run in bfloat16 where ``mixed_precision`` is set and the hardware has it; the distance
+    MLP and everything that reads the field stay in float32. Raises :class:`ConfigError` where resolution, latent grid
+    and heads do not fit together.
+    """
+
+    def __init__(self, model: ModelConfig) -> None:
+        super().__init__()
+        octaves = _octaves(model)
+        if model.latent_channels % model.attention_heads:
+            raise ConfigError(
+                f"model.latent_channels: {model.latent_channels} must be a multiple of model.attention_heads, "
+                f"{model.attention_heads}"
+            )
+        self.model = model
+        self.mixed_precision = True
+        fine, middle, coarse = model.sparse_channels
+        self.sparse_encoder = SparseEncoder(model.sparse_channels, model.convolutions)
+        self.dense_encoder = DenseEncoder(coarse + 2, model.latent_channels, octaves)
+        self.fusion = FrameFusion(
+            model.latent_channels, model.attention_layers, model.attention_heads, model.attention_mode
+        )
+        self.dense_decoder = DenseDecoder(model.latent_channels, model.dense_channels, self.dense_encoder.skip_channels)
+        self.middle_decoder = MiddleDecoder(
+            model.dense_channels[1], middle, model.refine_channels[0], model.convolutions
+        )
+        self.fine_decoder = FineDecoder(model.refine_channels[0], fine, model.refine_channels[1], model.convolutions)
+        self.to_field = nn.ModuleList(
+            nn.Linear(width, model.field_channels) for width in (model.dense_channels[1], *model.refine_channels)
+        )
+        self.distance = DistanceMLP(model.field_channels, model.mlp_width, model.mlp_layers, 4 / model.resolution)
+        self.embedding = EmbeddingHead(model.field_channels, model.embedding_channels)
+        for module in (self.dense_encoder, self.dense_decoder):
+            module.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
+
+    def forward(self, window: TsdfWindow, teacher: dict[int, Tensor] | None = None) -> FieldWindow:
+        """Complete every frame of one or more windows of equal length.
+
+        ``window``: ``coords`` (M, 4) int32 [frame, x, y, z], ``values`` (M, 1) in (-1, 1), ``seen`` (N, 2, r, r, r)
+        with r = R / 4, frames of one window next to each other. ``teacher`` (training only): for resolutions R / 2
+        and R the voxels (K, 4) int32 that must be refined, united with those that the network itself finds near its
+        surface. Raises :class:`InputError` for a window of another resolution or a malformed one.
+        """
+        resolution, frames = self.model.resolution, window.seen.shape[0]
+        grid, values = self._input(window)
+        with torch.autocast(grid.device.type, torch.bfloat16, enabled=self._mixed(grid.device)):
+            skips, encoded, coarse_grid = self.sparse_encoder(values, grid)
+            seen = window.seen.to(encoded.dtype) * self.model.seen_empty
+            latent, dense_skips = self.dense_encoder(torch.cat([encoded, seen], dim=1))
+            keep = self._kept(window.seen, coarse_grid)
+            latent = self.fusion(latent, window.length, keep)
+            dense = self.dense_decoder(latent, dense_skips).permute(0, 2, 3, 4, 1)  # (N, r, r, r, D)
+        coarse = self._to_field(0, dense)
+
+        required = [teacher[resolution]] if teacher and resolution in teacher else []
+        required.append(grid.coords[values.detach()[:, 0].abs() < OBSERVED])
+        tau, cap = self._filter(resolution // 2)
+        found = near_surface_of_coarse(coarse, self.distance, tau, cap)
+        taught = [teacher[resolution // 2]] if teacher and resolution // 2 in teacher else []
+        above = [torch.cat([part[:, :1], part[:, 1:] // 2], dim=1) for part in required]
+        middle_grid = united([found, *taught, *above], resolution // 2, frames)
+        with torch.autocast(grid.device.type, torch.bfloat16, enabled=self._mixed(grid.device)):
+            refined = self.middle_decoder(dense, middle_grid, skips[1])
+        middle = self._to_field(1, refined)
+
+        tau, cap = self._filter(resolution)
+        found = near_surface_of_middle((middle_grid, middle), self.distance, tau, cap)
+        fine_grid = united([found, *required], resolution, frames)
+        with torch.autocast(grid.device.type, torch.bfloat16, enabled=self._mixed(grid.device)):
+            finest = self.fine_decoder((middle_grid, refined), fine_grid, skips[0])
+        fine = self._to_field(2, finest)
+        return FieldWindow(coarse, (middle_grid, middle), (fine_grid, fine), self.distance, self.embedding)
+
+    def _input(self, window: TsdfWindow) -> tuple[SparseGrid, Tensor]:
+        """The window's voxels in the order that the layers want, with their values (M, 1); checks both."""
+        resolution, frames = self.model.resolution, window.seen.shape[0]
+        if window.resolution != resolution:
+            raise InputError(
+                "resolution",
+                f"a TSDF window of resolution {window.resolution} meets a network for {resolution}; "
+                "build the window with model.resolution",
+            )
+        if frames == 0 or frames % window.length:
+            raise InputError("window_length", f"{frames} frames are not a whole number of windows of {window.length}")
+        if window.seen.shape[1:] != (2,) + (resolution // 4,) * 3:
+            raise InputError(
+                "seen_shape", f"seen is {tuple(window.seen.shape)}; it must be (N, 2, r, r, r), r = {resolution // 4}"
+            )
+        keys, order = torch.sort(linear_keys(window.coords, resolution))
+        if len(keys) > 1 and bool((keys[1:] == keys[:-1]).any()):
+            raise InputError("duplicate_voxels", "a TSDF window holds the same voxel twice; make its coords unique")
+        dtype = self.distance.last.weight.dtype
+        return SparseGrid(window.coords[order].int(), resolution, frames), window.values[order].to(dtype)
+
+    def _kept(self, seen: Tensor, observed: SparseGrid) -> Tensor:
+        """Latent cells (N, l, l, l) bool that take part in attention."""
+        cells = self.model.latent_cells
+        if self.model.drop_empty_tokens:
+            return seen_and_observed(seen, observed, cells)
+        return torch.ones((seen.shape[0], cells, cells, cells), dtype=torch.bool, device=seen.device)
+
+    def _to_field(self, scale: int, features: Tensor) -> Tensor:
+        """The features of a scale in the C channels that the distance MLP reads, in full precision."""
+        layer = self.to_field[scale]
+        return layer(features.to(layer.weight.dtype))  # type: ignore[arg-type]
+
+    def _filter(self, resolution: int) -> tuple[float, int]:
+        """Half-width in box sides of the band to be refined at ``resolution``, and the most voxels of a frame in it."""
+        index = 0 if resolution < self.model.resolution else 1
+        return self.model.filter_voxels[index] / resolution, int(self.model.active_cap * resolution**2)
+
+    def _mixed(self, device: torch.device) -> bool:
+        """Whether convolutions and attention run in bfloat16 here."""
+        single = self.distance.last.weight.dtype == torch.float32
+        return self.mixed_precision and single and (device.type != "cpu" or cpu_has_bfloat16())
+
+
+def cpu_has_bfloat16() -> bool:
+    """Whether this CPU multiplies bfloat16 in hardware; without, it is slower than float32."""
+    check = getattr(torch.cpu, "_is_avx512_bf16_supported", None)
+    return bool(check and check())
+
+
+def _octaves(model: ModelConfig) -> int:
+    """Strided levels between R / 4 and the latent grid."""
+    ratio = model.resolution / 4 / model.latent_cells
+    octaves = round(math.log2(ratio)) if ratio >= 1 else -1
+    if model.resolution % 4 or octaves < 0 or 2**octaves != ratio:
+        raise ConfigError(
+            f"model.latent_cells: {model.latent_cells} does not fit model.resolution {model.resolution}: "
+            "resolution / 4 / latent_cells must be a power of two (1, 2, 4, ...)"
+        )
+    return octaves

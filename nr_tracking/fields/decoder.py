@@ -1,0 +1,138 @@
+"""From fused latent grids to the field: a dense decoder to R / 4, then sparse refinement near the surface to R."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from nr_tracking.fields.encoder import SparseResidual, norm_groups
+from nr_tracking.fields.field import DistanceMLP, interpolate_dense, interpolate_sparse, lattice
+from nr_tracking.fields.sparse import (
+    SparseGrid,
+    SubmanifoldConv,
+    UpConv,
+    linear_keys,
+    select_rows,
+)
+
+
+class DenseDecoder(nn.Module):
+    """Latent grid -> features at r = R / 4, one trilinear step and one convolution an octave, skips added."""
+
+    def __init__(self, latent: int, channels: tuple[int, int], skip_channels: list[int]) -> None:
+        super().__init__()
+        octaves = len(skip_channels)
+        widths = [max(channels[1], channels[0] >> i) for i in range(octaves)] + [channels[1]]
+        self.entry = _norm_relu(nn.Conv3d(latent, widths[0], kernel_size=3, padding=1))
+        self.narrow = nn.ModuleList(nn.Conv3d(widths[i], widths[i + 1], kernel_size=1) for i in range(octaves))
+        self.skips = nn.ModuleList(
+            nn.Conv3d(skip_channels[octaves - 1 - i], widths[i + 1], kernel_size=1) for i in range(octaves)
+        )
+        self.convs = nn.ModuleList(
+            _norm_relu(nn.Conv3d(width, width, kernel_size=3, padding=1)) for width in widths[1:]
+        )
+
+    def forward(self, latent: Tensor, skips: list[Tensor]) -> Tensor:
+        """(N, L, l, l, l) and the skips of the dense encoder, finest first -> (N, D, r, r, r)."""
+        grid = self.entry(latent)
+        for narrow, project, conv, skip in zip(self.narrow, self.skips, self.convs, reversed(skips), strict=True):
+            # Narrowing before the interpolation is the same function as after it, and eight times cheaper.
+            grid = functional.interpolate(narrow(grid), scale_factor=2, mode="trilinear") + project(skip)
+            grid = grid + conv(grid)
+        return grid
+
+
+def _norm_relu(conv: nn.Conv3d) -> nn.Sequential:
+    """The convolution followed by GroupNorm and ReLU."""
+    return nn.Sequential(conv, nn.GroupNorm(norm_groups(conv.out_channels), conv.out_channels), nn.ReLU())
+
+
+class MiddleDecoder(nn.Module):
+    """Dense features at R / 4, read at active voxels of R / 2, with the encoder's skip -> features (M, C)."""
+
+    def __init__(self, inputs: int, skip: int, channels: int, convolutions: int) -> None:
+        super().__init__()
+        self.entry = SubmanifoldConv(inputs + skip, channels)
+        self.blocks = nn.ModuleList(SparseResidual(channels) for _ in range(convolutions))
+
+    def forward(self, coarse: Tensor, grid: SparseGrid, skip: tuple[SparseGrid, Tensor]) -> Tensor:
+        """``coarse`` (N, r, r, r, D), active ``grid`` of R / 2, ``skip`` (grid, (M', C1)) -> (M, C)."""
+        read = interpolate_dense(coarse, grid.centres, grid.frame_index)
+        features = self.entry(torch.cat([read, read_skip(skip, grid).to(read.dtype)], dim=1), grid)
+        for block in self.blocks:
+            features = block(features, grid)
+        return features
+
+
+class FineDecoder(nn.Module):
+    """Features at R / 2, handed to their active children at R, with the encoder's skip -> features (M, C)."""
+
+    def __init__(self, inputs: int, skip: int, channels: int, convolutions: int) -> None:
+        super().__init__()
+        self.up = UpConv(inputs, channels)
+        self.entry = SubmanifoldConv(channels + skip, channels)
+        self.blocks = nn.ModuleList(SparseResidual(channels) for _ in range(convolutions))
+
+    def forward(self, middle: tuple[SparseGrid, Tensor], grid: SparseGrid, skip: tuple[SparseGrid, Tensor]) -> Tensor:
+        """``middle`` (grid of R / 2, (M', I)), active ``grid`` of R, ``skip`` (grid, (M'', C0)) -> (M, C)."""
+        up = self.up(middle[1], middle[0], grid)
+        features = self.entry(torch.cat([up, read_skip(skip, grid).to(up.dtype)], dim=1), grid)
+        for block in self.blocks:
+            features = block(features, grid)
+        return features
+
+
+def read_skip(skip: tuple[SparseGrid, Tensor], grid: SparseGrid) -> Tensor:
+    """The encoder's features (M, C) at the voxels of ``grid``, zeros where it has none."""
+    return select_rows(skip[1], skip[0].rows(grid.coords))
+
+
+@torch.no_grad()
+def near_surface_of_coarse(coarse: Tensor, distance: DistanceMLP, tau: float, cap: int) -> Tensor:
+    """Voxels (K, 4) of R / 2 at whose centres the coarse field ``coarse`` (N, r, r, r, C) is within ``tau`` box sides.
+
+    Only children of cells that can hold such a voxel are evaluated, the field being a distance. At most ``cap`` voxels
+    of a frame are returned, the nearest to the surface.
+    """
+    frames, r = coarse.shape[:2]
+    rows = coarse.reshape(-1, coarse.shape[-1])
+    values = distance(rows, lattice(r, rows).repeat(frames, 1)).view(frames, r, r, r)
+    reach = tau + 3**0.5 / 4 / r  # from a cell's centre to the centre of a child
+    cells = SparseGrid((values.abs() < reach).nonzero().int(), r, frames)
+    children = SparseGrid(cells.children(), 2 * r, frames)
+    refined = distance(interpolate_dense(coarse, children.centres.to(rows.dtype), children.frame_index), children.centres)
+    return nearest(children, refined.abs(), tau, cap)
+
+
+@torch.no_grad()
+def near_surface_of_middle(middle: tuple[SparseGrid, Tensor], distance: DistanceMLP, tau: float, cap: int) -> Tensor:
+    """Voxels (K, 4) of R, children of the active ones of R / 2, where that field is within ``tau`` box sides."""
+    grid, features = middle
+    children = SparseGrid(grid.children(), 2 * grid.resolution, grid.frames)
+    read, _ = interpolate_sparse(features, grid, children.centres.to(features.dtype), children.frame_index)
+    return nearest(children, distance(read, children.centres).abs(), tau, cap)
+
+
+def nearest(grid: SparseGrid, away: Tensor, tau: float, cap: int) -> Tensor:
+    """Voxels (K, 4) of ``grid`` with ``away`` (M,) below ``tau``; of each frame at most the ``cap`` with the least."""
+    coords, away = grid.coords[away < tau], away[away < tau]
+    frame = coords[:, 0].long()
+    counts = torch.bincount(frame, minlength=grid.frames)
+    if coords.shape[0] == 0 or int(counts.max()) <= cap:
+        return coords
+    order = torch.argsort(away, stable=True)
+    order = order[torch.argsort(frame[order], stable=True)]  # by frame, and by distance within each
+    rank = torch.arange(len(order), device=order.device) - (counts.cumsum(0) - counts)[frame[order]]
+    return coords[order[rank < cap]]
+
+
+def united(parts: list[Tensor], resolution: int, frames: int) -> SparseGrid:
+    """The grid of all voxels in ``parts``, each (K, 4) int."""
+    coords = torch.cat([part.int() for part in parts])
+    if frames * resolution**3 > 1 << 24:
+        return SparseGrid.from_coords(coords, resolution, frames)
+    # Marking a dense array and reading it back in order is faster than sorting while the array is small.
+    marks = torch.zeros(frames * resolution**3, dtype=torch.bool, device=coords.device)
+    marks[linear_keys(coords, resolution)] = True
+    return SparseGrid(marks.view(frames, resolution, resolution, resolution).nonzero().int(), resolution, frames)

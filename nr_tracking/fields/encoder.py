@@ -1,0 +1,100 @@
+"""From the sparse TSDF of each frame to a small dense latent grid: two sparse levels above one or more dense ones."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from nr_tracking.fields.sparse import DownConv, SparseGrid, SubmanifoldConv
+
+
+class SparseResidual(nn.Module):
+    """x + conv(relu(norm(conv(relu(norm(x)))))) on the active voxels.
+
+    Normalisation is per voxel, over its channels: it depends neither on the batch nor on which other voxels are active.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.norms = nn.ModuleList(nn.LayerNorm(channels) for _ in range(2))
+        self.convs = nn.ModuleList(SubmanifoldConv(channels, channels) for _ in range(2))
+        nn.init.zeros_(self.convs[1].weight)  # type: ignore[arg-type]  # a block starts as the identity
+
+    def forward(self, features: Tensor, grid: SparseGrid) -> Tensor:
+        """(M, C) -> (M, C)."""
+        hidden = features
+        for norm, conv in zip(self.norms, self.convs, strict=True):
+            hidden = conv(norm(hidden).relu(), grid)
+        return features + hidden
+
+
+class SparseEncoder(nn.Module):
+    """TSDF voxels at R -> features at R and R / 2, kept as skips, and a dense grid at R / 4."""
+
+    def __init__(self, channels: tuple[int, int, int], convolutions: int) -> None:
+        super().__init__()
+        self.entry = SubmanifoldConv(1, channels[0])
+        self.fine = nn.ModuleList(SparseResidual(channels[0]) for _ in range(convolutions))
+        self.to_middle = DownConv(channels[0], channels[1])
+        self.middle = nn.ModuleList(SparseResidual(channels[1]) for _ in range(convolutions))
+        self.to_coarse = DownConv(channels[1], channels[2])
+
+    def forward(self, values: Tensor, grid: SparseGrid) -> tuple[list[tuple[SparseGrid, Tensor]], Tensor, SparseGrid]:
+        """``values`` (M, 1) in (-1, 1) on ``grid`` -> [(grid R, (M, C0)), (grid R/2, (M', C1))], dense (N, C2, r, r, r),
+        and the grid of r = R / 4 that it was scattered from.
+        """
+        fine = self.entry(values, grid)
+        for block in self.fine:
+            fine = block(fine, grid)
+        middle_grid = grid.parents()
+        middle = self.to_middle(fine, grid, middle_grid)
+        for block in self.middle:
+            middle = block(middle, middle_grid)
+        coarse_grid = middle_grid.parents()
+        coarse = self.to_coarse(middle, middle_grid, coarse_grid)
+        return [(grid, fine), (middle_grid, middle)], coarse_grid.dense(coarse), coarse_grid
+
+
+class DenseEncoder(nn.Module):
+    """Features at r = R / 4 -> latent grid, by as many strided convolutions as there are octaves between them."""
+
+    def __init__(self, inputs: int, latent: int, octaves: int) -> None:
+        super().__init__()
+        widths = [inputs] + [min(latent, 64 << i) for i in range(octaves)]
+        self.levels = nn.ModuleList(
+            nn.Sequential(
+                nn.Conv3d(widths[i], widths[i + 1], kernel_size=4, stride=2, padding=1),
+                nn.GroupNorm(norm_groups(widths[i + 1]), widths[i + 1]),
+                nn.ReLU(),
+            )
+            for i in range(octaves)
+        )
+        self.last = nn.Conv3d(widths[-1], latent, kernel_size=1)
+        self.skip_channels = widths[:-1]
+
+    def forward(self, grid: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """(N, I, r, r, r) -> latent (N, L, l, l, l), and the input of each level, finest first."""
+        skips = []
+        for level in self.levels:
+            skips.append(grid)
+            grid = level(grid)
+        return self.last(grid), skips
+
+
+def norm_groups(channels: int) -> int:
+    """Groups of a GroupNorm: the largest of 8, 4, 2, 1 that divides ``channels`` into groups of four or more."""
+    return next((groups for groups in (8, 4, 2) if channels % groups == 0 and channels // groups >= 4), 1)
+
+
+def seen_and_observed(seen: Tensor, observed: SparseGrid, cells: int) -> Tensor:
+    """Which latent cells have something to say: (N, l, l, l) bool.
+
+    A cell is left out where the camera saw all of it to be empty (``seen`` (N, 2, r, r, r), first channel) and no TSDF
+    voxel lies in it (``observed`` at r).
+    """
+    frames, _, side = seen.shape[:3]
+    blocked = seen[:, 0] < 0.999
+    coords = observed.coords.long().unbind(1)
+    blocked = blocked.index_put(coords, torch.ones((), dtype=torch.bool, device=seen.device))
+    step = side // cells
+    return blocked.view(frames, cells, step, cells, step, cells, step).any(6).any(4).any(2)

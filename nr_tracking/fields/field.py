@@ -1,0 +1,259 @@
+"""The neural field: feature grids, interpolation between voxels, and the network that turns features into distances.
+
+Points are box coordinates, x in [-0.5, 0.5]^3; voxel i of a grid with R voxels along a side is centred at
+(i + 0.5) / R - 0.5. Signed distances are in box sides, negative inside. Interpolation is written as a weighted sum of
+the eight corner features, so that it can be differentiated twice (``grid_sample`` cannot), with respect to the points
+and to the features.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from nr_tracking.fields.sparse import SparseGrid
+
+
+def trilinear_corners(points: Tensor, frame: Tensor, resolution: int) -> tuple[Tensor, Tensor]:
+    """The eight voxels around each point.
+
+    ``points`` (Q, 3), ``frame`` (Q,) -> integer places (Q, 8, 4) int32 [frame, x, y, z] and weights (Q, 8), which sum
+    to 1. Beyond the outermost voxel centres the value there continues (``border`` padding without aligned corners).
+    """
+    position = ((points + 0.5) * resolution - 0.5).clamp(0, resolution - 1)
+    lower = position.detach().floor().clamp(max=resolution - 2)
+    part = position - lower
+    share = torch.stack([1 - part, part], dim=-1)  # (Q, 3, 2)
+    weights = share[:, 0, :, None, None] * share[:, 1, None, :, None] * share[:, 2, None, None, :]
+    bit = torch.arange(2, dtype=torch.int32, device=points.device)
+    steps = torch.stack(torch.meshgrid(bit, bit, bit, indexing="ij"), dim=-1).reshape(1, 8, 3)
+    places = lower.int()[:, None] + steps
+    frames = frame.int()[:, None, None].expand(-1, 8, 1)
+    return torch.cat([frames, places], dim=2), weights.reshape(-1, 8)
+
+
+def interpolate_dense(features: Tensor, points: Tensor, frame: Tensor) -> Tensor:
+    """Trilinear interpolation in ``features`` (N, R, R, R, C) at ``points`` (Q, 3) of ``frame`` (Q,) -> (Q, C)."""
+    resolution = features.shape[1]
+    places, weights = trilinear_corners(points, frame, resolution)
+    frames, x, y, z = places.reshape(-1, 4).unbind(1)
+    rows = ((frames * resolution + x) * resolution + y) * resolution + z
+    corners = features.reshape(-1, features.shape[-1]).index_select(0, rows)
+    return (corners.view(*weights.shape, -1) * weights.to(corners.dtype)[..., None]).sum(1)
+
+
+def interpolate_sparse(features: Tensor, grid: SparseGrid, points: Tensor, frame: Tensor) -> tuple[Tensor, Tensor]:
+    """Trilinear interpolation between active voxels.
+
+    ``features`` (M, C) on ``grid``, ``points`` (Q, 3), ``frame`` (Q,) -> values (Q, C), valid (Q,) bool. Absent corners
+    have no weight and the remaining weights are made to sum to 1; a point is *valid* when all eight corners are active,
+    because only there is the value continuous and equal to that of the dense grid. Without any corner the value is 0.
+    """
+    places, weights = trilinear_corners(points, frame, grid.resolution)
+    rows = grid.rows(places.reshape(-1, 4)).view(-1, 8)
+    present = rows < len(grid)
+    valid = present.all(1)
+    weights = weights * present
+    total = weights.sum(1, keepdim=True)
+    weights = weights / torch.where(total > 0, total, torch.ones_like(total))
+    padded = torch.cat([features, features.new_zeros(1, features.shape[1])])
+    corners = padded.index_select(0, rows.reshape(-1)).view(*weights.shape, -1)
+    return (corners * weights.to(corners.dtype)[..., None]).sum(1), valid
+
+
+class DistanceMLP(nn.Module):
+    """Features of a point and the point itself to its signed distance (Merrouche et al. 2024, eq. 2).
+
+    One network serves all scales. The activation is SiLU: smooth like the customary Softplus with beta = 100, which an
+    eikonal term needs, and ten times cheaper on a CPU. With three or more hidden layers, the input enters again at the
+    second one. The last layer counts in voxels of the coarse grid (``unit`` box sides) and starts at ``OUTSIDE`` of
+    them: a field that has learnt nothing is empty space, with nothing in it to refine.
+    """
+
+    OUTSIDE = 1.5
+
+    def __init__(self, channels: int, width: int, layers: int, unit: float) -> None:
+        super().__init__()
+        inputs = channels + 3
+        widths = [inputs] + [width] * layers
+        self.skip = 1 if layers >= 3 else -1
+        self.hidden = nn.ModuleList(
+            nn.Linear(widths[i] + (inputs if i == self.skip else 0), widths[i + 1]) for i in range(layers)
+        )
+        self.last = nn.Linear(width, 1)
+        self.unit = unit
+        for layer in self.hidden:
+            nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")  # type: ignore[arg-type]
+            nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
+        nn.init.normal_(self.last.weight, std=0.1 / width**0.5)
+        nn.init.constant_(self.last.bias, self.OUTSIDE)
+
+    def forward(self, features: Tensor, points: Tensor) -> Tensor:
+        """``features`` (Q, C), ``points`` (Q, 3) box coordinates -> (Q,) signed distance in box sides."""
+        inputs = torch.cat([features, 2 * points.to(features.dtype)], dim=1)
+        hidden = inputs
+        for i, layer in enumerate(self.hidden):
+            hidden = functional.silu(layer(torch.cat([hidden, inputs], dim=1) if i == self.skip else hidden))
+        return self.last(hidden)[:, 0] * self.unit
+
+
+class EmbeddingHead(nn.Module):
+    """Features of a point on all scales to a unit vector that is meant to be equal on corresponding points."""
+
+    def __init__(self, channels: int, outputs: int) -> None:
+        super().__init__()
+        self.hidden = nn.Linear(3 * channels, 2 * outputs)
+        self.last = nn.Linear(2 * outputs, outputs)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """(Q, 3 C) -> (Q, E), of length 1."""
+        return functional.normalize(self.last(functional.silu(self.hidden(features))), dim=1, eps=1e-6)
+
+
+class FieldWindow:
+    """The signed distance fields of the N frames of one or more windows, on three scales.
+
+    ``coarse`` (N, r, r, r, C) with r = R / 4; ``middle`` and ``fine`` (M, C) on their grids of R / 2 and R. All methods
+    take ``points`` (Q, 3) box coordinates and ``frame`` (Q,) int64 in [0, N), are deterministic, and can be
+    differentiated twice with respect to points and once with respect to weights.
+    """
+
+    def __init__(
+        self,
+        coarse: Tensor,
+        middle: tuple[SparseGrid, Tensor],
+        fine: tuple[SparseGrid, Tensor],
+        distance: DistanceMLP,
+        head: EmbeddingHead,
+    ) -> None:
+        self.coarse = coarse
+        self.middle_grid, self.middle = middle
+        self.fine_grid, self.fine = fine
+        self.distance = distance
+        self.head = head
+        self.frames = coarse.shape[0]
+        self.resolution = self.fine_grid.resolution
+        self.levels = (coarse.shape[1], self.middle_grid.resolution, self.fine_grid.resolution)
+        self._interiors: dict[int, Tensor] = {}
+
+    def level_features(self, level: int, points: Tensor, frame: Tensor) -> tuple[Tensor, Tensor]:
+        """Features (Q, C) of one scale and valid (Q,) bool; ``level`` is its resolution, one of ``levels``."""
+        if level == self.levels[0]:
+            values = interpolate_dense(self.coarse, points, frame)
+            return values, torch.ones(len(points), dtype=torch.bool, device=points.device)
+        grid, features = self._sparse(level)
+        return interpolate_sparse(features, grid, points, frame)
+
+    def level_sdf(self, level: int, points: Tensor, frame: Tensor) -> tuple[Tensor, Tensor]:
+        """Signed distance (Q,) in box sides as one scale has it, and valid (Q,) bool.
+
+        ``level`` is the scale's resolution, one of ``levels``. The coarse scale is valid everywhere, a finer one where
+        all eight voxels around a point are active; elsewhere its value means nothing.
+        """
+        features, valid = self.level_features(level, points, frame)
+        return self.distance(features, points), valid
+
+    def sdf(self, points: Tensor, frame: Tensor) -> Tensor:
+        """Signed distance (Q,) in box sides from the finest scale there is, blended over one voxel where one ends."""
+        total = points.new_zeros(len(points))
+        for level, rows, weight in self._blend(points, frame, self.levels[2]):
+            values, _ = self.level_sdf(level, points[rows], frame[rows])
+            total = total.index_add(0, rows, weight * values)
+        return total
+
+    def features(self, points: Tensor, frame: Tensor) -> Tensor:
+        """Features (Q, C) of the finest scale there is, blended like :meth:`sdf`."""
+        return self._blended_features(points, frame, self.levels[2])
+
+    def embedding(self, points: Tensor, frame: Tensor) -> Tensor:
+        """Unit vectors (Q, E) for associating points of different frames, from the features of all three scales."""
+        scales = [self._blended_features(points, frame, level) for level in self.levels]
+        return self.head(torch.cat(scales, dim=1))
+
+    @torch.no_grad()
+    def grid(self, frame: int) -> Tensor:
+        """Signed distance (R, R, R) in box sides at all voxel centres of one frame, without gradients.
+
+        Children of active voxels of the middle scale get the value of :meth:`sdf`, all others the coarse scale's
+        values, interpolated.
+        """
+        r, side = self.levels[0], self.resolution
+        values = upsample(self.coarse_grid(frame), side // r)
+        chosen = SparseGrid(self._of_frame(self.middle_grid, frame), side // 2, self.frames).children()
+        points = (chosen[:, 1:].to(values.dtype) + 0.5) / side - 0.5
+        x, y, z = chosen[:, 1:].long().unbind(1)
+        values[x, y, z] = self.sdf(points, chosen[:, 0].long())
+        return values
+
+    @torch.no_grad()
+    def coarse_grid(self, frame: int) -> Tensor:
+        """Signed distance (r, r, r) of the coarse scale at its voxel centres."""
+        r = self.levels[0]
+        features = self.coarse[frame].reshape(-1, self.coarse.shape[-1])
+        return self.distance(features, lattice(r, features)).view(r, r, r)
+
+    def _blend(self, points: Tensor, frame: Tensor, finest: int) -> Iterator[tuple[int, Tensor, Tensor]]:
+        """For each scale from ``finest`` on: the points (K,) int64 that it serves, its share (K,) in their value."""
+        remaining = points.new_ones(len(points))
+        for level in reversed([level for level in self.levels if level <= finest]):
+            share = remaining
+            if level != self.levels[0]:
+                support = self._support(level, points, frame)
+                share, remaining = remaining * support, remaining * (1 - support)
+            rows = (share > 0).nonzero()[:, 0]
+            yield level, rows, share[rows]
+
+    def _support(self, level: int, points: Tensor, frame: Tensor) -> Tensor:
+        """Share (Q,) in [0, 1] of a sparse scale in the value at a point.
+
+        It interpolates between 1 at voxels whose 26 neighbours are all active and 0 at all others, so it is continuous
+        and positive only where all eight corners exist.
+        """
+        grid, _ = self._sparse(level)
+        places, weights = trilinear_corners(points, frame, grid.resolution)
+        if level not in self._interiors:
+            self._interiors[level] = torch.cat([grid.interior, grid.interior.new_zeros(1)])
+        inside = self._interiors[level].index_select(0, grid.rows(places.reshape(-1, 4)))
+        return (weights * inside.view(-1, 8)).sum(1).clamp(max=1)
+
+    def _blended_features(self, points: Tensor, frame: Tensor, finest: int) -> Tensor:
+        """Features (Q, C) of the finest scale there is, none finer than ``finest``."""
+        total = self.coarse.new_zeros(len(points), self.coarse.shape[-1])
+        for level, rows, weight in self._blend(points, frame, finest):
+            values, _ = self.level_features(level, points[rows], frame[rows])
+            total = total.index_add(0, rows, values * weight[:, None].to(values.dtype))
+        return total
+
+    def _sparse(self, level: int) -> tuple[SparseGrid, Tensor]:
+        """Grid and features of a sparse scale."""
+        if level == self.levels[1]:
+            return self.middle_grid, self.middle
+        if level == self.levels[2]:
+            return self.fine_grid, self.fine
+        raise ValueError(f"level {level} is none of the field's resolutions {self.levels}")
+
+    def _of_frame(self, grid: SparseGrid, frame: int) -> Tensor:
+        """Coordinates of the active voxels of one frame; rows are sorted by frame."""
+        ends = torch.searchsorted(
+            grid.coords[:, 0].contiguous(), torch.tensor([frame, frame + 1], device=grid.device, dtype=torch.int32)
+        ).tolist()
+        return grid.coords[ends[0] : ends[1]]
+
+
+def lattice(resolution: int, like: Tensor) -> Tensor:
+    """Box coordinates (R^3, 3) of all voxel centres, z fastest, with the type and device of ``like``."""
+    axis = (torch.arange(resolution, device=like.device, dtype=like.dtype) + 0.5) / resolution - 0.5
+    return torch.stack(torch.meshgrid(axis, axis, axis, indexing="ij"), dim=-1).reshape(-1, 3)
+
+
+def upsample(values: Tensor, factor: int) -> Tensor:
+    """Trilinear interpolation of ``values`` (r, r, r) at the voxel centres of a grid ``factor`` times as fine."""
+    r = values.shape[0]
+    position = ((torch.arange(r * factor, device=values.device, dtype=values.dtype) + 0.5) / factor - 0.5).clamp(0, r - 1)
+    matrix = (1 - (position[:, None] - torch.arange(r, device=values.device, dtype=values.dtype)).abs()).clamp(min=0)
+    for _ in range(3):  # interpolate along the last axis and bring the next one there
+        values = (values @ matrix.t()).permute(2, 0, 1)
+    return values.contiguous()

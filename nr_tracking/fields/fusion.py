@@ -1,0 +1,98 @@
+"""Attention across the frames of a window: what one frame shows helps where another one sees nothing."""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+
+class AttentionLayer(nn.Module):
+    """Pre-norm transformer layer: self-attention, then a two-layer network of twice the width."""
+
+    def __init__(self, channels: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.norm_attention = nn.LayerNorm(channels)
+        self.to_qkv = nn.Linear(channels, 3 * channels)
+        self.from_heads = nn.Linear(channels, channels)
+        self.norm_network = nn.LayerNorm(channels)
+        self.network = nn.Sequential(nn.Linear(channels, 2 * channels), nn.GELU(), nn.Linear(2 * channels, channels))
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """(B, T, C) -> (B, T, C)."""
+        batch, count, channels = tokens.shape
+        qkv = self.to_qkv(self.norm_attention(tokens)).view(batch, count, 3, self.heads, channels // self.heads)
+        query, key, value = qkv.permute(2, 0, 3, 1, 4)  # each (B, heads, T, C / heads)
+        mixed = functional.scaled_dot_product_attention(query, key, value)
+        tokens = tokens + self.from_heads(mixed.transpose(1, 2).reshape(batch, count, channels))
+        return tokens + self.network(self.norm_network(tokens))
+
+
+class FrameFusion(nn.Module):
+    """Latent grids of a window -> latent grids of a window, of the same shape.
+
+    ``mode`` joint: the kept cells of all frames attend to each other; temporal: each cell attends to itself at other
+    times. Cells that are not kept pass unchanged, and so does everything before training: the last layer starts at 0.
+    """
+
+    def __init__(self, channels: int, layers: int, heads: int, mode: Literal["joint", "temporal"]) -> None:
+        super().__init__()
+        self.mode = mode
+        self.layers = nn.ModuleList(AttentionLayer(channels, heads) for _ in range(layers))
+        self.norm = nn.LayerNorm(channels)
+        self.last = nn.Linear(channels, channels)
+        nn.init.zeros_(self.last.weight)
+        nn.init.zeros_(self.last.bias)
+
+    def forward(self, latent: Tensor, length: int, keep: Tensor) -> Tensor:
+        """``latent`` (N, L, l, l, l) of N / ``length`` windows, ``keep`` (N, l, l, l) bool -> (N, L, l, l, l)."""
+        if len(self.layers) == 0:
+            return latent
+        frames, channels, side = latent.shape[:3]
+        tokens = latent.permute(0, 2, 3, 4, 1)  # (N, l, l, l, L)
+        places = sinusoidal_places(length, side, channels, latent.device).to(latent.dtype)
+        placed = (tokens.reshape(-1, *places.shape) + places).reshape(frames // length, length, side**3, channels)
+        keep = keep.reshape(frames // length, length, side**3)
+        parts, rows = [], []
+        for window, (cells, mask) in enumerate(zip(placed, keep, strict=True)):
+            if self.mode == "joint":
+                chosen = mask.reshape(-1).nonzero()[:, 0]
+                batch = cells.reshape(-1, channels).index_select(0, chosen)[None]
+            else:
+                chosen = mask.any(0).nonzero()[:, 0]
+                batch = cells.index_select(1, chosen).transpose(0, 1)  # (cells, length, L)
+                chosen = (chosen[:, None] + torch.arange(length, device=chosen.device) * side**3).reshape(-1)
+            if chosen.numel() == 0:
+                continue
+            for layer in self.layers:
+                batch = layer(batch)
+            parts.append(self.last(self.norm(batch)).reshape(-1, channels))
+            rows.append(chosen + window * length * side**3)
+        if not parts:
+            return latent
+        flat = tokens.reshape(-1, channels)
+        flat = flat.index_add(0, torch.cat(rows), torch.cat(parts).to(flat.dtype))
+        return flat.view(tokens.shape).permute(0, 4, 1, 2, 3)
+
+
+def sinusoidal_places(length: int, side: int, channels: int, device: torch.device) -> Tensor:
+    """Sines and cosines of (t, x, y, z), a quarter of the channels each: (length, side, side, side, channels).
+
+    Wavelengths grow geometrically from 2 to 8 times the larger of ``length`` and ``side``; channels beyond a multiple of
+    eight stay 0.
+    """
+    pairs = channels // 8
+    count = max(length, side)
+    wavelengths = 2.0 * (4.0 * count) ** (torch.arange(pairs, device=device) / max(pairs - 1, 1))
+    angles = torch.arange(count, device=device)[:, None] * (2 * math.pi / wavelengths)
+    waves = torch.cat([angles.sin(), angles.cos()], dim=1)  # (count, 2 pairs)
+    places = torch.zeros(length, side, side, side, channels, device=device)
+    for axis, extent in enumerate((length, side, side, side)):
+        shape = [1, 1, 1, 1, 2 * pairs]
+        shape[axis] = extent
+        places[..., axis * 2 * pairs : (axis + 1) * 2 * pairs] = waves[:extent].view(shape)
+    return places

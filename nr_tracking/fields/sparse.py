@@ -1,0 +1,255 @@
+"""Sparse voxel grids and the convolutions that run on them, in plain PyTorch.
+
+A :class:`SparseGrid` is a set of active voxels in several frames. Features travel beside it as a (M, C) tensor, one row
+for each voxel. Three layers move them:
+
+* :class:`SubmanifoldConv` 3x3x3, output voxels = input voxels (Graham et al. 2018, Submanifold sparse convolution);
+* :class:`DownConv` 2x2x2 with stride 2, from children to their parents;
+* :class:`UpConv` 2x2x2 with stride 2, from parents to given children.
+
+The 3x3x3 convolution gathers the 27 neighbours of a few thousand voxels at a time, so that the gathered block stays in
+cache, and multiplies it with the weight matrix. Its gradient with respect to the features is the same convolution with
+flipped and transposed weights: nothing is ever scattered, so results do not depend on the number of threads.
+"""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+from nr_tracking.fields import spconv_backend
+
+CHUNK_CPU = 2048  # rows gathered at a time; 2048 x 27 x 16 floats fit in a level-2 cache
+CHUNK_CUDA = 1 << 18  # bounds the memory of one gathered block, nothing else
+
+
+class SparseGrid:
+    """Active voxels of a cubic grid, in several frames.
+
+    ``coords`` (M, 4) int32 rows [frame, x, y, z], unique and in lexicographic order (see :meth:`from_coords`);
+    ``resolution`` R voxels along a side; ``frames`` the number of frames N. Tables are built on first use and kept.
+    """
+
+    def __init__(self, coords: Tensor, resolution: int, frames: int) -> None:
+        self.coords = coords
+        self.resolution = resolution
+        self.frames = frames
+
+    @classmethod
+    def from_coords(cls, coords: Tensor, resolution: int, frames: int) -> SparseGrid:
+        """Sort ``coords`` (K, 4) int and drop duplicates."""
+        keys = torch.unique(linear_keys(coords, resolution))
+        return cls(coords_of_keys(keys, resolution), resolution, frames)
+
+    def __len__(self) -> int:
+        return self.coords.shape[0]
+
+    @property
+    def device(self) -> torch.device:
+        return self.coords.device
+
+    @cached_property
+    def table(self) -> Tensor:
+        """(N * (R+2)^3,) int32: the row of each voxel of the grid padded by one, or M where it is not active."""
+        side = self.resolution + 2
+        table = torch.full((self.frames * side**3,), len(self), dtype=torch.int32, device=self.device)
+        rows = torch.arange(len(self), dtype=torch.int32, device=self.device)
+        return table.index_copy_(0, self._padded_keys, rows)
+
+    @cached_property
+    def _padded_keys(self) -> Tensor:
+        """(M,) int64 positions of the active voxels in ``table``."""
+        frame, x, y, z = self.coords.long().unbind(1)
+        side = self.resolution + 2
+        return ((frame * side + x + 1) * side + y + 1) * side + z + 1
+
+    @cached_property
+    def neighbours(self) -> Tensor:
+        """(M, 27) int32 rows of the neighbours in lexicographic order of (dx, dy, dz); M where there is none."""
+        side = self.resolution + 2
+        step = torch.arange(-1, 2, device=self.device, dtype=torch.int32)
+        offsets = (step[:, None, None] * side * side + step[:, None] * side + step).reshape(27)
+        keys = self._padded_keys.int()[:, None] + offsets
+        return self.table.index_select(0, keys.reshape(-1)).reshape(-1, 27)
+
+    @cached_property
+    def interior(self) -> Tensor:
+        """(M,) bool: all 26 neighbours are active too."""
+        return (self.neighbours < len(self)).all(1)
+
+    @cached_property
+    def centres(self) -> Tensor:
+        """(M, 3) float32 box coordinates of the voxel centres."""
+        return (self.coords[:, 1:].float() + 0.5) / self.resolution - 0.5
+
+    @cached_property
+    def frame_index(self) -> Tensor:
+        """(M,) int64 frame of each voxel."""
+        return self.coords[:, 0].long()
+
+    @cached_property
+    def octant(self) -> Tensor:
+        """(M,) int64: which of the 8 children of its parent a voxel is, 4 (x & 1) + 2 (y & 1) + (z & 1)."""
+        bits = self.coords[:, 1:].long() & 1
+        return bits[:, 0] * 4 + bits[:, 1] * 2 + bits[:, 2]
+
+    @cached_property
+    def spconv_indices(self) -> dict[str, Any]:
+        """Index pairs that the CUDA backend keeps between the convolutions on this grid."""
+        return {}
+
+    def rows(self, coords: Tensor) -> Tensor:
+        """Rows (K,) int32 of the voxels ``coords`` (K, 4); M where a voxel is not active."""
+        frame, x, y, z = coords.int().unbind(1)
+        side = self.resolution + 2
+        return self.table.index_select(0, ((frame * side + x + 1) * side + y + 1) * side + z + 1)
+
+    def parents(self) -> SparseGrid:
+        """The grid of half the resolution that covers this one."""
+        coords = torch.cat([self.coords[:, :1], self.coords[:, 1:] // 2], dim=1)
+        return SparseGrid.from_coords(coords, self.resolution // 2, self.frames)
+
+    def children(self) -> Tensor:
+        """Coordinates (8 M, 4) int32 of all children at twice the resolution, in the order of the octants."""
+        bit = torch.arange(2, dtype=torch.int32, device=self.device)
+        octants = torch.stack(torch.meshgrid(bit, bit, bit, indexing="ij"), dim=-1).reshape(1, 8, 3)
+        places = self.coords[:, None, 1:] * 2 + octants
+        return torch.cat([self.coords[:, None, :1].expand(-1, 8, 1), places], dim=2).reshape(-1, 4)
+
+    def dense(self, features: Tensor) -> Tensor:
+        """Scatter ``features`` (M, C) into a dense (N, C, R, R, R) tensor in channels-last order, 0 elsewhere."""
+        side = self.resolution
+        keys = linear_keys(self.coords, side)
+        grid = features.new_zeros(self.frames * side**3, features.shape[1]).index_copy(0, keys, features)
+        return grid.view(self.frames, side, side, side, -1).permute(0, 4, 1, 2, 3)
+
+
+def linear_keys(coords: Tensor, resolution: int) -> Tensor:
+    """(K,) int64 positions of ``coords`` (K, 4) in a dense (N, R, R, R) array."""
+    frame, x, y, z = coords.long().unbind(1)
+    return ((frame * resolution + x) * resolution + y) * resolution + z
+
+
+def coords_of_keys(keys: Tensor, resolution: int) -> Tensor:
+    """The inverse of :func:`linear_keys`: (K, 4) int32."""
+    z = keys % resolution
+    rest = keys // resolution
+    y = rest % resolution
+    rest = rest // resolution
+    return torch.stack([rest // resolution, rest % resolution, y, z], dim=1).int()
+
+
+def select_rows(features: Tensor, rows: Tensor) -> Tensor:
+    """Rows (K, C) of ``features`` (M, C); zeros where ``rows`` (K,) is M."""
+    return torch.cat([features, features.new_zeros(1, features.shape[1])]).index_select(0, rows)
+
+
+class _NeighbourMatmul(torch.autograd.Function):
+    """out[i] = sum over k of features[neighbours[i, k]] @ weight[k], with an absent neighbour counting as zero."""
+
+    @staticmethod
+    def forward(ctx: Any, features: Tensor, weight: Tensor, neighbours: Tensor) -> Tensor:
+        """Shapes: features (M, I), weight (27, I, O), neighbours (M, 27) int32 -> (M, O)."""
+        ctx.save_for_backward(features, weight, neighbours)
+        matrix = weight.reshape(-1, weight.shape[2])
+        out = features.new_empty(features.shape[0], weight.shape[2])
+        for rows, block in _gathered(features, neighbours):
+            torch.mm(block, matrix, out=out[rows])
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
+        """One gather of the gradients serves both: a voxel is its neighbour's neighbour in the opposite direction."""
+        features, weight, neighbours = ctx.saved_tensors
+        inputs, outputs = weight.shape[1:]
+        flipped = weight.flip(0).transpose(1, 2).reshape(-1, inputs)
+        grad_features = torch.empty_like(features) if ctx.needs_input_grad[0] else None
+        grad_weight = torch.zeros(inputs, 27 * outputs, dtype=torch.promote_types(weight.dtype, torch.float32))
+        grad_weight = grad_weight.to(weight.device)
+        for rows, block in _gathered(grad.contiguous(), neighbours):
+            if grad_features is not None:
+                torch.mm(block, flipped, out=grad_features[rows])
+            grad_weight += features[rows].t() @ block
+        grad_weight = grad_weight.view(inputs, 27, outputs).permute(1, 0, 2).flip(0).to(weight.dtype)
+        return grad_features, grad_weight, None
+
+
+def _gathered(features: Tensor, neighbours: Tensor) -> Any:
+    """Yield (rows, block) where block (rows, 27 C) holds the features of the neighbours of these rows side by side."""
+    padded = torch.cat([features, features.new_zeros(1, features.shape[1])])
+    chunk = CHUNK_CUDA if features.is_cuda else CHUNK_CPU
+    for start in range(0, features.shape[0], chunk):
+        rows = slice(start, min(start + chunk, features.shape[0]))
+        block = padded.index_select(0, neighbours[rows].reshape(-1))
+        yield rows, block.view(rows.stop - rows.start, -1)
+
+
+class SubmanifoldConv(nn.Module):
+    """3x3x3 convolution on the active voxels.
+
+    ``weight`` (27, I, O), the kernel positions in lexicographic order of (dx, dy, dz); ``bias`` (O,). Equal to
+    ``conv3d(padding=1)`` of the zero-filled dense grid, read at the active voxels.
+    """
+
+    def __init__(self, inputs: int, outputs: int, bias: bool = True) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(27, inputs, outputs) * (2.0 / (27 * inputs)) ** 0.5)
+        self.bias = nn.Parameter(torch.zeros(outputs)) if bias else None
+
+    def forward(self, features: Tensor, grid: SparseGrid) -> Tensor:
+        """(M, I) -> (M, O) on ``grid``."""
+        features, weight = _autocast(features, self.weight)
+        if spconv_backend.usable(features):
+            out = spconv_backend.submanifold(features, weight, grid)
+        else:
+            out = _NeighbourMatmul.apply(features, weight, grid.neighbours)
+        return out if self.bias is None else out + self.bias.to(out.dtype)
+
+
+class DownConv(nn.Module):
+    """2x2x2 convolution with stride 2: a parent gathers its active children. ``weight`` (8 I, O), ``bias`` (O,)."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(8 * inputs, outputs) * (2.0 / (4 * inputs)) ** 0.5)
+        self.bias = nn.Parameter(torch.zeros(outputs))
+
+    def forward(self, features: Tensor, grid: SparseGrid, parents: SparseGrid) -> Tensor:
+        """(M, I) on ``grid`` -> (M', O) on ``parents``, which must cover ``grid``."""
+        features, weight = _autocast(features, self.weight)
+        slots = _parent_rows(grid, parents) * 8 + grid.octant
+        gathered = features.new_zeros(len(parents) * 8, features.shape[1]).index_copy(0, slots, features)
+        return gathered.view(len(parents), -1) @ weight + self.bias.to(weight.dtype)
+
+
+class UpConv(nn.Module):
+    """2x2x2 transposed convolution with stride 2: a child reads its parent. ``weight`` (I, 8 O), ``bias`` (O,)."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(inputs, 8 * outputs) * (1.0 / inputs) ** 0.5)
+        self.bias = nn.Parameter(torch.zeros(outputs))
+
+    def forward(self, features: Tensor, grid: SparseGrid, children: SparseGrid) -> Tensor:
+        """(M, I) on ``grid`` -> (M', O) on ``children``, all of which must have their parent in ``grid``."""
+        features, weight = _autocast(features, self.weight)
+        slots = _parent_rows(children, grid) * 8 + children.octant
+        outputs = self.bias.shape[0]
+        return (features @ weight).view(-1, outputs).index_select(0, slots) + self.bias.to(weight.dtype)
+
+
+def _parent_rows(grid: SparseGrid, parents: SparseGrid) -> Tensor:
+    """(M,) int64 row in ``parents`` of the parent of each voxel of ``grid``."""
+    return parents.rows(torch.cat([grid.coords[:, :1], grid.coords[:, 1:] // 2], dim=1)).long()
+
+
+def _autocast(features: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+    """Features and weight in the type that autocast asks for, or in the weight's own."""
+    kind = features.device.type
+    dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else weight.dtype
+    return features.to(dtype), weight.to(dtype)
