@@ -42,7 +42,7 @@ def interpolate_dense(features: Tensor, points: Tensor, frame: Tensor) -> Tensor
     frames, x, y, z = places.reshape(-1, 4).unbind(1)
     rows = ((frames * resolution + x) * resolution + y) * resolution + z
     corners = features.reshape(-1, features.shape[-1]).index_select(0, rows)
-    return (corners.view(*weights.shape, -1) * weights.to(corners.dtype)[..., None]).sum(1)
+    return (corners.view(*weights.shape, features.shape[-1]) * weights.to(corners.dtype)[..., None]).sum(1)
 
 
 def interpolate_sparse(features: Tensor, grid: SparseGrid, points: Tensor, frame: Tensor) -> tuple[Tensor, Tensor]:
@@ -60,7 +60,7 @@ def interpolate_sparse(features: Tensor, grid: SparseGrid, points: Tensor, frame
     total = weights.sum(1, keepdim=True)
     weights = weights / torch.where(total > 0, total, torch.ones_like(total))
     padded = torch.cat([features, features.new_zeros(1, features.shape[1])])
-    corners = padded.index_select(0, rows.reshape(-1)).view(*weights.shape, -1)
+    corners = padded.index_select(0, rows.reshape(-1)).view(*weights.shape, features.shape[1])
     return (corners * weights.to(corners.dtype)[..., None]).sum(1), valid
 
 
