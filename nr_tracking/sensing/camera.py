@@ -62,9 +62,10 @@ def decode_depth(
             "wrong_size", f"{height} rows of {step} bytes make {step * height} bytes, but the image holds {len(octets)}"
         )
     pixels = np.ascontiguousarray(octets.reshape(height, step)[:, :row])
-    values = pixels.view(dtype.newbyteorder(">" if big_endian else "<")).astype(np.float32)
+    units = pixels.view(dtype.newbyteorder(">" if big_endian else "<"))
     if dtype.kind == "u":
-        return values * np.float32(unit_m)
+        return (units * np.float64(unit_m)).astype(np.float32)  # rounded once, as files are
+    values = units.astype(np.float32)
     values[~((values > 0) & (values < np.inf))] = 0.0
     return values
 
