@@ -138,7 +138,7 @@ def write_shard(folder: Path, number: int, samples: list[WindowSample]) -> dict[
     path = folder / f"shard_{number:05d}.npz"
     partial = path.with_suffix(f".{os.getpid()}.part")
     with partial.open("wb") as file:
-        np.savez(file, **arrays)
+        np.savez(file, **arrays)  # type: ignore[arg-type]
     partial.replace(path)
     return {
         "file": path.name,

@@ -1,0 +1,190 @@
+"""What a depth camera makes of a perfect depth image.
+
+Two kinds of camera are modelled. *Structured light* measures disparity: its steps and its axial noise grow with z^2
+(Khoshelham and Elberink 2012), its image is jittered sideways (Nguyen et al. 2012), and what the projector cannot
+reach from its own place is dark. *Time of flight* measures range: noise grows with distance and at grazing angles, and
+pixels on an edge mix what lies before and behind. Both lose depth at edges, on steep surfaces and in blotches.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.ndimage import gaussian_filter, map_coordinates, maximum_filter, minimum_filter, zoom
+
+from nr_tracking.types import Bool, Float32, Intrinsics
+
+
+@dataclass(frozen=True)
+class SensorModel:
+    """``model(depth, intrinsics, rng) -> depth``: (H, W) float32 metres, 0 = none, in and out.
+
+    ``axial`` noise in metres at 1 m, growing with z to the ``power``; ``correlation`` pixels over which it is smooth;
+    ``lateral`` jitter in pixels; ``disparity`` steps in pixels for a ``baseline`` in metres (0: no steps);
+    ``quantum`` metres of the output; ``edge_loss`` and ``flying``: share of edge pixels that are lost, or that float
+    between the surfaces; ``steep_degrees``: steeper surfaces are lost; ``blotches``: share of the image without
+    return; ``shadow``: whether the projector's shadow is dark.
+    """
+
+    axial: float = 0.0015
+    power: float = 2.0
+    correlation: float = 0.7
+    lateral: float = 0.4
+    disparity: float = 0.0
+    baseline: float = 0.05
+    quantum: float = 0.001
+    edge_loss: float = 0.3
+    flying: float = 0.05
+    steep_degrees: float = 82.0
+    blotches: float = 0.0
+    shadow: bool = False
+
+    def __call__(self, depth: Float32, intrinsics: Intrinsics, rng: np.random.Generator) -> Float32:
+        """One noisy image of a clean one; ``rng`` decides the noise and nothing else does."""
+        valid = depth > 0
+        if not valid.any():
+            return depth.copy()
+        seen = _jittered(depth, self.lateral, rng)
+        slope = _slope(seen, intrinsics)
+        noise = gaussian_filter(rng.standard_normal(depth.shape), self.correlation) if self.correlation else None
+        noise = rng.standard_normal(depth.shape) if noise is None else noise / max(float(noise.std()), 1e-9)
+        grazing = 1 + 0.5 * np.minimum(slope, 5.0)
+        out = seen + noise * self.axial * seen**self.power * grazing
+        if self.disparity > 0:
+            shift = intrinsics.fx * self.baseline / np.maximum(out, 1e-3)
+            out = intrinsics.fx * self.baseline / (np.maximum(np.rint(shift / self.disparity), 1) * self.disparity)
+        edge, before, behind = _edges(seen)
+        lost = edge & (rng.random(depth.shape) < self.edge_loss)
+        floating = edge & ~lost & (rng.random(depth.shape) < self.flying)
+        share = rng.random(depth.shape)
+        out = np.where(floating, before + share * (behind - before), out)
+        lost |= slope > np.tan(np.radians(self.steep_degrees))
+        if self.blotches > 0:
+            lost |= _blotches(depth.shape, self.blotches, rng)
+        if self.shadow:
+            lost |= _projector_shadow(seen, intrinsics, self.baseline)
+        out = np.where((seen > 0) & ~lost, out, 0)
+        if self.quantum > 0:
+            out = np.rint(out / self.quantum) * self.quantum
+        return np.maximum(out, 0).astype(np.float32)
+
+
+CLEAN = SensorModel(0, 0, 0, 0, 0, 0.05, 0, 0, 0, 90.0)
+
+
+def structured_light(strength: float = 1.0) -> SensorModel:
+    """A short-range structured-light or active stereo camera; ``strength`` 1 is a typical one."""
+    return SensorModel(
+        axial=0.0014 * strength,
+        power=2.0,
+        correlation=1.2,
+        lateral=0.5 * strength,
+        disparity=0.125 * strength,
+        baseline=0.06,
+        edge_loss=0.4,
+        flying=0.02,
+        steep_degrees=80.0,
+        blotches=0.01 * strength,
+        shadow=True,
+    )
+
+
+def time_of_flight(strength: float = 1.0) -> SensorModel:
+    """A time-of-flight camera; ``strength`` 1 is a typical one."""
+    return SensorModel(
+        axial=0.003 * strength,
+        power=1.0,
+        correlation=0.5,
+        lateral=0.3 * strength,
+        edge_loss=0.2,
+        flying=0.35,
+        steep_degrees=84.0,
+        blotches=0.005 * strength,
+    )
+
+
+def random_sensor(rng: np.random.Generator) -> SensorModel:
+    """A random camera of either kind, from nearly perfect to twice as bad as usual."""
+    make = structured_light if rng.random() < 0.5 else time_of_flight
+    return make(float(rng.uniform(0.3, 2.0)))
+
+
+def add_background(
+    depth: Float32, intrinsics: Intrinsics, rng: np.random.Generator, up: np.ndarray | None = None
+) -> Float32:
+    """Put a wall, a floor or both behind the subject of a clean image (H, W); its mask is ``depth > 0`` of the input.
+
+    ``up`` (3,), a unit vector in the camera optical frame, makes floors level; without it there is only a wall.
+    """
+    valid = depth > 0
+    if not valid.any():
+        return depth.copy()
+    near, far = float(depth[valid].min()), float(depth[valid].max())
+    v, u = np.mgrid[: intrinsics.height, : intrinsics.width]
+    ray = np.stack([(u - intrinsics.cx) / intrinsics.fx, (v - intrinsics.cy) / intrinsics.fy, np.ones(u.shape)], -1)
+    planes = []
+    if up is None or rng.random() < 0.7:
+        normal = np.array([*rng.normal(size=2) * 0.3, 1.0])
+        planes.append((normal, far + rng.uniform(0.05, 2.5) * max(far - near, 0.3)))
+    if up is not None and rng.random() < 0.7:
+        points = ray[valid] * depth[valid][:, None]
+        planes.append((-np.asarray(up, float), float(-(points @ up).min()) + rng.uniform(0.0, 0.05)))
+    behind = np.full(depth.shape, np.inf)
+    for normal, offset in planes:
+        with np.errstate(divide="ignore"):
+            z = offset / (ray @ normal)
+        behind = np.where((z > 0) & (z < behind), z, behind)
+    behind = np.where(np.isfinite(behind) & (behind < 12.0), behind, 0)
+    return np.where(valid, depth, behind).astype(np.float32)
+
+
+def _jittered(depth: Float32, pixels: float, rng: np.random.Generator) -> np.ndarray:
+    """Each pixel reads from a place a little beside its own."""
+    if pixels == 0:
+        return depth.astype(np.float64)
+    rows, columns = np.indices(depth.shape, dtype=np.float64)
+    rows += rng.normal(size=depth.shape) * pixels
+    columns += rng.normal(size=depth.shape) * pixels
+    return map_coordinates(depth.astype(np.float64), [rows, columns], order=0, mode="nearest")
+
+
+def _slope(depth: np.ndarray, intrinsics: Intrinsics) -> np.ndarray:
+    """Tangent of the angle between the surface and the image plane, from differences on the same surface."""
+    smooth = gaussian_filter(depth, 0.7)
+    dv, du = np.gradient(smooth)
+    pixel = np.maximum(depth, 1e-3) / intrinsics.fx
+    slope = np.hypot(du, dv) / pixel
+    interior = minimum_filter(depth, 5) > 0
+    return np.where(interior, slope, 0)
+
+
+def _edges(depth: np.ndarray) -> tuple[Bool, np.ndarray, np.ndarray]:
+    """Pixels beside a depth step or beside nothing, with the nearest and farthest depth around them."""
+    present = np.where(depth > 0, depth, np.inf)
+    before = minimum_filter(present, 3)
+    behind = maximum_filter(depth, 3)
+    border = (depth > 0) & (minimum_filter(depth, 3) == 0)
+    step = (depth > 0) & (behind - before > 0.03 * before)
+    # Beside nothing, a flying pixel floats off into the empty space behind.
+    behind = np.where(border, behind * 1.03, behind)
+    return border | step, np.where(np.isfinite(before), before, 0), behind
+
+
+def _blotches(shape: tuple[int, ...], share: float, rng: np.random.Generator) -> Bool:
+    coarse = rng.standard_normal((shape[0] // 12 + 3, shape[1] // 12 + 3))
+    smooth = zoom(coarse, 12, order=1)[: shape[0], : shape[1]]
+    return smooth > np.quantile(smooth, 1 - share)
+
+
+def _projector_shadow(depth: np.ndarray, intrinsics: Intrinsics, baseline: float) -> Bool:
+    """What a projector ``baseline`` metres to the right of the camera cannot see for something nearer to its right."""
+    columns = np.arange(depth.shape[1])
+    with np.errstate(divide="ignore"):
+        shift = np.where(depth > 0, intrinsics.fx * baseline / np.maximum(depth, 1e-3), -np.inf)
+    # Along a row, the projector's column of a pixel is its own less the disparity; one that stands to the right in
+    # the camera's image but to the left in the projector's has been overtaken: it lies in the shadow.
+    seen_at = np.where(depth > 0, columns - shift, np.inf)
+    rightmost = np.minimum.accumulate(seen_at[:, ::-1], axis=1)[:, ::-1]
+    ahead = np.concatenate([rightmost[:, 1:], np.full((len(depth), 1), np.inf)], 1)
+    return (depth > 0) & (ahead < seen_at)
