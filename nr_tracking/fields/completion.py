@@ -20,11 +20,12 @@ from nr_tracking.fields.decoder import (
     DenseDecoder,
     FineDecoder,
     MiddleDecoder,
+    distances_of_coarse,
     near_surface_of_coarse,
     near_surface_of_middle,
     united,
 )
-from nr_tracking.fields.encoder import DenseEncoder, SparseEncoder, seen_and_observed
+from nr_tracking.fields.encoder import DenseEncoder, SparseEncoder, informative_cells
 from nr_tracking.fields.field import DistanceMLP, EmbeddingHead, FieldWindow
 from nr_tracking.fields.fusion import FrameFusion
 from nr_tracking.fields.sparse import SparseGrid, linear_keys
@@ -95,7 +96,8 @@ class CompletionNetwork(nn.Module):
         required = [teacher[resolution]] if teacher and resolution in teacher else []
         required.append(grid.coords[values.detach()[:, 0].abs() < OBSERVED])
         tau, cap = self._filter(resolution // 2)
-        found = near_surface_of_coarse(coarse, self.distance, tau, cap)
+        distances = distances_of_coarse(coarse, self.distance)
+        found = near_surface_of_coarse(distances, tau, cap)
         taught = [teacher[resolution // 2]] if teacher and resolution // 2 in teacher else []
         above = [torch.cat([part[:, :1], part[:, 1:] // 2], dim=1) for part in required]
         middle_grid = united([found, *taught, *above], resolution // 2, frames)
@@ -109,7 +111,7 @@ class CompletionNetwork(nn.Module):
         with torch.autocast(grid.device.type, torch.bfloat16, enabled=self._mixed(grid.device)):
             finest = self.fine_decoder((middle_grid, refined), fine_grid, skips[0])
         fine = self._to_field(2, finest)
-        return FieldWindow(coarse, (middle_grid, middle), (fine_grid, fine), self.distance, self.embedding)
+        return FieldWindow(coarse, distances, (middle_grid, middle), (fine_grid, fine), self.distance, self.embedding)
 
     def _input(self, window: TsdfWindow) -> tuple[SparseGrid, Tensor]:
         """The window's voxels in the order that the layers want, with their values (M, 1); checks both."""
@@ -136,7 +138,7 @@ class CompletionNetwork(nn.Module):
         """Latent cells (N, l, l, l) bool that take part in attention."""
         cells = self.model.latent_cells
         if self.model.drop_empty_tokens:
-            return seen_and_observed(seen, observed, cells)
+            return informative_cells(seen, observed, cells)
         return torch.ones((seen.shape[0], cells, cells, cells), dtype=torch.bool, device=seen.device)
 
     def _to_field(self, scale: int, features: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from nr_tracking.fields.encoder import SparseResidual, norm_groups
-from nr_tracking.fields.field import DistanceMLP, interpolate_dense, interpolate_sparse, lattice
+from nr_tracking.fields.field import DistanceMLP, interpolate_dense, lattice
 from nr_tracking.fields.sparse import (
     SparseGrid,
     SubmanifoldConv,
@@ -89,37 +89,52 @@ def read_skip(skip: tuple[SparseGrid, Tensor], grid: SparseGrid) -> Tensor:
 
 
 @torch.no_grad()
-def near_surface_of_coarse(coarse: Tensor, distance: DistanceMLP, tau: float, cap: int) -> Tensor:
-    """Voxels (K, 4) of R / 2 at whose centres the coarse field ``coarse`` (N, r, r, r, C) is within ``tau`` box sides.
-
-    Only children of cells that can hold such a voxel are evaluated, the field being a distance. At most ``cap`` voxels
-    of a frame are returned, the nearest to the surface.
-    """
+def distances_of_coarse(coarse: Tensor, distance: DistanceMLP) -> Tensor:
+    """Signed distance (N, r, r, r) in box sides of the field ``coarse`` (N, r, r, r, C) at its voxel centres."""
     frames, r = coarse.shape[:2]
     rows = coarse.reshape(-1, coarse.shape[-1])
-    values = distance(rows, lattice(r, rows).repeat(frames, 1)).view(frames, r, r, r)
-    reach = tau + 3**0.5 / 4 / r  # from a cell's centre to the centre of a child
-    cells = SparseGrid((values.abs() < reach).nonzero().int(), r, frames)
-    children = SparseGrid(cells.children(), 2 * r, frames)
-    refined = distance(interpolate_dense(coarse, children.centres.to(rows.dtype), children.frame_index), children.centres)
-    return nearest(children, refined.abs(), tau, cap)
+    return distance(rows, lattice(r, rows).repeat(frames, 1)).view(frames, r, r, r)
+
+
+@torch.no_grad()
+def near_surface_of_coarse(distances: Tensor, tau: float, cap: int) -> Tensor:
+    """Voxels (K, 4) of R / 2 within ``tau`` box sides of the zero level of ``distances`` (N, r, r, r).
+
+    The distance at a voxel's centre is interpolated between those at the coarse voxels' centres. At most ``cap`` voxels
+    of a frame are returned, the nearest to the surface.
+    """
+    away = functional.interpolate(distances[:, None], scale_factor=2, mode="trilinear")[:, 0].abs()
+    near = (away < tau).nonzero()
+    return nearest(near.int(), away[tuple(near.t())], len(distances), cap)
 
 
 @torch.no_grad()
 def near_surface_of_middle(middle: tuple[SparseGrid, Tensor], distance: DistanceMLP, tau: float, cap: int) -> Tensor:
-    """Voxels (K, 4) of R, children of the active ones of R / 2, where that field is within ``tau`` box sides."""
+    """Voxels (K, 4) of R, children of the active ones of R / 2, within ``tau`` box sides of that field's zero level.
+
+    The distance at a child's centre is interpolated between those at the active voxels around it. At most ``cap`` voxels
+    of a frame are returned, the nearest to the surface.
+    """
     grid, features = middle
-    children = SparseGrid(grid.children(), 2 * grid.resolution, grid.frames)
-    read, _ = interpolate_sparse(features, grid, children.centres.to(features.dtype), children.frame_index)
-    return nearest(children, distance(read, children.centres).abs(), tau, cap)
+    around = select_rows(distance(features, grid.centres)[:, None], grid.neighbours.reshape(-1)).view(-1, 27)
+    matrix = _children_of_neighbours(around)
+    away = (around @ matrix) / ((grid.neighbours < len(grid)).to(around.dtype) @ matrix).clamp(min=1e-6)
+    away = away.reshape(-1).abs()
+    near = (away < tau).nonzero()[:, 0]
+    return nearest(grid.children()[near], away[near], grid.frames, cap)
 
 
-def nearest(grid: SparseGrid, away: Tensor, tau: float, cap: int) -> Tensor:
-    """Voxels (K, 4) of ``grid`` with ``away`` (M,) below ``tau``; of each frame at most the ``cap`` with the least."""
-    coords, away = grid.coords[away < tau], away[away < tau]
+def _children_of_neighbours(like: Tensor) -> Tensor:
+    """Trilinear weights (27, 8) of a voxel's neighbourhood at the centres of its eight children."""
+    axis = like.new_tensor([[0.25, 0.75, 0.0], [0.0, 0.75, 0.25]])  # of the lower and the upper child
+    return torch.einsum("ax,by,cz->xyzabc", axis, axis, axis).reshape(27, 8)
+
+
+def nearest(coords: Tensor, away: Tensor, frames: int, cap: int) -> Tensor:
+    """``coords`` (M, 4), of each frame at most the ``cap`` with the least ``away`` (M,)."""
     frame = coords[:, 0].long()
-    counts = torch.bincount(frame, minlength=grid.frames)
-    if coords.shape[0] == 0 or int(counts.max()) <= cap:
+    counts = torch.bincount(frame, minlength=frames)
+    if len(coords) == 0 or int(counts.max()) <= cap:
         return coords
     order = torch.argsort(away, stable=True)
     order = order[torch.argsort(frame[order], stable=True)]  # by frame, and by distance within each

@@ -9,23 +9,21 @@ from nr_tracking.fields.sparse import DownConv, SparseGrid, SubmanifoldConv
 
 
 class SparseResidual(nn.Module):
-    """x + conv(relu(norm(conv(relu(norm(x)))))) on the active voxels.
+    """x + conv(relu(conv(relu(norm(x))))) on the active voxels.
 
     Normalisation is per voxel, over its channels: it depends neither on the batch nor on which other voxels are active.
     """
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.norms = nn.ModuleList(nn.LayerNorm(channels) for _ in range(2))
-        self.convs = nn.ModuleList(SubmanifoldConv(channels, channels) for _ in range(2))
-        nn.init.zeros_(self.convs[1].weight)  # type: ignore[arg-type]  # a block starts as the identity
+        self.norm = nn.LayerNorm(channels)
+        self.first = SubmanifoldConv(channels, channels)
+        self.second = SubmanifoldConv(channels, channels)
+        nn.init.zeros_(self.second.weight)  # a block starts as the identity
 
     def forward(self, features: Tensor, grid: SparseGrid) -> Tensor:
         """(M, C) -> (M, C)."""
-        hidden = features
-        for norm, conv in zip(self.norms, self.convs, strict=True):
-            hidden = conv(norm(hidden).relu(), grid)
-        return features + hidden
+        return features + self.second(self.first(self.norm(features).relu(), grid).relu(), grid)
 
 
 class SparseEncoder(nn.Module):
@@ -86,15 +84,14 @@ def norm_groups(channels: int) -> int:
     return next((groups for groups in (8, 4, 2) if channels % groups == 0 and channels // groups >= 4), 1)
 
 
-def seen_and_observed(seen: Tensor, observed: SparseGrid, cells: int) -> Tensor:
-    """Which latent cells have something to say: (N, l, l, l) bool.
+def informative_cells(seen: Tensor, observed: SparseGrid, cells: int) -> Tensor:
+    """Latent cells that take part in attention: (N, l, l, l) bool.
 
-    A cell is left out where the camera saw all of it to be empty (``seen`` (N, 2, r, r, r), first channel) and no TSDF
-    voxel lies in it (``observed`` at r).
+    A cell is left out where no TSDF voxel lies in it (``observed`` at r) and the camera either saw all of it to be empty
+    or had no return from anything behind it (``seen`` (N, 2, r, r, r), the shares of both).
     """
     frames, _, side = seen.shape[:3]
-    blocked = seen[:, 0] < 0.999
-    coords = observed.coords.long().unbind(1)
-    blocked = blocked.index_put(coords, torch.ones((), dtype=torch.bool, device=seen.device))
+    blocked = seen.sum(1) < 0.999
+    blocked[tuple(observed.coords.long().unbind(1))] = True
     step = side // cells
     return blocked.view(frames, cells, step, cells, step, cells, step).any(6).any(4).any(2)

@@ -9,6 +9,7 @@ and to the features.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -35,14 +36,36 @@ def trilinear_corners(points: Tensor, frame: Tensor, resolution: int) -> tuple[T
     return torch.cat([frames, places], dim=2), weights.reshape(-1, 8)
 
 
+class _CornerSum(torch.autograd.Function):
+    """out[q] = sum over k of weights[q, k] * features[rows[q, k]], without keeping the gathered corners."""
+
+    @staticmethod
+    def forward(ctx: Any, features: Tensor, weights: Tensor, rows: Tensor) -> Tensor:
+        """Shapes: features (M, C), weights (Q, K), rows (Q, K) int32 -> (Q, C)."""
+        ctx.save_for_backward(features, weights, rows)
+        return functional.embedding_bag(rows, features, mode="sum", per_sample_weights=weights)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
+        """Made of differentiable operations, so that it can be differentiated again."""
+        features, weights, rows = ctx.saved_tensors
+        grad_features = grad_weights = None
+        if ctx.needs_input_grad[0]:
+            spread = (weights[..., None] * grad[:, None]).reshape(-1, grad.shape[1])
+            grad_features = torch.zeros_like(features).index_add(0, rows.reshape(-1), spread)
+        if ctx.needs_input_grad[1]:
+            corners = features.index_select(0, rows.reshape(-1)).view(*rows.shape, -1)
+            grad_weights = (corners * grad[:, None]).sum(2)
+        return grad_features, grad_weights, None
+
+
 def interpolate_dense(features: Tensor, points: Tensor, frame: Tensor) -> Tensor:
     """Trilinear interpolation in ``features`` (N, R, R, R, C) at ``points`` (Q, 3) of ``frame`` (Q,) -> (Q, C)."""
     resolution = features.shape[1]
     places, weights = trilinear_corners(points, frame, resolution)
-    frames, x, y, z = places.reshape(-1, 4).unbind(1)
+    frames, x, y, z = places.unbind(2)
     rows = ((frames * resolution + x) * resolution + y) * resolution + z
-    corners = features.reshape(-1, features.shape[-1]).index_select(0, rows)
-    return (corners.view(*weights.shape, features.shape[-1]) * weights.to(corners.dtype)[..., None]).sum(1)
+    return _CornerSum.apply(features.reshape(-1, features.shape[-1]), weights.to(features.dtype), rows)
 
 
 def interpolate_sparse(features: Tensor, grid: SparseGrid, points: Tensor, frame: Tensor) -> tuple[Tensor, Tensor]:
@@ -60,8 +83,7 @@ def interpolate_sparse(features: Tensor, grid: SparseGrid, points: Tensor, frame
     total = weights.sum(1, keepdim=True)
     weights = weights / torch.where(total > 0, total, torch.ones_like(total))
     padded = torch.cat([features, features.new_zeros(1, features.shape[1])])
-    corners = padded.index_select(0, rows.reshape(-1)).view(*weights.shape, features.shape[1])
-    return (corners * weights.to(corners.dtype)[..., None]).sum(1), valid
+    return _CornerSum.apply(padded, weights.to(features.dtype), rows), valid
 
 
 class DistanceMLP(nn.Module):
@@ -116,7 +138,8 @@ class EmbeddingHead(nn.Module):
 class FieldWindow:
     """The signed distance fields of the N frames of one or more windows, on three scales.
 
-    ``coarse`` (N, r, r, r, C) with r = R / 4; ``middle`` and ``fine`` (M, C) on their grids of R / 2 and R. All methods
+    ``coarse`` (N, r, r, r, C) with r = R / 4; ``coarse_distance`` (N, r, r, r) its distances at the voxel centres,
+    without gradients; ``middle`` and ``fine`` (M, C) on their grids of R / 2 and R. All methods
     take ``points`` (Q, 3) box coordinates and ``frame`` (Q,) int64 in [0, N), are deterministic, and can be
     differentiated twice with respect to points and once with respect to weights.
     """
@@ -124,12 +147,14 @@ class FieldWindow:
     def __init__(
         self,
         coarse: Tensor,
+        coarse_distance: Tensor,
         middle: tuple[SparseGrid, Tensor],
         fine: tuple[SparseGrid, Tensor],
         distance: DistanceMLP,
         head: EmbeddingHead,
     ) -> None:
         self.coarse = coarse
+        self.coarse_distance = coarse_distance
         self.middle_grid, self.middle = middle
         self.fine_grid, self.fine = fine
         self.distance = distance
@@ -181,19 +206,12 @@ class FieldWindow:
         values, interpolated.
         """
         r, side = self.levels[0], self.resolution
-        values = upsample(self.coarse_grid(frame), side // r)
+        values = upsample(self.coarse_distance[frame], side // r)
         chosen = SparseGrid(self._of_frame(self.middle_grid, frame), side // 2, self.frames).children()
         points = (chosen[:, 1:].to(values.dtype) + 0.5) / side - 0.5
         x, y, z = chosen[:, 1:].long().unbind(1)
         values[x, y, z] = self.sdf(points, chosen[:, 0].long())
         return values
-
-    @torch.no_grad()
-    def coarse_grid(self, frame: int) -> Tensor:
-        """Signed distance (r, r, r) of the coarse scale at its voxel centres."""
-        r = self.levels[0]
-        features = self.coarse[frame].reshape(-1, self.coarse.shape[-1])
-        return self.distance(features, lattice(r, features)).view(r, r, r)
 
     def _blend(self, points: Tensor, frame: Tensor, finest: int) -> Iterator[tuple[int, Tensor, Tensor]]:
         """For each scale from ``finest`` on: the points (K,) int64 that it serves, its share (K,) in their value."""
