@@ -46,7 +46,7 @@ class SensorModel:
         if not valid.any():
             return depth.copy()
         seen = _jittered(depth, self.lateral, rng)
-        slope = _slope(seen, intrinsics)
+        slope = _slope(depth.astype(np.float64), intrinsics)
         noise = gaussian_filter(rng.standard_normal(depth.shape), self.correlation) if self.correlation else None
         noise = rng.standard_normal(depth.shape) if noise is None else noise / max(float(noise.std()), 1e-9)
         grazing = 1 + 0.5 * np.minimum(slope, 5.0)
@@ -150,13 +150,18 @@ def _jittered(depth: Float32, pixels: float, rng: np.random.Generator) -> np.nda
 
 
 def _slope(depth: np.ndarray, intrinsics: Intrinsics) -> np.ndarray:
-    """Tangent of the angle between the surface and the image plane, from differences on the same surface."""
-    smooth = gaussian_filter(depth, 0.7)
-    dv, du = np.gradient(smooth)
-    pixel = np.maximum(depth, 1e-3) / intrinsics.fx
-    slope = np.hypot(du, dv) / pixel
-    interior = minimum_filter(depth, 5) > 0
-    return np.where(interior, slope, 0)
+    """Tangent of the angle between the surface and the image plane.
+
+    Of the differences to the two neighbours along an axis the smaller one counts, so that a step from one surface to
+    another is no slope.
+    """
+    steps = []
+    for axis in (0, 1):
+        change = np.abs(np.diff(depth, axis=axis))
+        before = np.concatenate([np.take(change, [0], axis), change], axis)
+        after = np.concatenate([change, np.take(change, [-1], axis)], axis)
+        steps.append(np.minimum(before, after))
+    return np.hypot(*steps) / (np.maximum(depth, 1e-3) / intrinsics.fx)
 
 
 def _edges(depth: np.ndarray) -> tuple[Bool, np.ndarray, np.ndarray]:
