@@ -268,10 +268,11 @@ def lattice(resolution: int, like: Tensor) -> Tensor:
 
 
 def upsample(values: Tensor, factor: int) -> Tensor:
-    """Trilinear interpolation of ``values`` (r, r, r) at the voxel centres of a grid ``factor`` times as fine."""
-    r = values.shape[0]
-    position = ((torch.arange(r * factor, device=values.device, dtype=values.dtype) + 0.5) / factor - 0.5).clamp(0, r - 1)
-    matrix = (1 - (position[:, None] - torch.arange(r, device=values.device, dtype=values.dtype)).abs()).clamp(min=0)
+    """Trilinear interpolation of ``values`` (a, b, c) at the voxel centres of a grid ``factor`` times as fine."""
     for _ in range(3):  # interpolate along the last axis and bring the next one there
-        values = (values @ matrix.t()).permute(2, 0, 1)
+        count = values.shape[2]
+        axis = torch.arange(count * factor, device=values.device, dtype=values.dtype)
+        position = ((axis + 0.5) / factor - 0.5).clamp(0, count - 1)
+        shares = (1 - (position[:, None] - torch.arange(count, device=values.device)).abs()).clamp(min=0)
+        values = (values @ shares.t()).permute(2, 0, 1)
     return values.contiguous()

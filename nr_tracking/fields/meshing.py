@@ -1,0 +1,173 @@
+"""The zero level set of a field as a closed triangle mesh.
+
+The field is known at all voxel centres (finely near its surface, coarsely elsewhere). The part of the grid that holds
+the inside is cut out, made denser, evaluated again in the voxels around the sign changes, and walled with positive
+values, so that marching cubes meets every sign change there is and each surface closes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+import numpy as np
+import torch
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+from skimage.measure import marching_cubes
+from torch import Tensor
+from torch.nn import functional
+
+from nr_tracking.config import MeshConfig
+from nr_tracking.fields.field import upsample
+from nr_tracking.types import Float32, InputError, Int32
+
+CLEARANCE = 0.02  # of a cell: least distance of a vertex from a grid point, so that no triangle degenerates
+
+
+class Field(Protocol):
+    """What meshing asks of a field (see :class:`nr_tracking.fields.field.FieldWindow`)."""
+
+    resolution: int
+
+    def grid(self, frame: int) -> Tensor:
+        """Signed distance (R, R, R) at the voxel centres."""
+        ...
+
+    def sdf(self, points: Tensor, frame: Tensor) -> Tensor:
+        """Signed distance (Q,) at ``points`` (Q, 3) of ``frame`` (Q,)."""
+        ...
+
+
+@torch.no_grad()
+def extract_surface(
+    field: Field, frame: int, config: MeshConfig, bound: Callable[[Tensor], Tensor] | None = None
+) -> tuple[Float32, Int32]:
+    """The surface of one frame: vertices (V, 3) float32 in box coordinates and faces (F, 3) int32.
+
+    ``bound`` maps points (Q, 3) to a lower bound of the signed distance (Q,), -inf where nothing is known; with
+    ``config.carve`` the surface of max(sdf, bound) is meshed. Every edge has two faces, also where the box cuts the
+    surface; faces are counter-clockwise seen from outside; components that enclose a hollow or cover less than
+    ``config.minimum_component`` of the area are left out. Raises :class:`InputError` ``no_surface`` where the field is
+    positive everywhere.
+    """
+    distance = _carved(field, frame, bound if config.carve else None)
+    values = field.grid(frame)
+    if config.carve and bound is not None:
+        values = _carve_grid(values, bound)
+    inside = (values < 0).nonzero()
+    if len(inside) == 0:
+        raise InputError(
+            "no_surface", f"the field of frame {frame} is nowhere negative: there is no surface; are the weights trained?"
+        )
+    first = (inside.amin(0) - 2).clamp(min=0)
+    last = (inside.amax(0) + 3).clamp(max=field.resolution)
+    window = tuple(slice(int(a), int(b)) for a, b in zip(first, last, strict=True))
+    dense = _refined(values[window].contiguous(), first, config.upsample, field.resolution, distance)
+
+    cell = 1.0 / (field.resolution * config.upsample)
+    least = CLEARANCE * cell
+    dense = torch.where(dense < 0, dense.clamp(max=-least), dense.clamp(min=least))
+    walled = functional.pad(dense, (1,) * 6, value=cell).float().cpu().numpy()
+    places, faces, _, _ = marching_cubes(walled, 0.0)
+    origin = first.cpu().numpy() * config.upsample - 1
+    vertices = _pulled(places, walled, origin, cell, distance, values)
+    return _without_small_components(vertices, faces.astype(np.int32), config.minimum_component)
+
+
+def _carved(
+    field: Field, frame: int, bound: Callable[[Tensor], Tensor] | None
+) -> Callable[[Tensor], Tensor]:
+    """The function of points (Q, 3) whose zero level is wanted."""
+
+    def distance(points: Tensor) -> Tensor:
+        values = field.sdf(points, torch.full((len(points),), frame, dtype=torch.int64, device=points.device))
+        return values if bound is None else torch.maximum(values, bound(points).to(values.dtype))
+
+    return distance
+
+
+def _carve_grid(values: Tensor, bound: Callable[[Tensor], Tensor]) -> Tensor:
+    """max(values, bound) on a grid (R, R, R), evaluated where it can matter: inside and up to a voxel outside."""
+    near = (values < 1 / len(values)).nonzero()
+    if len(near) == 0:
+        return values
+    limit = bound((near.to(values.dtype) + 0.5) / len(values) - 0.5).to(values.dtype)
+    place = tuple(near.t())
+    return values.index_put(place, torch.maximum(values[place], limit))
+
+
+def _refined(
+    values: Tensor, first: Tensor, factor: int, resolution: int, distance: Callable[[Tensor], Tensor]
+) -> Tensor:
+    """A part (a, b, c) of the grid, starting at voxel ``first`` (3,), ``factor`` times as dense.
+
+    Voxels with a neighbour, diagonals included, of the other sign are evaluated anew; the others are interpolated.
+    """
+    if factor == 1:
+        return values
+    dense = upsample(values, factor)
+    inside = (values < 0).to(values.dtype)[None, None]
+    grown = functional.max_pool3d(inside, 3, stride=1, padding=1)
+    shrunk = -functional.max_pool3d(-inside, 3, stride=1, padding=1)
+    near = (grown != shrunk)[0, 0].nonzero()
+    axis = torch.arange(factor, device=values.device)
+    parts = torch.stack(torch.meshgrid(axis, axis, axis, indexing="ij"), dim=-1).reshape(1, -1, 3)
+    places = (near[:, None] * factor + parts).reshape(-1, 3)
+    points = ((places + first * factor).to(values.dtype) + 0.5) / (resolution * factor) - 0.5
+    return dense.index_put(tuple(places.t()), distance(points).to(dense.dtype))
+
+
+def _pulled(
+    places: Float32, walled: Float32, origin: Int32, cell: float, distance: Callable[[Tensor], Tensor], like: Tensor
+) -> Float32:
+    """Box coordinates of marching cubes' vertices, pulled onto the zero level along the grid edges they lie on.
+
+    One step of false position between the vertex and the end of its edge that has the other sign. A vertex never leaves
+    its edge, so the mesh cannot fold. The few vertices inside cells, and those on the wall, stay where they are.
+    """
+    lower = np.floor(places)
+    part = places - lower
+    fractional = part > CLEARANCE / 2
+    axis = fractional.argmax(1)
+    along = np.arange(len(places)), axis
+    start = lower.astype(np.int64)
+    end = start.copy()
+    end[along] += 1
+    size = np.array(walled.shape)
+    end = np.minimum(end, size - 1)
+    movable = (fractional.sum(1) == 1) & (start > 0).all(1) & (end < size - 1).all(1)
+
+    points = torch.from_numpy((places + origin + 0.5) * np.float32(cell) - np.float32(0.5)).to(like)
+    here = distance(points).cpu().numpy()
+    begin_value, end_value = walled[tuple(start.T)], walled[tuple(end.T)]
+    t = part[along]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        onward = t + (1 - t) * here / (here - end_value)
+        back = t * begin_value / (begin_value - here)
+    moved = np.where(np.sign(here) == np.sign(begin_value), onward, back)
+    moved = np.where(movable & np.isfinite(moved), np.clip(moved, CLEARANCE, 1 - CLEARANCE), t)
+    places = places.copy()
+    places[along] = lower[along] + moved
+    return ((places + origin + 0.5) * cell - 0.5).astype(np.float32)
+
+
+def _without_small_components(vertices: Float32, faces: Int32, minimum: float) -> tuple[Float32, Int32]:
+    """Only components that enclose matter, not a hollow, and cover at least ``minimum`` of all such area."""
+    count = len(vertices)
+    ends = np.concatenate([faces[:, [0, 1]], faces[:, [1, 2]]])
+    graph = coo_array((np.ones(len(ends), dtype=np.int8), (ends[:, 0], ends[:, 1])), shape=(count, count))
+    components, labels = connected_components(graph, directed=False)
+    if components == 1:
+        return vertices, faces
+    corners = vertices[faces].astype(np.float64)
+    normals = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
+    owner = labels[faces[:, 0]]
+    areas = np.bincount(owner, weights=np.linalg.norm(normals, axis=1), minlength=components)
+    volumes = np.bincount(owner, weights=(normals * corners[:, 0]).sum(1), minlength=components)
+    solid = volumes > 0
+    keep = solid & (areas >= minimum * areas[solid].sum())
+    keep[np.where(solid, areas, -1.0).argmax()] = True
+    faces = faces[keep[owner]]
+    renumbered = np.cumsum(keep[labels]) - 1
+    return vertices[keep[labels]], renumbered[faces].astype(np.int32)
