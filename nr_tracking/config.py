@@ -52,6 +52,9 @@ class SubjectConfig(Section):
     component_ratio: float = setting(
         0.3, "components within this many subject sizes of the largest one are kept", ge=0.0, le=5.0
     )
+    occluder_ratio: float = setting(
+        1.0, "components before the largest one in the image are kept within this many subject sizes", ge=0.0, le=5.0
+    )
     component_gap_m: float = setting(
         0.05, "a depth step larger than this separates components", unit="m", gt=0.0, le=1.0
     )
@@ -172,7 +175,7 @@ class TrainingConfig(Section):
     final_rate: float = setting(0.02, "share of the peak learning rate at the end of the cosine", ge=0, le=1)
     gradient_clip: float = setting(1.0, "largest norm of the gradient", gt=0)
     average: float = setting(0.999, "decay of the running average of the weights, which is what is shipped", ge=0, lt=1)
-    bfloat16: bool = setting(False, "run convolutions and attention in bfloat16")
+    bfloat16: bool = setting(True, "run convolutions and attention in bfloat16 where the hardware has it")
     points: int = setting(2000, "distance samples in a frame and step", ge=16, le=100_000)
     surface_points: int = setting(400, "samples on the true surface in a frame and step", ge=0, le=100_000)
     clamp_cells: tuple[float, float, float] = setting(
@@ -195,7 +198,7 @@ class TrainingConfig(Section):
     centre_jitter: float = setting(0.02, "largest shift of the cube", unit="box side", ge=0, le=0.5)
     side_jitter: tuple[float, float] = setting((0.92, 1.12), "range of the factor on the side of the cube")
     match: float = setting(1.0, "weight of deformed patch centres against their associations", ge=0)
-    rigidity: float = setting(1.0, "weight of the rigidity of deformations", ge=0)
+    rigidity: float = setting(2.0, "weight of the rigidity of deformations", ge=0)
     surface: float = setting(1.0, "weight of deformed vertices against the next surface", ge=0)
     position: float = setting(2.0, "weight of deformed patch centres against their true positions", ge=0)
     checkpoint_minutes: float = setting(3.0, "time between checkpoints", unit="min", gt=0)

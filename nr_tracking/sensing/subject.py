@@ -1,0 +1,55 @@
+"""Which pixels of a depth image belong to the subject."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from nr_tracking.config import SubjectConfig
+from nr_tracking.sensing.camera import back_project
+from nr_tracking.sensing.components import keep_near_largest
+from nr_tracking.sensing.planes import remove_planes
+from nr_tracking.types import Bool, DepthFrame, Float32, InputError
+
+
+def find_subject(frame: DepthFrame, config: SubjectConfig) -> Bool:
+    """The subject's pixels, (H, W) bool, all of them with depth.
+
+    Depth range and region box always hold. Within them a mask that comes with the frame is taken at its word; without
+    one, planes that extend beyond the subject are removed, then whatever stands apart from its largest part. Depth that
+    shows nothing but the subject passes untouched. Raises InputError ``no_subject`` where fewer than
+    ``minimum_pixels`` are left, and says what took them.
+    """
+    points = back_project(frame.depth, frame.intrinsics)
+    depth = points[..., 2]
+    subject = (depth >= config.depth_min_m) & (depth <= config.depth_max_m) & (depth > 0)
+    _require(subject, config, f"within {config.depth_min_m} to {config.depth_max_m} m of depth")
+    subject.flat[np.flatnonzero(subject)] = _in_region(points[subject], config)
+    _require(subject, config, f"in the region box {config.region_min_m} to {config.region_max_m}")
+    if frame.mask is not None:
+        subject &= frame.mask
+        _require(subject, config, "under the mask")
+        return subject
+    if config.remove_plane:
+        subject = remove_planes(points, subject, config)
+        _require(subject, config, "apart from large planes (remove_plane)")
+    subject = keep_near_largest(points, subject, config)
+    _require(subject, config, "in one place")
+    return subject
+
+
+def _in_region(cloud: Float32, config: SubjectConfig) -> Bool:
+    """Which points (N, 3) lie in the region box."""
+    inside = np.ones(len(cloud), bool)
+    for axis, (lower, upper) in enumerate(zip(config.region_min_m, config.region_max_m, strict=True)):
+        inside &= (cloud[:, axis] >= lower) & (cloud[:, axis] <= upper)
+    return inside
+
+
+def _require(subject: Bool, config: SubjectConfig, where: str) -> None:
+    count = int(np.count_nonzero(subject))
+    if count < config.minimum_pixels:
+        raise InputError(
+            "no_subject",
+            f"only {count} pixels with depth {where}, and a subject has at least {config.minimum_pixels}"
+            " (settings of section subject)",
+        )
