@@ -23,7 +23,7 @@ from rosbags.typesys import Stores, get_typestore
 from nr_tracking.atomic import written_folder
 from nr_tracking.ros.conversions import DEPTH_ENCODINGS, MASK_ENCODINGS, depth_frame
 from nr_tracking.ros.messages import MESSAGE_TYPES, DepthEncoding, Kind, frame_messages
-from nr_tracking.ros.pairing import FramePairing, PairedFrame
+from nr_tracking.ros.pairing import FramePairing, Outcome
 from nr_tracking.types import DepthFrame, InputError
 
 TYPES = get_typestore(Stores.ROS2_KILTED)
@@ -83,16 +83,18 @@ class Recording:
         A frame that cannot be used is handed to ``on_drop`` and left out; without ``on_drop`` its error is raised.
         """
         drop = on_drop or _raise
-        pairs = self._pairs(drop)
-        for pair in islice(pairs, start, None if count is None else start + count):
+        for outcome in islice(self._outcomes(), start, None if count is None else start + count):
             try:
-                yield depth_frame(pair.image, pair.info, pair.mask, self.depth_unit_m)
+                if isinstance(outcome, InputError):
+                    raise outcome
+                yield depth_frame(outcome.image, outcome.info, outcome.mask, self.depth_unit_m)
             except InputError as error:
                 drop(error)
 
-    def _pairs(self, drop: Callable[[InputError], None]) -> Iterator[PairedFrame]:
-        pairing = FramePairing(drop, expects_mask=self.topics.mask is not None)
-        take: dict[Kind, Callable[[Any], list[PairedFrame]]] = {
+    def _outcomes(self) -> Iterator[Outcome]:
+        """What becomes of every image, in order."""
+        pairing = FramePairing(expects_mask=self.topics.mask is not None)
+        take: dict[Kind, Callable[[Any], list[Outcome]]] = {
             "depth": pairing.image,
             "camera_info": pairing.info,
             "mask": pairing.mask,

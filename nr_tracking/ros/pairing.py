@@ -7,7 +7,6 @@ disk give the same frames.
 from __future__ import annotations
 
 from collections import OrderedDict, deque
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -27,6 +26,9 @@ class PairedFrame:
     mask: Image | None
 
 
+Outcome = PairedFrame | InputError
+
+
 class FramePairing:
     """Pairs messages by stamp, in the order of the images.
 
@@ -34,19 +36,12 @@ class FramePairing:
     last one serves, and no image waits for it. Images wait for the very first camera info, for a mask where masks are
     expected, and for a camera info that is on its way; never more than ``capacity`` of them.
 
-    ``on_drop`` hears of every image that is given up, with the reason.
+    Every method returns, in the order of the images, the frames that are complete now, and an :class:`InputError` for
+    each image that is given up.
     """
 
-    def __init__(
-        self,
-        on_drop: Callable[[InputError], None],
-        *,
-        expects_mask: bool = False,
-        capacity: int = 64,
-        patience: int = 4,
-    ) -> None:
+    def __init__(self, *, expects_mask: bool = False, capacity: int = 64, patience: int = 4) -> None:
         self.expects_mask = expects_mask
-        self._on_drop = on_drop
         self._capacity = capacity
         self._patience = patience
         self._images: deque[tuple[int, Image]] = deque()
@@ -55,38 +50,37 @@ class FramePairing:
         self._last_info: CameraInfo | None = None
         self._own_infos = False  # whether the last image had a camera info of its own stamp
 
-    def image(self, message: Image) -> list[PairedFrame]:
-        """Take a depth image; returns the frames that are complete now."""
+    def image(self, message: Image) -> list[Outcome]:
+        """Take a depth image."""
         self._images.append((stamp_ns(message), message))
-        ready = self._ready()
+        outcomes = self._ready()
         while len(self._images) > self._capacity:
-            stamp, _ = self._images.popleft()
-            self._give_up(stamp)
-            ready += self._ready()
-        return ready
+            outcomes.append(self._give_up())
+            outcomes += self._ready()
+        return outcomes
 
-    def info(self, message: CameraInfo) -> list[PairedFrame]:
-        """Take a camera info; returns the frames that are complete now."""
+    def info(self, message: CameraInfo) -> list[Outcome]:
+        """Take a camera info."""
         self._last_info = message
         _remember(self._infos, stamp_ns(message), message, self._capacity)
         return self._ready()
 
-    def mask(self, message: Image) -> list[PairedFrame]:
-        """Take a mask, after which every image needs one; returns the frames that are complete now."""
+    def mask(self, message: Image) -> list[Outcome]:
+        """Take a mask, after which every image needs one."""
         self.expects_mask = True
         _remember(self._masks, stamp_ns(message), message, self._capacity)
         return self._ready()
 
-    def flush(self) -> list[PairedFrame]:
+    def flush(self) -> list[Outcome]:
         """End of the recording: no image waits any longer."""
-        ready = self._ready(ending=True)
+        outcomes = self._ready(ending=True)
         while self._images:
-            self._give_up(self._images.popleft()[0])
-            ready += self._ready(ending=True)
-        return ready
+            outcomes.append(self._give_up())
+            outcomes += self._ready(ending=True)
+        return outcomes
 
-    def _ready(self, *, ending: bool = False) -> list[PairedFrame]:
-        frames = []
+    def _ready(self, *, ending: bool = False) -> list[Outcome]:
+        outcomes: list[Outcome] = []
         while self._images:
             stamp, image = self._images[0]
             info = self._infos.get(stamp)
@@ -97,28 +91,27 @@ class FramePairing:
             if self.expects_mask and mask is None:
                 if not any(other > stamp for other in self._masks):
                     break
-                self._images.popleft()
-                self._give_up(stamp)
+                outcomes.append(self._give_up())
                 continue
             self._images.popleft()
             self._own_infos = info is not None
-            frames.append(PairedFrame(stamp, image, info or self._last_info, mask))
-        return frames
+            outcomes.append(PairedFrame(stamp, image, info or self._last_info, mask))
+        return outcomes
 
-    def _give_up(self, stamp: int) -> None:
+    def _give_up(self) -> InputError:
+        """Take the first image out; returns why it cannot be used."""
+        stamp, _ = self._images.popleft()
         if self._last_info is None:
-            error = InputError(
+            return InputError(
                 "no_camera_info",
                 f"no camera info has come for the depth image of {stamp / 1e9:.3f} s: "
                 "remap depth/camera_info to the topic of the same camera",
             )
-        else:
-            error = InputError(
-                "no_mask",
-                f"no mask has the stamp {stamp / 1e9:.3f} s of the depth image: "
-                "the mask must carry the stamp of the image that it was made from",
-            )
-        self._on_drop(error)
+        return InputError(
+            "no_mask",
+            f"no mask has the stamp {stamp / 1e9:.3f} s of the depth image: "
+            "the mask must carry the stamp of the image that it was made from",
+        )
 
 
 def _remember(messages: OrderedDict[int, T], stamp: int, message: T, capacity: int) -> None:

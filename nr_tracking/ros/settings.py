@@ -126,9 +126,9 @@ def parameters_yaml(preset: str = "lite") -> str:
     by_preset = {name: {s.name: s.value for s in settings(load_config(name))} for name in PRESETS}
     lines = [
         "# Parameters of nr_tracking's tracking_node, all of them, with their defaults.",
-        "# Generated from nr_tracking/config.py by `python -m nr_tracking.ros.settings`. A remark tells meaning, [unit]",
-        "# and range; live: may change while the node is active, others while it is unconfigured. Lines that are",
-        "# commented out come with the preset.",
+        "# Generated from nr_tracking/config.py by `python -m nr_tracking.ros.settings`. Remarks tell meaning, [unit],",
+        "# range; live: may change while the node is active, others while it is unconfigured. Lines commented out come",
+        "# with the preset.",
         "/**:",
         "  ros__parameters:",
     ]

@@ -1,0 +1,53 @@
+"""Patches as TF frames, where tf2_msgs is installed."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+from builtin_interfaces.msg import Time
+from geometry_msgs.msg import Quaternion, Transform, TransformStamped, Vector3
+from rclpy.node import Node
+from rclpy.qos import QoSProfile
+
+from nr_tracking.ros.outputs import patch_poses
+from nr_tracking.types import Patches
+
+
+class PatchFrames:
+    """Sends ``nr_tracking/patch_0``, ... as children of the camera frame; without tf2_msgs it says so once."""
+
+    def __init__(self, node: Node) -> None:
+        self._node = node
+        self._publisher: Any = None
+        try:
+            self._message: Any = importlib.import_module("tf2_msgs.msg").TFMessage
+        except ImportError:  # the wheels of ROS from pip do not include it
+            self._message = None
+
+    def publish(self, stamp_ns: int, frame_id: str, patches: Patches) -> None:
+        """Send the pose of every patch: its centre, turned by its rotation to the next frame."""
+        if self._message is None:
+            self._node.get_logger().warning("ros.publish_tf needs the package tf2_msgs", once=True)
+            return
+        if self._publisher is None:
+            self._publisher = self._node.create_publisher(self._message, "/tf", QoSProfile(depth=100))
+        seconds, nanoseconds = divmod(stamp_ns, 1_000_000_000)
+        transforms = []
+        for index, (centre, rotation) in enumerate(zip(*patch_poses(patches), strict=True)):
+            transform = TransformStamped(child_frame_id=f"{self._node.get_name()}/patch_{index}")
+            transform.header.stamp = Time(sec=seconds, nanosec=nanoseconds)
+            transform.header.frame_id = frame_id
+            x, y, z, w = map(float, rotation)
+            transform.transform = Transform(
+                translation=Vector3(**dict(zip("xyz", map(float, centre), strict=True))),
+                rotation=Quaternion(x=x, y=y, z=z, w=w),
+            )
+            transforms.append(transform)
+        self._publisher.publish(self._message(transforms=transforms))
+
+    def destroy(self) -> None:
+        """Take the topic away."""
+        if self._publisher is not None:
+            self._node.destroy_publisher(self._publisher)
+            self._publisher = None

@@ -1,0 +1,103 @@
+"""What a node counts: frames in, out and dropped by reason, rates and latencies. Safe to use from several threads."""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter, deque
+from dataclasses import dataclass, field
+
+import numpy as np
+
+_RECENT = 300  # frames over which rates and latencies are taken
+
+
+@dataclass(frozen=True)
+class Summary:
+    """A moment's figures; rates in Hz, latencies in seconds, NaN where nothing was measured yet."""
+
+    received: int
+    tracked: int
+    dropped: dict[str, int]
+    resets: int
+    rate_hz: float
+    jitter_s: float
+    latency_p50_s: float
+    latency_p95_s: float
+    stages_s: dict[str, float]
+    tracks: int
+    last_error: str
+    since_last_frame_s: float
+
+    @property
+    def dropped_total(self) -> int:
+        """Frames dropped for whatever reason."""
+        return sum(self.dropped.values())
+
+
+@dataclass
+class Statistics:
+    """Counts events; times are of a steady clock, in seconds."""
+
+    started: float
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+    _received: int = 0
+    _tracked: int = 0
+    _resets: int = 0
+    _tracks: int = 0
+    _dropped: Counter[str] = field(default_factory=Counter)
+    _last_error: str = ""
+    _arrivals: deque[float] = field(default_factory=lambda: deque(maxlen=_RECENT))
+    _latencies: deque[float] = field(default_factory=lambda: deque(maxlen=_RECENT))
+    _stages: dict[str, float] = field(default_factory=dict)
+
+    def received(self, now: float) -> None:
+        """A depth image came in."""
+        with self._lock:
+            self._received += 1
+            self._arrivals.append(now)
+
+    def tracked(self, latency_s: float, tracks: int, stages_s: dict[str, float]) -> None:
+        """A frame came out, ``latency_s`` after its image came in."""
+        with self._lock:
+            self._tracked += 1
+            self._tracks = tracks
+            self._latencies.append(latency_s)
+            self._stages = dict(stages_s)
+
+    def dropped(self, reason: str, message: str) -> None:
+        """A frame was given up."""
+        with self._lock:
+            self._dropped[reason] += 1
+            self._last_error = f"{reason}: {message}"
+
+    def failed(self, message: str) -> None:
+        """Something went wrong that cost no frame."""
+        with self._lock:
+            self._last_error = message
+
+    def reset(self) -> None:
+        """The tracker started anew."""
+        with self._lock:
+            self._resets += 1
+            self._tracks = 0
+
+    def summary(self, now: float) -> Summary:
+        """The figures at time ``now``."""
+        with self._lock:
+            gaps = np.diff(self._arrivals)
+            latencies = np.array(self._latencies)
+            quiet = now - (self._arrivals[-1] if self._arrivals else self.started)
+            return Summary(
+                received=self._received,
+                tracked=self._tracked,
+                dropped=dict(self._dropped),
+                resets=self._resets,
+                rate_hz=float(len(gaps) / gaps.sum()) if gaps.sum() > 0 else float("nan"),
+                jitter_s=float(gaps.std()) if len(gaps) else float("nan"),
+                latency_p50_s=float(np.percentile(latencies, 50)) if len(latencies) else float("nan"),
+                latency_p95_s=float(np.percentile(latencies, 95)) if len(latencies) else float("nan"),
+                stages_s=dict(self._stages),
+                tracks=self._tracks,
+                last_error=self._last_error,
+                since_last_frame_s=quiet,
+            )

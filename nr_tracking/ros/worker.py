@@ -1,0 +1,174 @@
+"""The inference thread: takes paired messages, decodes them, tracks, and hands on what comes out."""
+
+from __future__ import annotations
+
+import threading
+import time
+import traceback
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import Literal, Protocol
+
+from nr_tracking.ros.conversions import depth_frame
+from nr_tracking.ros.pairing import PairedFrame
+from nr_tracking.ros.queueing import FrameQueue, StampOrder, WaitingFrame
+from nr_tracking.ros.statistics import Statistics
+from nr_tracking.types import DepthFrame, InputError, TrackedFrame
+
+_LOST = {
+    "overrun": "the camera outruns inference: choose a smaller preset, a lower rate or ros.queue_policy: all",
+    "queue_memory": "waiting frames fill ros.queue_memory_mb: play the recording more slowly or allow more",
+    "reset": "the frame was not finished when the tracker was reset",
+    "failure": "the frame was in a window whose computation failed",
+    "inactive": "the frame was waiting when the node was deactivated",
+}
+
+
+class TrackerLike(Protocol):
+    """What the worker needs of :class:`nr_tracking.Tracker`."""
+
+    def push(self, frame: DepthFrame) -> list[TrackedFrame]:
+        """Take a frame; returns what is finished."""
+
+    def flush(self) -> list[TrackedFrame]:
+        """Finish the frames that were pushed."""
+
+    def reset(self) -> None:
+        """Forget the subject."""
+
+
+class InferenceWorker:
+    """Runs a tracker on a thread of its own, so that the node stays live while a window is computed.
+
+    No frame can stop it: one that cannot be used is dropped and counted by its reason, and after any other failure the
+    tracker starts anew with the next frame. ``on_result`` gets each tracked frame with the frame id of its image;
+    ``on_failure`` gets the text of failures that are not the input's fault.
+    """
+
+    def __init__(
+        self,
+        tracker: TrackerLike,
+        statistics: Statistics,
+        on_result: Callable[[TrackedFrame, str], None],
+        on_failure: Callable[[str], None],
+        *,
+        policy: Literal["latest", "all"] = "latest",
+        queue_size: int = 8,
+        queue_memory: int = 1 << 30,
+        unit_m: float = 0.001,
+    ) -> None:
+        self._tracker = tracker
+        self._statistics = statistics
+        self._on_result = on_result
+        self._on_failure = on_failure
+        self._unit_m = unit_m
+        self._queue = FrameQueue(policy, queue_size, queue_memory)
+        self._order = StampOrder()
+        self._unfinished: OrderedDict[int, tuple[float, str]] = OrderedDict()
+        self._thread = threading.Thread(target=self._run, name="inference", daemon=True)
+        self._thread.start()
+
+    @property
+    def waiting(self) -> int:
+        """Frames that wait for inference."""
+        return len(self._queue)
+
+    def submit(self, frame: PairedFrame, arrived: float) -> None:
+        """Queue a frame whose image arrived at ``arrived`` (``time.monotonic``)."""
+        surplus = self._queue.put(WaitingFrame(frame, arrived))
+        if surplus is not None:
+            self._drop(*surplus)
+
+    def finish(self, timeout_s: float) -> bool:
+        """Wait until all frames received so far are through, unfinished windows included; False on timeout."""
+        done = threading.Event()
+
+        def command() -> None:
+            try:
+                self._flush()
+            finally:
+                done.set()
+
+        self._queue.command(command)
+        return done.wait(timeout_s)
+
+    def reset(self, timeout_s: float) -> bool:
+        """Forget the subject and the waiting frames; False on timeout."""
+        done = threading.Event()
+
+        def command() -> None:
+            try:
+                self._reset("reset")
+            finally:
+                done.set()
+
+        for waiting in self._queue.command(command, drop_frames=True):
+            self._drop(waiting, "reset")
+        return done.wait(timeout_s)
+
+    def clock_jumped_back(self) -> None:
+        """Finish what came before and start anew with what comes after."""
+        self._queue.command(self._start_anew)
+
+    def stop(self) -> None:
+        """End the thread after the frame in hand; waiting frames are dropped."""
+        for waiting in self._queue.close():
+            self._drop(waiting, "inactive")
+        self._thread.join()
+
+    def _run(self) -> None:
+        while (job := self._queue.take()) is not None:
+            try:
+                if isinstance(job, WaitingFrame):
+                    self._track(job)
+                else:
+                    job()
+            except InputError as error:
+                if isinstance(job, WaitingFrame):
+                    self._unfinished.pop(job.stamp_ns, None)
+                self._statistics.dropped(error.reason, str(error))
+            except Exception as error:  # whatever it was, the next frame deserves a fresh start
+                self._statistics.failed(f"failure: {type(error).__name__}: {error}; the tracker starts anew")
+                self._on_failure(traceback.format_exc())
+                self._recover()
+
+    def _track(self, waiting: WaitingFrame) -> None:
+        stamp = waiting.stamp_ns
+        if self._order.jumped_back(stamp):
+            self._start_anew()
+        frame = depth_frame(waiting.frame.image, waiting.frame.info, waiting.frame.mask, self._unit_m)
+        self._unfinished[stamp] = (waiting.arrived, waiting.frame.image.header.frame_id)
+        results = self._tracker.push(frame)
+        self._order.accept(stamp)
+        self._deliver(results)
+
+    def _recover(self) -> None:
+        try:
+            self._reset("failure")
+        except Exception:  # a tracker that cannot even be reset is reported and tried again with the next frame
+            self._on_failure(traceback.format_exc())
+
+    def _start_anew(self) -> None:
+        self._flush()
+        self._reset("reset")
+
+    def _flush(self) -> None:
+        self._deliver(self._tracker.flush())
+
+    def _reset(self, reason: str) -> None:
+        """Forget the subject; frames of an unfinished window are lost to ``reason``."""
+        for _ in range(len(self._unfinished)):
+            self._statistics.dropped(reason, _LOST[reason])
+        self._unfinished.clear()
+        self._order.forget()
+        self._statistics.reset()
+        self._tracker.reset()
+
+    def _deliver(self, results: list[TrackedFrame]) -> None:
+        for result in results:
+            arrived, frame_id = self._unfinished.pop(result.stamp_ns)
+            self._on_result(result, frame_id)
+            self._statistics.tracked(time.monotonic() - arrived, len(result.tracks.ids), result.timings)
+
+    def _drop(self, waiting: WaitingFrame, reason: str) -> None:
+        self._statistics.dropped(reason, _LOST[reason])
