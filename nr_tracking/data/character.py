@@ -29,7 +29,7 @@ class Character:
     looseness: np.ndarray
     known_as: dict[str, str] = field(default_factory=dict)
 
-    def posed(self, name: str, fps: float, world: np.ndarray, root: np.ndarray, rng: np.random.Generator) -> Clip:
+    def posed(self, name: str, world: np.ndarray, root: np.ndarray, fps: float, rng: np.random.Generator) -> Clip:
         """The character with joint rotations ``world`` (T, J, 3, 3) and its root at ``root`` (T, 3)."""
         moving = skin(self.vertices, self.weights, self.skeleton, world, root)
         cloth = Cloth.draw(rng, float(np.ptp(self.vertices, axis=0).max()))
@@ -39,4 +39,4 @@ class Character:
     def perform(self, motion: Motion, rng: np.random.Generator) -> Clip:
         """The character moving as a person did."""
         world, root = retarget(motion, self.skeleton, self.known_as)
-        return self.posed(motion.name, motion.fps, world, root, rng)
+        return self.posed(motion.name, world, root, motion.fps, rng)

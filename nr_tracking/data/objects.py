@@ -18,12 +18,22 @@ _CELLS = 70
 
 
 def object_clip(
-    rng: np.random.Generator, frames: int = 17, fps: float = 30.0, *, identity: str = "", kind: str = ""
+    rng: np.random.Generator,
+    frames: int = 17,
+    fps: float = 30.0,
+    *,
+    identity: str = "",
+    kind: str = "",
+    body: np.random.Generator | None = None,
 ) -> Clip:
-    """A random thing of 0.2 to 1 m, one of :data:`KINDS` (any where ``kind`` is empty), deforming and tumbling."""
-    kind = kind or KINDS[rng.integers(len(KINDS))]
-    size = rng.uniform(0.2, 1.0)
-    rest, faces = rest_surface(kind, rng)
+    """A random thing of 0.2 to 1 m, one of :data:`KINDS` (any where ``kind`` is empty), deforming and tumbling.
+
+    ``rng`` draws the motion, and the shape too unless a generator of its own, ``body``, is given.
+    """
+    body = body or rng
+    kind = kind or KINDS[body.integers(len(KINDS))]
+    size = body.uniform(0.2, 1.0)
+    rest, faces = rest_surface(kind, body)
     time = np.arange(frames) / fps
     moved = np.stack([_deformed(rest, pose) for pose in _poses(kind, rng, time)])
     axis = rng.normal(size=3)

@@ -135,18 +135,27 @@ def draw_quadruped(rng: np.random.Generator, identity: str = "quadruped") -> Cha
 
 
 def procedural_clip(
-    rng: np.random.Generator, frames: int = 17, fps: float = 30.0, *, identity: str = "", kind: str = ""
+    rng: np.random.Generator,
+    frames: int = 17,
+    fps: float = 30.0,
+    *,
+    identity: str = "",
+    kind: str = "",
+    body: np.random.Generator | None = None,
 ) -> Clip:
-    """A random body, ``"person"`` or ``"quadruped"`` (either where ``kind`` is empty), moving for ``frames`` frames."""
-    kind = kind or ("person" if rng.random() < 0.6 else "quadruped")
+    """A random body, ``"person"`` or ``"quadruped"`` (either where ``kind`` is empty), moving for ``frames`` frames.
+
+    ``rng`` draws the motion, and the body too unless a generator of its own, ``body``, is given.
+    """
+    body = body or rng
+    kind = kind or ("person" if body.random() < 0.6 else "quadruped")
     warm_up = round(0.5 * fps)
     if kind == "person":
-        body = draw_person(rng, identity or "person")
-        clip = body.perform(dance(rng, warm_up + frames, fps), rng)
+        clip = draw_person(body, identity or "person").perform(dance(rng, warm_up + frames, fps), rng)
     else:
-        body = draw_quadruped(rng, identity or "quadruped")
-        name, world, root = four_legged_gait(body.skeleton, rng, warm_up + frames, fps)
-        clip = body.posed(name, fps, world, root, rng)
+        animal = draw_quadruped(body, identity or "quadruped")
+        gait = four_legged_gait(animal.skeleton, rng, warm_up + frames, fps)
+        clip = animal.posed(*gait, fps, rng)
     return clip.every(1, warm_up)
 
 

@@ -1,0 +1,81 @@
+"""Random cameras around a moving subject, as a robot's depth camera may stand."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from nr_tracking.data.skeleton import rotations
+from nr_tracking.types import Intrinsics
+
+IMAGE_SIZES = ((640, 480), (640, 480), (512, 424), (424, 240), (320, 240), (480, 640))
+"""Width and height of images of common depth cameras; the last one stands on its side."""
+
+
+@dataclass(frozen=True)
+class Camera:
+    """``rotation`` (3, 3) and ``translation`` (3,): world, y up, -> camera optical frame."""
+
+    intrinsics: Intrinsics
+    rotation: np.ndarray
+    translation: np.ndarray
+
+    def to_camera(self, points: np.ndarray) -> np.ndarray:
+        """World points (..., 3) -> camera optical frame."""
+        return points @ self.rotation.T + self.translation
+
+    @property
+    def up(self) -> np.ndarray:
+        """The direction against gravity (3,) in the camera optical frame."""
+        return self.rotation[:, 1]
+
+
+def looking_at(target: np.ndarray, azimuth: float, elevation: float, roll: float, distance: float) -> tuple:
+    """Rotation and translation of a camera that sees ``target`` from ``distance``; angles in radians.
+
+    Azimuth 0 looks along -z (at the front of a subject that faces +z), elevation is above the subject.
+    """
+    backwards = np.array([np.sin(azimuth) * np.cos(elevation), np.sin(elevation), np.cos(azimuth) * np.cos(elevation)])
+    forward = -backwards
+    right = np.cross(forward, [0.0, 1.0, 0.0])
+    right /= np.linalg.norm(right)
+    down = np.cross(forward, right)
+    rotation = rotations(np.array([0.0, 0.0, roll])) @ np.stack([right, down, forward])
+    return rotation, np.array([0, 0, distance]) - rotation @ target
+
+
+def draw_camera(
+    subject: np.ndarray,
+    rng: np.random.Generator,
+    *,
+    size: tuple[int, int] | None = None,
+    fill: float | None = None,
+    aim_off: float | None = None,
+) -> Camera:
+    """A random static camera for the points ``subject`` (..., 3) of all frames of a window.
+
+    Any azimuth, -20 to 45 degrees of elevation, a lens of 38 to 72 degrees across the shorter side of the image; the
+    subject fills a third to all of the image (``fill`` sets the share), and one in six is cut by the border.
+    """
+    width, height = size or IMAGE_SIZES[rng.integers(len(IMAGE_SIZES))]
+    points = subject.reshape(-1, 3)
+    low, high = points.min(0), points.max(0)
+    centre = (low + high) / 2
+    cropped = rng.random() < 1 / 6
+    fill = fill or (rng.uniform(0.8, 1.4) if cropped else rng.uniform(0.35, 0.95))
+    aim_off = aim_off if aim_off is not None else (0.25 if cropped else 0.05)
+    azimuth, elevation = rng.uniform(0, 2 * np.pi), np.radians(rng.uniform(-20, 45))
+    roll = np.radians(rng.normal() * 3)
+    focal = 0.5 * min(width, height) / np.tan(np.radians(rng.uniform(38, 72)) / 2)
+    target = centre + rng.uniform(-1, 1, 3) * aim_off * (high - low)
+    rotation, _ = looking_at(target, azimuth, elevation, roll, 1.0)
+    seen = (points - target) @ rotation.T
+    reach = np.abs(seen[:, :2]).max(0)
+    # The distance at which the subject's reach fills its share of the image, one way or the other.
+    distance = float(np.max(2 * reach * focal / (fill * np.array([width, height]))))
+    distance = max(distance, 0.3 - float(seen[:, 2].min()))
+    rotation, translation = looking_at(target, azimuth, elevation, roll, distance)
+    centre_pixel = np.array([width, height]) / 2 - 0.5 + rng.normal(size=2) * 0.01 * width
+    lens = Intrinsics(width, height, focal, focal * rng.uniform(0.995, 1.005), *centre_pixel.tolist())
+    return Camera(lens, rotation, translation)

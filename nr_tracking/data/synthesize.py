@@ -1,0 +1,155 @@
+"""Make a cache of training windows: many processes, one shard after the other, resumed where it stopped."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import platform
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from nr_tracking.data.cache import FORMAT, WindowSample, read_manifest, write_manifest, write_shard
+from nr_tracking.data.contact_sheet import write_contact_sheet
+from nr_tracking.data.families import FAMILIES, Performer, available_families
+from nr_tracking.data.splits import SPLITS, Split
+from nr_tracking.data.windows import make_window
+from nr_tracking.types import InputError
+
+SHARD_WINDOWS = 16
+WINDOWS_PER_BODY = 2
+"""Drawing a body costs as much as a window; each is used this often, with other motions and cameras."""
+LENGTH = 5
+STRIDES = (1, 1, 2, 2, 3, 4, 5, 6)
+MIXTURE = {"makehuman": 0.40, "person": 0.20, "animal": 0.30, "procedural": 0.06, "object": 0.04}
+
+Report = Callable[[str], None]
+
+
+def synthesize(
+    output: str | Path,
+    *,
+    windows: int = 2000,
+    seed: int = 0,
+    processes: int = 1,
+    families: dict[str, float] | None = None,
+    split: Split = "train",
+    nice: int = 5,
+    report: Report = print,
+) -> Path:
+    """Fill the folder ``output`` with ``windows`` training windows and return it.
+
+    ``families`` weighs the families (default: :data:`MIXTURE`, those that are available). The result depends on
+    ``seed``, ``split`` and ``families`` alone. A folder that holds shards of the same settings is completed, so a run
+    may be stopped at any moment; :class:`InputError` where the folder was made with others. Writes shards,
+    ``manifest.json`` and, at the end, ``contact_sheet.png``.
+    """
+    if split not in SPLITS:
+        raise InputError("unknown_split", f"split {split!r} is none of {', '.join(SPLITS)}")
+    if windows < 1:
+        raise InputError("no_windows", f"windows = {windows}: ask for one at least")
+    folder = Path(output)
+    folder.mkdir(parents=True, exist_ok=True)
+    recipe = {"seed": seed, "split": split, "families": _weights(families), "length": LENGTH, "shard": SHARD_WINDOWS}
+    manifest = _opened(folder, recipe)
+    done = {entry["file"] for entry in manifest["shards"]}
+    count = -(-windows // SHARD_WINDOWS)
+    missing = [number for number in range(count) if f"shard_{number:05d}.npz" not in done]
+    started = time.monotonic()
+    for finished, entry in enumerate(_made(folder, recipe, missing, processes, nice), 1):
+        manifest["shards"].append(entry)
+        write_manifest(folder, manifest)
+        pace = (time.monotonic() - started) / finished
+        total = sum(shard["windows"] for shard in manifest["shards"])
+        report(f"{entry['file']}: {total} of {windows} windows, {pace * (len(missing) - finished):.0f} s to go")
+    write_contact_sheet(folder)
+    return folder
+
+
+def draw_windows(rng: np.random.Generator, families: dict[str, float], split: Split, count: int) -> list[WindowSample]:
+    """``count`` windows of bodies drawn by the weights of ``families``."""
+    samples: list[WindowSample] = []
+    names = sorted(families)
+    share = np.array([families[name] for name in names])
+    while len(samples) < count:
+        family = names[rng.choice(len(names), p=share / share.sum())]
+        performer = FAMILIES[family](rng, split)
+        samples += [_draw_window(performer, rng) for _ in range(min(WINDOWS_PER_BODY, count - len(samples)))]
+    return samples
+
+
+def _draw_window(performer: Performer, rng: np.random.Generator) -> WindowSample:
+    """One window; a camera that hardly sees the subject is drawn again."""
+    for _ in range(8):
+        stride = int(STRIDES[rng.integers(len(STRIDES))])
+        clip = performer(rng, (LENGTH - 1) * stride + 1).every(stride)
+        try:
+            return make_window(clip, stride, rng)
+        except InputError as error:
+            last = error
+    raise last
+
+
+def _shard(task: tuple[str, dict[str, Any], int]) -> dict[str, Any]:
+    folder, recipe, number = task
+    import torch
+
+    torch.set_num_threads(1)
+    rng = np.random.default_rng([recipe["seed"], SPLITS.index(recipe["split"]), number])
+    return write_shard(Path(folder), number, draw_windows(rng, recipe["families"], recipe["split"], recipe["shard"]))
+
+
+def _made(folder: Path, recipe: dict[str, Any], numbers: list[int], processes: int, nice: int) -> Any:
+    """Entries of the shards as they are finished."""
+    tasks = [(str(folder), recipe, number) for number in numbers]
+    if not tasks:
+        return
+    # libigl starts a thread for every core unless told otherwise, before it is loaded.
+    os.environ.setdefault("IGL_NUM_THREADS", "1")
+    context = multiprocessing.get_context("spawn")
+    with context.Pool(max(1, min(processes, len(tasks))), initializer=os.nice, initargs=(nice,)) as pool:
+        yield from pool.imap_unordered(_shard, tasks)
+
+
+def _weights(families: dict[str, float] | None) -> dict[str, float]:
+    available = available_families()
+    if families is None:
+        return {name: share for name, share in MIXTURE.items() if name in available}
+    for name, share in families.items():
+        if name not in FAMILIES:
+            raise InputError("unknown_family", f"family {name!r} is none of {', '.join(FAMILIES)}")
+        if name not in available:
+            raise InputError("no_data", f"family {name!r} needs the data that NR_TRACKING_DATA names")
+        if share < 0:
+            raise InputError("negative_share", f"family {name!r} has the share {share}: give 0 or more")
+    if not any(families.values()):
+        raise InputError("no_families", "no family has a share above 0")
+    return dict(families)
+
+
+def _opened(folder: Path, recipe: dict[str, Any]) -> dict[str, Any]:
+    """The manifest of a folder to be completed, or a new one."""
+    if not (folder / "manifest.json").exists():
+        versions = {"python": platform.python_version(), "numpy": np.__version__}
+        return {"format": FORMAT, "recipe": recipe, "versions": versions, "shards": []}
+    manifest = read_manifest(folder)
+    if manifest.get("recipe") != json.loads(json.dumps(recipe)):
+        raise InputError(
+            "other_recipe",
+            f"{folder} was made with {manifest.get('recipe')}, not {recipe}: choose another folder or delete it",
+        )
+    manifest["shards"] = [entry for entry in manifest["shards"] if (folder / entry["file"]).is_file()]
+    return manifest
+
+
+def summary(manifest: dict[str, Any]) -> str:
+    """What a cache holds, in one line."""
+    families = Counter(name for entry in manifest["shards"] for name in entry["window_families"])
+    bodies = {name for entry in manifest["shards"] for name in entry["identities"]}
+    parts = ", ".join(f"{count} {name}" for name, count in families.most_common())
+    return f"{sum(families.values())} windows ({parts}) of {len(bodies)} bodies"
