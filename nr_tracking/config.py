@@ -69,12 +69,14 @@ class VolumeConfig(Section):
         0.3, "share of points cut off at each end when measuring an edge", unit="%", ge=0, le=10
     )
     depth_prior: float = setting(
-        0.35, "hidden depth behind what is seen, over the shorter edge seen across the view", ge=0.0, le=2.0
+        0.35, "hidden depth behind what is seen, over the depth or the shorter width of what is seen", ge=0.0, le=2.0
     )
     recentre_ratio: float = setting(
         0.06, "a subject this share of the side off the centre moves the cube, in whole latent cells", ge=0, le=1
     )
-    rescale_ratio: float = setting(1.25, "a subject that outgrows the cube by this factor gets a new one", ge=1.05, le=3)
+    rescale_ratio: float = setting(
+        1.25, "a subject that outgrows the cube by this factor gets a new one", ge=1.05, le=3.0
+    )
 
 
 class TsdfConfig(Section):

@@ -28,7 +28,7 @@ def keep_near_largest(points: Float32, subject: Bool, config: SubjectConfig) -> 
     ``occluder_ratio`` sizes before it. Where nothing is dropped, the result equals ``subject``.
     """
     window = _bounds(subject)
-    labels, count = _connected(points[..., 2][window], subject[window], config.component_gap_m)
+    labels, count = _connected(np.ascontiguousarray(points[window][..., 2]), subject[window], config.component_gap_m)
     if count <= 1:
         return subject
     cloud, part = points[window][subject[window]], labels[subject[window]]
@@ -91,7 +91,7 @@ def _near(cloud: Float32, part: NDArray[np.int32], kept: Bool, ratio: float) -> 
     """Parts (count + 1,) that come within ``ratio`` sizes of the kept ones."""
     inside = kept[part]
     reach = ratio * np.ptp(cloud[inside], axis=0).max()
-    distance, _ = cKDTree(cloud[inside]).query(cloud[~inside], distance_upper_bound=reach + 1e-6)
+    distance, _ = cKDTree(cloud[inside], balanced_tree=False).query(cloud[~inside], distance_upper_bound=reach + 1e-6)
     near = kept.copy()
     near[part[~inside][distance <= reach]] = True
     return near
@@ -107,7 +107,7 @@ def _in_front(cloud: Float32, part: NDArray[np.int32], largest: int, count: int,
     candidate = (ahead > 0) & (ahead <= config.occluder_ratio * size)
     candidate[largest] = False
     asked = cloud[candidate[part]]
-    tree = cKDTree(body[:, :2] / body[:, 2:] * depth)
+    tree = cKDTree(body[:, :2] / body[:, 2:] * depth, balanced_tree=False)
     distance, _ = tree.query(asked[:, :2] / asked[:, 2:] * depth, distance_upper_bound=reach + 1e-6)
     beside = np.zeros(count + 1, bool)
     beside[part[candidate[part]][distance <= reach]] = True

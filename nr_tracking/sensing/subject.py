@@ -20,7 +20,7 @@ def find_subject(frame: DepthFrame, config: SubjectConfig) -> Bool:
     ``minimum_pixels`` are left, and says what took them.
     """
     points = back_project(frame.depth, frame.intrinsics)
-    depth = points[..., 2]
+    depth = frame.depth
     subject = (depth >= config.depth_min_m) & (depth <= config.depth_max_m) & (depth > 0)
     _require(subject, config, f"within {config.depth_min_m} to {config.depth_max_m} m of depth")
     subject.flat[np.flatnonzero(subject)] = _in_region(points[subject], config)
@@ -38,8 +38,8 @@ def find_subject(frame: DepthFrame, config: SubjectConfig) -> Bool:
 
 
 def _in_region(cloud: Float32, config: SubjectConfig) -> Bool:
-    """Which points (N, 3) lie in the region box."""
-    inside = np.ones(len(cloud), bool)
+    """Which points (N, 3) lie in the region box; not those at 0, which a lens model does not reach."""
+    inside = cloud[:, 2] > 0
     for axis, (lower, upper) in enumerate(zip(config.region_min_m, config.region_max_m, strict=True)):
         inside &= (cloud[:, axis] >= lower) & (cloud[:, axis] <= upper)
     return inside

@@ -47,11 +47,12 @@ def fit_volume(points: NDArray[np.floating], config: VolumeConfig) -> Volume:
 
     ``points`` (N, 3), the subject's back-projected pixels in metres in the camera optical frame. Outliers are cut off
     at a percentile. A camera sees the front of things only, so the box is extended away from it by ``depth_prior`` of
-    the shorter edge seen across the view. Raises InputError ``no_subject`` where there is nothing to fit.
+    the shorter edge seen across the view, or of the edge along the view where that is longer: a horse seen head-on.
+    Raises InputError ``no_subject`` where there is nothing to fit.
     """
     lower, upper = _extent(points, config)
     edges = upper - lower
-    upper[2] += config.depth_prior * min(edges[0], edges[1])
+    upper[2] += config.depth_prior * max(edges[2], min(edges[0], edges[1]))
     side = config.margin * float((upper - lower).max())
     if not side > 0.0:
         raise InputError("no_subject", "the subject's points all coincide; a cube cannot be fitted around them")
