@@ -15,25 +15,31 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from nr_tracking.fields.sparse import SparseGrid
+from nr_tracking.fields.sparse import SparseGrid, with_absent
+
+ROUNDING = 1e-5  # a scale with a smaller share in a value is left out
 
 
-def trilinear_corners(points: Tensor, frame: Tensor, resolution: int) -> tuple[Tensor, Tensor]:
+def trilinear_corners(points: Tensor, frame: Tensor, resolution: int, padding: int = 0) -> tuple[Tensor, Tensor]:
     """The eight voxels around each point.
 
-    ``points`` (Q, 3), ``frame`` (Q,) -> integer places (Q, 8, 4) int32 [frame, x, y, z] and weights (Q, 8), which sum
-    to 1. Beyond the outermost voxel centres the value there continues (``border`` padding without aligned corners).
+    ``points`` (Q, 3), ``frame`` (Q,) -> places (Q, 8) int32 in an array (N, R + 2 p, R + 2 p, R + 2 p), p =
+    ``padding``, and weights (Q, 8), which sum to 1. Beyond the outermost voxel centres the value there continues
+    (``border`` padding without aligned corners).
     """
     position = ((points + 0.5) * resolution - 0.5).clamp(0, resolution - 1)
     lower = position.detach().floor().clamp(max=resolution - 2)
     part = position - lower
-    share = torch.stack([1 - part, part], dim=-1)  # (Q, 3, 2)
-    weights = share[:, 0, :, None, None] * share[:, 1, None, :, None] * share[:, 2, None, None, :]
+    share = torch.stack([1 - part, part], dim=2)  # (Q, 3, 2)
+    plane = share[:, 0, :, None] * share[:, 1, None, :]
+    weights = plane.reshape(-1, 4, 1) * share[:, 2, None, :]
+
+    side = resolution + 2 * padding
+    x, y, z = (lower.int() + padding).unbind(1)
+    first = ((frame.int() * side + x) * side + y) * side + z
     bit = torch.arange(2, dtype=torch.int32, device=points.device)
-    steps = torch.stack(torch.meshgrid(bit, bit, bit, indexing="ij"), dim=-1).reshape(1, 8, 3)
-    places = lower.int()[:, None] + steps
-    frames = frame.int()[:, None, None].expand(-1, 8, 1)
-    return torch.cat([frames, places], dim=2), weights.reshape(-1, 8)
+    steps = (bit[:, None, None] * side * side + bit[:, None] * side + bit).reshape(8)
+    return first[:, None] + steps, weights.reshape(-1, 8)
 
 
 class _CornerSum(torch.autograd.Function):
@@ -62,9 +68,7 @@ class _CornerSum(torch.autograd.Function):
 def interpolate_dense(features: Tensor, points: Tensor, frame: Tensor) -> Tensor:
     """Trilinear interpolation in ``features`` (N, R, R, R, C) at ``points`` (Q, 3) of ``frame`` (Q,) -> (Q, C)."""
     resolution = features.shape[1]
-    places, weights = trilinear_corners(points, frame, resolution)
-    frames, x, y, z = places.unbind(2)
-    rows = ((frames * resolution + x) * resolution + y) * resolution + z
+    rows, weights = trilinear_corners(points, frame, resolution)
     return _CornerSum.apply(features.reshape(-1, features.shape[-1]), weights.to(features.dtype), rows)
 
 
@@ -75,15 +79,19 @@ def interpolate_sparse(features: Tensor, grid: SparseGrid, points: Tensor, frame
     have no weight and the remaining weights are made to sum to 1; a point is *valid* when all eight corners are active,
     because only there is the value continuous and equal to that of the dense grid. Without any corner the value is 0.
     """
-    places, weights = trilinear_corners(points, frame, grid.resolution)
-    rows = grid.rows(places.reshape(-1, 4)).view(-1, 8)
+    rows, weights = _sparse_corners(grid, points, frame)
     present = rows < len(grid)
     valid = present.all(1)
     weights = weights * present
     total = weights.sum(1, keepdim=True)
     weights = weights / torch.where(total > 0, total, torch.ones_like(total))
-    padded = torch.cat([features, features.new_zeros(1, features.shape[1])])
-    return _CornerSum.apply(padded, weights.to(features.dtype), rows), valid
+    return _CornerSum.apply(with_absent(features), weights.to(features.dtype), rows), valid
+
+
+def _sparse_corners(grid: SparseGrid, points: Tensor, frame: Tensor) -> tuple[Tensor, Tensor]:
+    """Rows (Q, 8) int32 of the voxels around each point, M where one is not active, and their weights (Q, 8)."""
+    places, weights = trilinear_corners(points, frame, grid.resolution, padding=1)
+    return grid.table.index_select(0, places.reshape(-1)).view(-1, 8), weights
 
 
 class DistanceMLP(nn.Module):
@@ -184,9 +192,8 @@ class FieldWindow:
     def sdf(self, points: Tensor, frame: Tensor) -> Tensor:
         """Signed distance (Q,) in box sides from the finest scale there is, blended over one voxel where one ends."""
         total = points.new_zeros(len(points))
-        for level, rows, weight in self._blend(points, frame, self.levels[2]):
-            values, _ = self.level_sdf(level, points[rows], frame[rows])
-            total = total.index_add(0, rows, weight * values)
+        for chosen, share, features in self._blend(points, frame, self.levels[2]):
+            total = total.index_add(0, chosen, share * self.distance(features, points[chosen]))
         return total
 
     def features(self, points: Tensor, frame: Tensor) -> Tensor:
@@ -213,36 +220,39 @@ class FieldWindow:
         values[x, y, z] = self.sdf(points, chosen[:, 0].long())
         return values
 
-    def _blend(self, points: Tensor, frame: Tensor, finest: int) -> Iterator[tuple[int, Tensor, Tensor]]:
-        """For each scale from ``finest`` on: the points (K,) int64 that it serves, its share (K,) in their value."""
-        remaining = points.new_ones(len(points))
-        for level in reversed([level for level in self.levels if level <= finest]):
-            share = remaining
-            if level != self.levels[0]:
-                support = self._support(level, points, frame)
-                share, remaining = remaining * support, remaining * (1 - support)
-            rows = (share > 0).nonzero()[:, 0]
-            yield level, rows, share[rows]
+    def _blend(self, points: Tensor, frame: Tensor, finest: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """For each scale from ``finest`` on: the points (K,) int64 it serves, its share (K,), its features (K, C).
 
-    def _support(self, level: int, points: Tensor, frame: Tensor) -> Tensor:
-        """Share (Q,) in [0, 1] of a sparse scale in the value at a point.
-
-        It interpolates between 1 at voxels whose 26 neighbours are all active and 0 at all others, so it is continuous
-        and positive only where all eight corners exist.
+        The share of a sparse scale interpolates between 1 at voxels whose 26 neighbours are all active and 0 at all
+        others: it falls off over one voxel and is positive only where all eight corners exist. The next coarser scale
+        gets what is left.
         """
-        grid, _ = self._sparse(level)
-        places, weights = trilinear_corners(points, frame, grid.resolution)
+        left = torch.arange(len(points), device=points.device)
+        remaining = points.new_ones(len(points))
+        for level in reversed([level for level in self.levels[1:] if level <= finest]):
+            grid, features = self._sparse(level)
+            rows, weights = _sparse_corners(grid, points[left], frame[left])
+            support = (weights * self._interior(level).index_select(0, rows.reshape(-1)).view(-1, 8)).sum(1)
+            some = (support > 0).nonzero()[:, 0]
+            values = _CornerSum.apply(with_absent(features), weights[some].to(features.dtype), rows[some])
+            yield left[some], (remaining * support)[some], values
+            remaining = remaining * (1 - support)
+            rest = (remaining > ROUNDING).nonzero()[:, 0]
+            left, remaining = left[rest], remaining[rest]
+        yield left, remaining, interpolate_dense(self.coarse, points[left], frame[left])
+
+    def _interior(self, level: int) -> Tensor:
+        """(M + 1,) 1 at the voxels whose neighbours are all active, else 0; 0 for an absent voxel."""
         if level not in self._interiors:
-            self._interiors[level] = torch.cat([grid.interior, grid.interior.new_zeros(1)])
-        inside = self._interiors[level].index_select(0, grid.rows(places.reshape(-1, 4)))
-        return (weights * inside.view(-1, 8)).sum(1).clamp(max=1)
+            grid, features = self._sparse(level)
+            self._interiors[level] = functional.pad(grid.interior.to(features.dtype), (0, 1))
+        return self._interiors[level]
 
     def _blended_features(self, points: Tensor, frame: Tensor, finest: int) -> Tensor:
         """Features (Q, C) of the finest scale there is, none finer than ``finest``."""
         total = self.coarse.new_zeros(len(points), self.coarse.shape[-1])
-        for level, rows, weight in self._blend(points, frame, finest):
-            values, _ = self.level_features(level, points[rows], frame[rows])
-            total = total.index_add(0, rows, values * weight[:, None].to(values.dtype))
+        for chosen, share, features in self._blend(points, frame, finest):
+            total = total.index_add(0, chosen, share[:, None].to(features.dtype) * features)
         return total
 
     def _sparse(self, level: int) -> tuple[SparseGrid, Tensor]:

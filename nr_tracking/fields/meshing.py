@@ -58,7 +58,8 @@ def extract_surface(
     inside = (values < 0).nonzero()
     if len(inside) == 0:
         raise InputError(
-            "no_surface", f"the field of frame {frame} is nowhere negative: there is no surface; are the weights trained?"
+            "no_surface",
+            f"the field of frame {frame} is nowhere negative: there is no surface; are the weights trained?",
         )
     first = (inside.amin(0) - 2).clamp(min=0)
     last = (inside.amax(0) + 3).clamp(max=field.resolution)
@@ -75,9 +76,7 @@ def extract_surface(
     return _without_small_components(vertices, faces.astype(np.int32), config.minimum_component)
 
 
-def _carved(
-    field: Field, frame: int, bound: Callable[[Tensor], Tensor] | None
-) -> Callable[[Tensor], Tensor]:
+def _carved(field: Field, frame: int, bound: Callable[[Tensor], Tensor] | None) -> Callable[[Tensor], Tensor]:
     """The function of points (Q, 3) whose zero level is wanted."""
 
     def distance(points: Tensor) -> Tensor:
@@ -102,20 +101,27 @@ def _refined(
 ) -> Tensor:
     """A part (a, b, c) of the grid, starting at voxel ``first`` (3,), ``factor`` times as dense.
 
-    Voxels with a neighbour, diagonals included, of the other sign are evaluated anew; the others are interpolated.
+    The part is interpolated, and then evaluated anew at all grid points with a neighbour, diagonals included, of the
+    other sign.
     """
     if factor == 1:
         return values
     dense = upsample(values, factor)
-    inside = (values < 0).to(values.dtype)[None, None]
-    grown = functional.max_pool3d(inside, 3, stride=1, padding=1)
-    shrunk = -functional.max_pool3d(-inside, 3, stride=1, padding=1)
-    near = (grown != shrunk)[0, 0].nonzero()
-    axis = torch.arange(factor, device=values.device)
-    parts = torch.stack(torch.meshgrid(axis, axis, axis, indexing="ij"), dim=-1).reshape(1, -1, 3)
-    places = (near[:, None] * factor + parts).reshape(-1, 3)
+    inside = dense < 0
+    places = (_grown(inside) & _grown(~inside)).nonzero()
     points = ((places + first * factor).to(values.dtype) + 0.5) / (resolution * factor) - 0.5
     return dense.index_put(tuple(places.t()), distance(points).to(dense.dtype))
+
+
+def _grown(mask: Tensor) -> Tensor:
+    """``mask`` (a, b, c) bool and the 26 neighbours of each of its points."""
+    for axis in range(3):
+        wider = mask.clone()
+        count = mask.shape[axis] - 1
+        wider.narrow(axis, 0, count).logical_or_(mask.narrow(axis, 1, count))
+        wider.narrow(axis, 1, count).logical_or_(mask.narrow(axis, 0, count))
+        mask = wider
+    return mask
 
 
 def _pulled(

@@ -145,7 +145,12 @@ def coords_of_keys(keys: Tensor, resolution: int) -> Tensor:
 
 def select_rows(features: Tensor, rows: Tensor) -> Tensor:
     """Rows (K, C) of ``features`` (M, C); zeros where ``rows`` (K,) is M."""
-    return torch.cat([features, features.new_zeros(1, features.shape[1])]).index_select(0, rows)
+    return with_absent(features).index_select(0, rows)
+
+
+def with_absent(features: Tensor) -> Tensor:
+    """``features`` (M, C) and a row of zeros, (M + 1, C): row M stands for a voxel that is not active."""
+    return torch.cat([features, features.new_zeros(1, features.shape[1])])
 
 
 class _NeighbourMatmul(torch.autograd.Function):
@@ -181,7 +186,7 @@ class _NeighbourMatmul(torch.autograd.Function):
 
 def _gathered(features: Tensor, neighbours: Tensor) -> Any:
     """Yield (rows, block) where block (rows, 27 C) holds the features of the neighbours of these rows side by side."""
-    padded = torch.cat([features, features.new_zeros(1, features.shape[1])])
+    padded = with_absent(features)
     chunk = CHUNK_CUDA if features.is_cuda else CHUNK_CPU
     for start in range(0, features.shape[0], chunk):
         rows = slice(start, min(start + chunk, features.shape[0]))
