@@ -62,9 +62,11 @@ class Scores:
     missing: list[int] = field(default_factory=list)
 
     def mean(self) -> dict[str, float]:
-        """Mean over the frames of every score, and ``chamfer_floor``."""
+        """Mean over the frames of every score, and ``chamfer_floor``; NaN where a frame could not be scored."""
         rows = [frame.as_dict() for frame in self.frames]
-        return {key: _mean([row[key] for row in rows]) for key in rows[0]} | {"chamfer_floor": self.chamfer_floor}
+        return {key: float(np.mean([row[key] for row in rows])) for key in rows[0]} | {
+            "chamfer_floor": self.chamfer_floor
+        }
 
     def as_dict(self) -> dict[str, Any]:
         """Everything, for JSON."""
@@ -124,7 +126,7 @@ def score(
 def summary(scores: list[Scores]) -> dict[str, float]:
     """Mean over sub-sequences of every score."""
     means = [item.mean() for item in scores]
-    return {key: _mean([row[key] for row in means]) for key in means[0]} if means else {}
+    return {key: float(np.mean([row[key] for row in means])) for key in means[0]} if means else {}
 
 
 def _normalisation(truth: GroundTruth) -> tuple[Float64, float]:
@@ -132,9 +134,3 @@ def _normalisation(truth: GroundTruth) -> tuple[Float64, float]:
     used = truth.vertices[0, np.unique(truth.faces)].astype(np.float64)
     lower, upper = used.min(axis=0), used.max(axis=0)
     return (lower + upper) / 2, float((upper - lower).max())
-
-
-def _mean(values: list[float]) -> float:
-    """Mean of the known values; NaN where none is."""
-    known = [value for value in values if np.isfinite(value)]
-    return float(np.mean(known)) if known else float("nan")

@@ -30,6 +30,9 @@ from nr_tracking.tracking.ply import read_ply, write_ply
 from nr_tracking.types import Bool, Float32, Float64, InputError, Int32, Int64, TrackedFrame
 
 RECOGNISED_BY = "tracks.npz"
+ColouredMesh = tuple[Float32, Int32, NDArray[np.uint8]]
+"""Vertices (V, 3) metres, faces (F, 3), sRGB colours (V, 3)."""
+
 _PATCH_ARRAYS = ("centres", "rotations", "translations")
 
 
@@ -183,8 +186,8 @@ class Output:
     def __len__(self) -> int:
         return len(self.stamps_ns)
 
-    def mesh(self, row: int) -> tuple[Float32, Int32, NDArray[np.uint8]] | None:
-        """Vertices (V, 3), faces (F, 3) and colours (V, 3) of a row, or None where the frame was dropped."""
+    def mesh(self, row: int) -> ColouredMesh | None:
+        """The mesh of a row, or None where the frame was dropped."""
         path = self.path / "meshes" / f"{row:06d}.ply"
         return read_ply(path) if path.is_file() else None
 

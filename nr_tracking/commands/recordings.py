@@ -1,0 +1,92 @@
+"""INPUT of the commands: a SEQUENCE, a rosbag2, or a folder of bags, behind one face."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from nr_tracking.data.sequence import GroundTruth, is_sequence, read_sequence
+from nr_tracking.tracking.rows import NO_STAMP
+from nr_tracking.types import DepthFrame, InputError
+
+
+@dataclass(frozen=True)
+class Unusable:
+    """An image that cannot be used; ``stamp_ns`` is -1 where not even that is known."""
+
+    error: InputError
+    stamp_ns: int = NO_STAMP
+
+
+@dataclass(frozen=True)
+class Recording:
+    """A depth recording. ``read(start, count)`` yields its frames, or what is wrong with them, one by one."""
+
+    name: str
+    length: int
+    read: Callable[[int, int | None], Iterator[DepthFrame | Unusable]]
+    ground_truth: Callable[[int, int | None], GroundTruth | None]
+
+    def count(self, start: int, count: int | None) -> int:
+        """How many frames ``read`` will yield; :class:`InputError` where ``start`` is not in the recording."""
+        if not 0 <= start < self.length:
+            raise InputError("start_out_of_range", f"start {start}: {self.name} has frames 0 to {self.length - 1}")
+        if count is not None and count < 1:
+            raise InputError("no_frames", f"frames {count}: ask for at least one")
+        return self.length - start if count is None else min(count, self.length - start)
+
+
+def open_recordings(
+    path: Path, *, depth_topic: str | None = None, camera_info_topic: str | None = None
+) -> list[Recording]:
+    """Open a SEQUENCE or a bag (one recording), or a folder of bags (one for each, by name)."""
+    if not path.exists():
+        raise InputError("no_such_path", f"there is no file or folder {path}")
+    if is_sequence(path):
+        return [_open_sequence(path)]
+    try:
+        from nr_tracking.ros.bags import find_bags, is_bag
+    except ModuleNotFoundError as error:
+        raise InputError(
+            "missing_package",
+            f"{path} is no SEQUENCE, and reading bags needs {error.name}: pip install 'rosbags>=0.11'",
+        ) from None
+    bags = [path] if is_bag(path) or not path.is_dir() else find_bags(path)
+    if not bags:
+        held = ", ".join(sorted(child.name for child in path.iterdir())[:8]) or "nothing"
+        raise InputError(
+            "no_recording",
+            f"{path} is neither a SEQUENCE (camera.json, depth/) nor a rosbag2 (metadata.yaml) nor a folder of bags; "
+            f"it holds {held}",
+        )
+    return [_open_bag(bag, depth_topic, camera_info_topic) for bag in bags]
+
+
+def _open_sequence(path: Path) -> Recording:
+    sequence = read_sequence(path)
+
+    def read(start: int, count: int | None) -> Iterator[DepthFrame | Unusable]:
+        for index in sequence.span(start, count):
+            try:
+                yield sequence.frame(index)
+            except InputError as error:
+                yield Unusable(error, int(sequence.stamps_ns[index]))
+
+    return Recording(path.resolve().name, len(sequence), read, sequence.ground_truth)
+
+
+def _open_bag(path: Path, depth_topic: str | None, camera_info_topic: str | None) -> Recording:
+    from nr_tracking.ros.bags import open_recording
+
+    bag = open_recording(path, depth_topic, camera_info_topic)
+
+    def read(start: int, count: int | None) -> Iterator[DepthFrame | Unusable]:
+        faults: list[InputError] = []
+        for frame in bag.frames(start, count, on_drop=faults.append):
+            yield from map(Unusable, faults)
+            faults.clear()
+            yield frame
+        yield from map(Unusable, faults)
+
+    return Recording(path.resolve().name, len(bag), read, lambda start, count: None)

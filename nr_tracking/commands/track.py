@@ -1,0 +1,241 @@
+"""``nr_tracking track``: a recording in, an OUTPUT folder out."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import nr_tracking
+from nr_tracking.atomic import beside, replace_folder
+from nr_tracking.commands import checkpoint
+from nr_tracking.commands.progress import Progress
+from nr_tracking.commands.recordings import Recording, Unusable
+from nr_tracking.config import Config
+from nr_tracking.data.sequence import GroundTruth
+from nr_tracking.evaluation.protocol import Scores
+from nr_tracking.evaluation.report import KeyFrames, score_output, tracking_report
+from nr_tracking.fields.weights import read_weights, weights_path
+from nr_tracking.tracking.result import ResultWriter, Run, check_output, read_output
+from nr_tracking.tracking.rows import Rows
+from nr_tracking.types import DepthFrame, InputError, TrackedFrame
+
+CHECKPOINT_FRAMES = 32
+"""So many frames are lost at most when a run is interrupted and continued."""
+
+
+class TrackerLike(Protocol):
+    """What :class:`nr_tracking.Tracker` does here."""
+
+    def push(self, frame: DepthFrame) -> list[TrackedFrame]:
+        """Take a frame."""
+
+    def flush(self) -> list[TrackedFrame]:
+        """Finish what is buffered."""
+
+    def reset(self) -> None:
+        """Forget everything."""
+
+
+@dataclass(frozen=True)
+class Tracked:
+    """What became of a recording: where the OUTPUT is, its manifest, and scores where there is ground truth."""
+
+    output: Path
+    run: Run
+    scores: list[Scores] = field(default_factory=list)
+
+
+def make_tracker(config: Config) -> tuple[TrackerLike, str]:
+    """The tracker of a configuration, and the hash of the weights in it."""
+    from nr_tracking.tracking.tracker import Tracker
+
+    return Tracker(config), read_weights(weights_path(config)).sha256
+
+
+def track(
+    recording: Recording,
+    output: Path,
+    config: Config,
+    *,
+    start: int = 0,
+    frames: int | None = None,
+    resume: bool = False,
+    points: int | None = None,
+    trackers: Callable[[Config], tuple[TrackerLike, str]] = make_tracker,
+) -> Tracked:
+    """Track ``frames`` frames from ``start`` (None: all) and write them as OUTPUT, which appears whole or not at all.
+
+    With ``resume`` an interrupted run goes on where it stopped, and a finished one is left as it is, provided that
+    input, configuration and weights are the same; otherwise :class:`InputError`. ``points`` for the scores, None for
+    those of the protocol.
+    """
+    check_output(output)
+    count = recording.count(start, frames)
+    tracker, weights = trackers(config)
+    run = Run(nr_tracking.__version__, config.model_dump(mode="json"), weights, start=start, frames=count)
+    folder = beside(output, "partial")
+    if resume and (output / "run.json").is_file() and not folder.is_dir():
+        return _already_complete(recording, output, run)
+    if not resume:
+        shutil.rmtree(folder, ignore_errors=True)
+    session = _Session(folder, run, tracker)
+    if resume and folder.is_dir():
+        session.restore()
+    run.write(folder)
+    session.consume(recording, count)
+    timings = session.finish()
+    scores = _report(recording, folder, session.key_frames.frames, timings, run, points)
+    replace_folder(folder, output)
+    return Tracked(output, run, scores)
+
+
+class _Session:
+    """One pass over a recording; everything needed to continue it lies in its folder."""
+
+    def __init__(self, folder: Path, run: Run, tracker: TrackerLike) -> None:
+        self.folder, self.run, self.tracker = folder, run, tracker
+        self.writer = ResultWriter(folder)
+        self.rows = Rows()
+        self.key_frames = KeyFrames()
+        self._modules = checkpoint.modules_of(tracker)
+        self._done = 0
+        self._done_digest = ""
+
+    @property
+    def _checkpoint(self) -> Path:
+        return self.folder / "checkpoint.pickle"
+
+    def restore(self) -> None:
+        """Take up the state of an interrupted run of the same request; without one, begin anew."""
+        if not self._checkpoint.is_file():
+            return
+        _require_same(self.folder, Run.read(self.folder), self.run)
+        state = checkpoint.load(self._checkpoint, self._modules)
+        self.tracker, self.rows = state["tracker"], state["rows"]
+        self._done, self._done_digest = state["done"], state["digest"]
+
+    def consume(self, recording: Recording, count: int) -> None:
+        """Feed the tracker and write what comes out."""
+        digest = Digest()
+        with Progress(f"tracking {recording.name}", count) as progress:
+            for index, item in enumerate(recording.read(self.run.start, count)):
+                digest.add(item)
+                if isinstance(item, DepthFrame):
+                    self.key_frames.keep(index, item)
+                if index < self._done:  # a continued run: tracked before, read again only to compare
+                    if index == self._done - 1 and digest.value != self._done_digest:
+                        raise _disagrees(self.folder, ["input"])
+                    continue
+                self._take(item)
+                progress.advance()
+                if (index + 1) % CHECKPOINT_FRAMES == 0:
+                    state = {"tracker": self.tracker, "rows": self.rows, "done": index + 1, "digest": digest.value}
+                    checkpoint.save(self._checkpoint, state, self._modules)
+            self._write(self.tracker.flush())
+        self.run.input = digest.value
+
+    def finish(self) -> dict[int, dict[str, float]]:
+        """Assemble the files; returns seconds by stage of each row. Fails if no frame could be used at all."""
+        stamps = self.rows.finish()
+        if len(self.rows.dropped) == len(self.rows):
+            reasons = "; ".join(dict.fromkeys(self.rows.dropped.values()))
+            shutil.rmtree(self.folder)
+            raise InputError("nothing_tracked", f"none of {len(self.rows)} frames could be tracked: {reasons}")
+        self.run.dropped = self.rows.dropped
+        timings = self.writer.finish(stamps)
+        self.run.write(self.folder)
+        self._checkpoint.unlink(missing_ok=True)
+        return timings
+
+    def _take(self, item: DepthFrame | Unusable) -> None:
+        if isinstance(item, Unusable):
+            self.rows.refuse(str(item.error), item.stamp_ns)
+            return
+        row = self.rows.ask(item.stamp_ns)
+        try:
+            results = self.tracker.push(item)
+        except InputError as error:
+            self.rows.drop(row, str(error))
+        else:
+            self._write(results)
+
+    def _write(self, results: list[TrackedFrame]) -> None:
+        for result in results:
+            self.writer.add(self.rows.place(result), result)
+
+
+class Digest:
+    """SHA-256 over frames as decoded; the same for a recording as a folder and as a bag."""
+
+    def __init__(self) -> None:
+        self.value = ""
+
+    def add(self, item: DepthFrame | Unusable) -> None:
+        """Chain one more frame onto ``value``."""
+        state = hashlib.sha256(self.value.encode())
+        if isinstance(item, Unusable):
+            state.update(item.error.reason.encode())
+        else:
+            state.update(repr((item.stamp_ns, item.depth.shape, item.intrinsics)).encode())
+            state.update(item.depth.tobytes())
+            for extra in (item.mask, item.pose):
+                state.update(b"none" if extra is None else extra.tobytes())
+        self.value = state.hexdigest()
+
+
+def _already_complete(recording: Recording, output: Path, run: Run) -> Tracked:
+    """Check that a finished OUTPUT is what this request would give."""
+    finished = Run.read(output)
+    _require_same(output, finished, run)
+    digest = Digest()
+    for item in recording.read(run.start, run.frames):
+        digest.add(item)
+    if digest.value != finished.input:
+        raise _disagrees(output, ["input"])
+    return Tracked(output, finished)
+
+
+def _require_same(folder: Path, former: Run, run: Run) -> None:
+    names = ("version", "config", "weights", "start", "frames")
+    different = [name for name in names if getattr(former, name) != getattr(run, name)]
+    if different:
+        raise _disagrees(folder, different)
+
+
+def _disagrees(folder: Path, what: list[str]) -> InputError:
+    return InputError(
+        "resume_disagrees",
+        f"{folder} was made with a different {', '.join(what)} and cannot be continued; run without --resume",
+    )
+
+
+def _report(
+    recording: Recording,
+    folder: Path,
+    frames: dict[int, DepthFrame],
+    timings: dict[int, dict[str, float]],
+    run: Run,
+    points: int | None,
+) -> list[Scores]:
+    """Write report.html, with scores where there is ground truth; a fault there does not cost the results."""
+    output = read_output(folder)
+    truth: GroundTruth | None = None
+    scores: list[Scores] = []
+    remarks: list[str] = []
+    try:
+        truth = recording.ground_truth(run.start, run.frames)
+        if truth is not None:
+            options: dict[str, Any] = {} if points is None else {"count": points}
+            scores = score_output(output, truth, name=recording.name, at_most=2, **options)
+    except InputError as error:
+        remarks.append(f"No scores: {error}")
+    except ModuleNotFoundError as error:
+        remarks.append(f"No scores: they need {error.name}; pip install 'nr_tracking[data]'.")
+    title = f"Tracked surface of {recording.name}"
+    html = tracking_report(output, frames, timings, title=title, scores=scores, truth=truth, remarks=remarks)
+    (folder / "report.html").write_text(html, encoding="utf-8")
+    return scores
