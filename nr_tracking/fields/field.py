@@ -60,7 +60,7 @@ class _CornerSum(torch.autograd.Function):
             spread = (weights[..., None] * grad[:, None]).reshape(-1, grad.shape[1])
             grad_features = torch.zeros_like(features).index_add(0, rows.reshape(-1), spread)
         if ctx.needs_input_grad[1]:
-            corners = features.index_select(0, rows.reshape(-1)).view(*rows.shape, -1)
+            corners = features.index_select(0, rows.reshape(-1)).view(*rows.shape, features.shape[1])
             grad_weights = (corners * grad[:, None]).sum(2)
         return grad_features, grad_weights, None
 
