@@ -132,7 +132,7 @@ def seen_space(depth: Tensor, mask: Tensor | None, intrinsics: Intrinsics, volum
     """
     tables = _projection_tables(intrinsics, volume, 2 * cells, depth.device)
     measured, imaged = _depth_at_centres(depth, tables)
-    empty = measured > tables.z
+    empty = (measured > tables.z) & (tables.z > 0)
     unknown = ~imaged | (measured <= 0)
     return functional.avg_pool3d(torch.stack((empty, unknown)).float(), 2)
 
