@@ -112,8 +112,8 @@ def near_surface_of_coarse(distances: Tensor, tau: float, cap: int) -> Tensor:
 def near_surface_of_middle(middle: tuple[SparseGrid, Tensor], distance: DistanceMLP, tau: float, cap: int) -> Tensor:
     """Voxels (K, 4) of R, children of the active ones of R / 2, within ``tau`` box sides of that field's zero level.
 
-    The distance at a child's centre is interpolated between those at the active voxels around it. At most ``cap`` voxels
-    of a frame are returned, the nearest to the surface.
+    The distance at a child's centre is interpolated between those at the active voxels around it. At most ``cap``
+    voxels of a frame are returned, the nearest to the surface.
     """
     grid, features = middle
     around = select_rows(distance(features, grid.centres)[:, None], grid.neighbours.reshape(-1)).view(-1, 27)

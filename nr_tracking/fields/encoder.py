@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 
 from nr_tracking.fields.sparse import DownConv, SparseGrid, SubmanifoldConv
@@ -38,8 +37,10 @@ class SparseEncoder(nn.Module):
         self.to_coarse = DownConv(channels[1], channels[2])
 
     def forward(self, values: Tensor, grid: SparseGrid) -> tuple[list[tuple[SparseGrid, Tensor]], Tensor, SparseGrid]:
-        """``values`` (M, 1) in (-1, 1) on ``grid`` -> [(grid R, (M, C0)), (grid R/2, (M', C1))], dense (N, C2, r, r, r),
-        and the grid of r = R / 4 that it was scattered from.
+        """Encode ``values`` (M, 1) in (-1, 1) on ``grid``.
+
+        Returns the skips [(grid R, (M, C0)), (grid R/2, (M', C1))], a dense (N, C2, r, r, r) with r = R / 4, and the
+        grid that it was scattered from.
         """
         fine = self.entry(values, grid)
         for block in self.fine:
@@ -87,8 +88,8 @@ def norm_groups(channels: int) -> int:
 def informative_cells(seen: Tensor, observed: SparseGrid, cells: int) -> Tensor:
     """Latent cells that take part in attention: (N, l, l, l) bool.
 
-    A cell is left out where no TSDF voxel lies in it (``observed`` at r) and the camera either saw all of it to be empty
-    or had no return from anything behind it (``seen`` (N, 2, r, r, r), the shares of both).
+    A cell is left out where no TSDF voxel lies in it (``observed`` at r) and the camera either saw all of it to be
+    empty or had no return along its rays (``seen`` (N, 2, r, r, r), the shares of both).
     """
     frames, _, side = seen.shape[:3]
     blocked = seen.sum(1) < 0.999

@@ -77,21 +77,24 @@ def interpolate_sparse(features: Tensor, grid: SparseGrid, points: Tensor, frame
 
     ``features`` (M, C) on ``grid``, ``points`` (Q, 3), ``frame`` (Q,) -> values (Q, C), valid (Q,) bool. Absent corners
     have no weight and the remaining weights are made to sum to 1; a point is *valid* when all eight corners are active,
-    because only there is the value continuous and equal to that of the dense grid. Without any corner the value is 0.
+    because only there is the value that of the dense grid. Without any corner the value is 0.
     """
-    rows, weights = _sparse_corners(grid, points, frame)
-    present = rows < len(grid)
-    valid = present.all(1)
-    weights = weights * present
-    total = weights.sum(1, keepdim=True)
-    weights = weights / torch.where(total > 0, total, torch.ones_like(total))
+    rows, weights, present = _sparse_corners(grid, points, frame)
+    weights = weights / torch.where(present > 0, present, torch.ones_like(present))[:, None]
+    valid = (rows < len(grid)).all(1)
     return _CornerSum.apply(with_absent(features), weights.to(features.dtype), rows), valid
 
 
-def _sparse_corners(grid: SparseGrid, points: Tensor, frame: Tensor) -> tuple[Tensor, Tensor]:
-    """Rows (Q, 8) int32 of the voxels around each point, M where one is not active, and their weights (Q, 8)."""
+def _sparse_corners(grid: SparseGrid, points: Tensor, frame: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The voxels around each point as far as they are active.
+
+    Returns rows (Q, 8) int32, M for an absent voxel; weights (Q, 8), 0 for an absent voxel; and their sum (Q,), which
+    is 1 where all eight are active and continuous everywhere.
+    """
     places, weights = trilinear_corners(points, frame, grid.resolution, padding=1)
-    return grid.table.index_select(0, places.reshape(-1)).view(-1, 8), weights
+    rows = grid.table.index_select(0, places.reshape(-1)).view(-1, 8)
+    weights = weights * (rows < len(grid))
+    return rows, weights, weights.sum(1)
 
 
 class DistanceMLP(nn.Module):
@@ -170,7 +173,6 @@ class FieldWindow:
         self.frames = coarse.shape[0]
         self.resolution = self.fine_grid.resolution
         self.levels = (coarse.shape[1], self.middle_grid.resolution, self.fine_grid.resolution)
-        self._interiors: dict[int, Tensor] = {}
 
     def level_features(self, level: int, points: Tensor, frame: Tensor) -> tuple[Tensor, Tensor]:
         """Features (Q, C) of one scale and valid (Q,) bool; ``level`` is its resolution, one of ``levels``."""
@@ -190,7 +192,7 @@ class FieldWindow:
         return self.distance(features, points), valid
 
     def sdf(self, points: Tensor, frame: Tensor) -> Tensor:
-        """Signed distance (Q,) in box sides from the finest scale there is, blended over one voxel where one ends."""
+        """Signed distance (Q,) in box sides from the finest scale there is, blended where one ends."""
         total = points.new_zeros(len(points))
         for chosen, share, features in self._blend(points, frame, self.levels[2]):
             total = total.index_add(0, chosen, share * self.distance(features, points[chosen]))
@@ -223,30 +225,24 @@ class FieldWindow:
     def _blend(self, points: Tensor, frame: Tensor, finest: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         """For each scale from ``finest`` on: the points (K,) int64 it serves, its share (K,), its features (K, C).
 
-        The share of a sparse scale interpolates between 1 at voxels whose 26 neighbours are all active and 0 at all
-        others: it falls off over one voxel and is positive only where all eight corners exist. The next coarser scale
-        gets what is left.
+        A sparse scale has the whole of a point whose eight corners are active. Beyond its outermost voxels its share
+        falls to nothing over half a voxel, where the interpolation still continues the remaining corners. The next
+        coarser scale gets what is left.
         """
         left = torch.arange(len(points), device=points.device)
         remaining = points.new_ones(len(points))
         for level in reversed([level for level in self.levels[1:] if level <= finest]):
             grid, features = self._sparse(level)
-            rows, weights = _sparse_corners(grid, points[left], frame[left])
-            support = (weights * self._interior(level).index_select(0, rows.reshape(-1)).view(-1, 8)).sum(1)
+            rows, weights, present = _sparse_corners(grid, points[left], frame[left])
+            support = (2 * present - 1).clamp(0, 1)
             some = (support > 0).nonzero()[:, 0]
-            values = _CornerSum.apply(with_absent(features), weights[some].to(features.dtype), rows[some])
+            weights = weights[some] / present[some, None]
+            values = _CornerSum.apply(with_absent(features), weights.to(features.dtype), rows[some])
             yield left[some], (remaining * support)[some], values
             remaining = remaining * (1 - support)
             rest = (remaining > ROUNDING).nonzero()[:, 0]
             left, remaining = left[rest], remaining[rest]
         yield left, remaining, interpolate_dense(self.coarse, points[left], frame[left])
-
-    def _interior(self, level: int) -> Tensor:
-        """(M + 1,) 1 at the voxels whose neighbours are all active, else 0; 0 for an absent voxel."""
-        if level not in self._interiors:
-            grid, features = self._sparse(level)
-            self._interiors[level] = functional.pad(grid.interior.to(features.dtype), (0, 1))
-        return self._interiors[level]
 
     def _blended_features(self, points: Tensor, frame: Tensor, finest: int) -> Tensor:
         """Features (Q, C) of the finest scale there is, none finer than ``finest``."""

@@ -82,8 +82,8 @@ class FrameFusion(nn.Module):
 def sinusoidal_places(length: int, side: int, channels: int, device: torch.device) -> Tensor:
     """Sines and cosines of (t, x, y, z), a quarter of the channels each: (length, side, side, side, channels).
 
-    Wavelengths grow geometrically from 2 to 8 times the larger of ``length`` and ``side``; channels beyond a multiple of
-    eight stay 0.
+    Wavelengths grow geometrically from 2 to 8 times the larger of ``length`` and ``side``; channels beyond a multiple
+    of eight stay 0.
     """
     pairs = channels // 8
     count = max(length, side)

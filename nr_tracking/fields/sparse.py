@@ -50,6 +50,7 @@ class SparseGrid:
 
     @property
     def device(self) -> torch.device:
+        """Where the coordinates are."""
         return self.coords.device
 
     @cached_property
@@ -74,12 +75,7 @@ class SparseGrid:
         step = torch.arange(-1, 2, device=self.device, dtype=torch.int32)
         offsets = (step[:, None, None] * side * side + step[:, None] * side + step).reshape(27)
         keys = self._padded_keys.int()[:, None] + offsets
-        return self.table.index_select(0, keys.reshape(-1)).reshape(-1, 27)
-
-    @cached_property
-    def interior(self) -> Tensor:
-        """(M,) bool: all 26 neighbours are active too."""
-        return (self.neighbours < len(self)).all(1)
+        return self.table.index_select(0, keys.reshape(-1)).view(-1, 27)
 
     @cached_property
     def centres(self) -> Tensor:
@@ -191,7 +187,7 @@ def _gathered(features: Tensor, neighbours: Tensor) -> Any:
     for start in range(0, features.shape[0], chunk):
         rows = slice(start, min(start + chunk, features.shape[0]))
         block = padded.index_select(0, neighbours[rows].reshape(-1))
-        yield rows, block.view(rows.stop - rows.start, -1)
+        yield rows, block.view(rows.stop - rows.start, 27 * features.shape[1])
 
 
 class SubmanifoldConv(nn.Module):
@@ -229,7 +225,7 @@ class DownConv(nn.Module):
         features, weight = _autocast(features, self.weight)
         slots = _parent_rows(grid, parents) * 8 + grid.octant
         gathered = features.new_zeros(len(parents) * 8, features.shape[1]).index_copy(0, slots, features)
-        return gathered.view(len(parents), -1) @ weight + self.bias.to(weight.dtype)
+        return gathered.view(len(parents), weight.shape[0]) @ weight + self.bias.to(weight.dtype)
 
 
 class UpConv(nn.Module):

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @lru_cache(maxsize=1)
 def _library() -> Any:
-    """spconv's PyTorch module, or None where it is not installed or does not load."""
+    """The PyTorch module of spconv, or None where it is not installed or does not load."""
     try:
         import spconv.pytorch as spconv
     except ImportError:

@@ -1,0 +1,134 @@
+"""Sparse convolutions against dense ones, values and gradients, in float64."""
+
+import pytest
+import torch
+from torch.nn import functional
+
+from nr_tracking.fields import sparse
+from nr_tracking.fields.sparse import DownConv, SparseGrid, SubmanifoldConv, UpConv
+
+SIDE, FRAMES = 8, 2
+
+
+@pytest.fixture(params=[0.15, 1.0], ids=["sparse", "full"])
+def grid(request):
+    torch.manual_seed(0)
+    active = torch.rand(FRAMES, SIDE, SIDE, SIDE) < request.param
+    active[0, 0, 0, 0] = active[1, -1, -1, -1] = True  # corners of the box
+    return SparseGrid(active.nonzero().int(), SIDE, FRAMES)
+
+
+def at(grid, dense):
+    """Rows (M, C) of a dense (N, C, R, R, R) tensor at the active voxels."""
+    frame, x, y, z = grid.coords.long().unbind(1)
+    return dense[frame, :, x, y, z]
+
+
+def features_on(grid, channels):
+    return torch.randn(len(grid), channels, dtype=torch.float64, requires_grad=True)
+
+
+def assert_same_gradients(out, oracle, inputs):
+    direction = torch.randn_like(out)
+    ours = torch.autograd.grad(out, inputs, direction)
+    theirs = torch.autograd.grad(oracle, inputs, direction)
+    for a, b in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-11, atol=1e-11)
+
+
+def test_submanifold_convolution_equals_dense(grid, monkeypatch):
+    monkeypatch.setattr(sparse, "CHUNK_CPU", 37)  # several chunks, the last one not full
+    layer = SubmanifoldConv(3, 5).double()
+    torch.nn.init.normal_(layer.bias)
+    features = features_on(grid, 3)
+    kernel = layer.weight.view(3, 3, 3, 3, 5).permute(4, 3, 0, 1, 2)
+
+    out = layer(features, grid)
+    oracle = at(grid, functional.conv3d(grid.dense(features), kernel, layer.bias, padding=1))
+
+    torch.testing.assert_close(out, oracle, rtol=1e-12, atol=1e-12)
+    assert_same_gradients(out, oracle, [features, layer.weight, layer.bias])
+
+
+def test_down_convolution_equals_dense(grid):
+    layer = DownConv(3, 4).double()
+    features = features_on(grid, 3)
+    kernel = layer.weight.view(2, 2, 2, 3, 4).permute(4, 3, 0, 1, 2)
+    parents = grid.parents()
+
+    out = layer(features, grid, parents)
+    oracle = at(parents, functional.conv3d(grid.dense(features), kernel, layer.bias, stride=2))
+
+    torch.testing.assert_close(out, oracle, rtol=1e-12, atol=1e-12)
+    assert_same_gradients(out, oracle, [features, layer.weight, layer.bias])
+
+
+def test_up_convolution_equals_dense(grid):
+    layer = UpConv(3, 4).double()
+    parents = grid.parents()
+    features = features_on(parents, 3)
+    kernel = layer.weight.view(3, 2, 2, 2, 4).permute(0, 4, 1, 2, 3)
+
+    out = layer(features, parents, grid)
+    oracle = at(grid, functional.conv_transpose3d(parents.dense(features), kernel, layer.bias, stride=2))
+
+    torch.testing.assert_close(out, oracle, rtol=1e-12, atol=1e-12)
+    assert_same_gradients(out, oracle, [features, layer.weight, layer.bias])
+
+
+def test_parents_cover_the_grid_and_children_cover_the_parents(grid):
+    parents = grid.parents()
+    expected = torch.unique(torch.cat([grid.coords[:, :1], grid.coords[:, 1:] // 2], dim=1), dim=0)
+    assert torch.equal(parents.coords, expected)
+    children = SparseGrid.from_coords(parents.children(), SIDE, FRAMES)
+    assert len(children) == 8 * len(parents)
+    assert bool((children.rows(grid.coords) < len(children)).all())
+
+
+def test_children_come_in_the_order_of_their_octants(grid):
+    children = SparseGrid(grid.children(), 2 * SIDE, FRAMES)
+    assert torch.equal(children.octant, torch.arange(8).repeat(len(grid)))
+
+
+def test_rows_finds_active_voxels_and_only_those(grid):
+    everywhere = torch.cartesian_prod(*[torch.arange(n) for n in (FRAMES, SIDE, SIDE, SIDE)]).int()
+    rows = grid.rows(everywhere)
+    found = rows < len(grid)
+    assert int(found.sum()) == len(grid)
+    assert torch.equal(grid.coords[rows[found].long()], everywhere[found])
+
+
+def test_from_coords_sorts_and_drops_doubles():
+    coords = torch.tensor([[1, 2, 3, 4], [0, 7, 7, 7], [1, 2, 3, 4]], dtype=torch.int32)
+    grid = SparseGrid.from_coords(coords, SIDE, FRAMES)
+    assert grid.coords.tolist() == [[0, 7, 7, 7], [1, 2, 3, 4]]
+
+
+def test_no_voxels_give_no_rows():
+    grid = SparseGrid(torch.zeros(0, 4, dtype=torch.int32), SIDE, FRAMES)
+    assert SubmanifoldConv(2, 3)(torch.zeros(0, 2), grid).shape == (0, 3)
+    parents = grid.parents()
+    assert DownConv(2, 3)(torch.zeros(0, 2), grid, parents).shape == (0, 3)
+    assert UpConv(2, 3)(torch.zeros(0, 2), parents, grid).shape == (0, 3)
+
+
+def test_convolution_is_the_same_on_one_thread_and_on_two(grid):
+    layer, features = SubmanifoldConv(8, 8), torch.randn(len(grid), 8)
+    threads = torch.get_num_threads()
+    try:
+        results = []
+        for count in (1, 2):
+            torch.set_num_threads(count)
+            results.append(layer(features, grid))
+    finally:
+        torch.set_num_threads(threads)
+    torch.testing.assert_close(results[0], results[1], rtol=1e-6, atol=1e-6)
+    assert torch.equal(layer(features, grid), layer(features, grid))
+
+
+def test_autocast_convolution_stays_close(grid):
+    layer, features = SubmanifoldConv(8, 8), torch.randn(len(grid), 8)
+    with torch.autocast("cpu", torch.bfloat16):
+        low = layer(features, grid)
+    assert low.dtype == torch.bfloat16
+    torch.testing.assert_close(low.float(), layer(features, grid), rtol=0.05, atol=0.1)
