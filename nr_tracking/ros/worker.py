@@ -42,7 +42,8 @@ class InferenceWorker:
 
     No frame can stop it: one that cannot be used is dropped and counted by its reason, and after any other failure the
     tracker starts anew with the next frame. ``on_result`` gets each tracked frame with the frame id of its image;
-    ``on_failure`` gets the text of failures that are not the input's fault.
+    ``on_failure`` gets the text of failures that are not the input's fault; ``on_new_subject`` is called when the
+    tracker starts anew.
     """
 
     def __init__(
@@ -51,6 +52,7 @@ class InferenceWorker:
         statistics: Statistics,
         on_result: Callable[[TrackedFrame, str], None],
         on_failure: Callable[[str], None],
+        on_new_subject: Callable[[], None] = lambda: None,
         *,
         policy: Literal["latest", "all"] = "latest",
         queue_size: int = 8,
@@ -61,6 +63,7 @@ class InferenceWorker:
         self._statistics = statistics
         self._on_result = on_result
         self._on_failure = on_failure
+        self._on_new_subject = on_new_subject
         self._unit_m = unit_m
         self._queue = FrameQueue(policy, queue_size, queue_memory)
         self._order = StampOrder()
@@ -128,9 +131,9 @@ class InferenceWorker:
                     self._unfinished.pop(job.stamp_ns, None)
                 self._statistics.dropped(error.reason, str(error))
             except Exception as error:  # whatever it was, the next frame deserves a fresh start
+                self._recover()
                 self._statistics.failed(f"failure: {type(error).__name__}: {error}; the tracker starts anew")
                 self._on_failure(traceback.format_exc())
-                self._recover()
 
     def _track(self, waiting: WaitingFrame) -> None:
         stamp = waiting.stamp_ns
@@ -162,6 +165,7 @@ class InferenceWorker:
         self._unfinished.clear()
         self._order.forget()
         self._statistics.reset()
+        self._on_new_subject()
         self._tracker.reset()
 
     def _deliver(self, results: list[TrackedFrame]) -> None:

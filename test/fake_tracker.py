@@ -1,0 +1,76 @@
+"""A tracker that is quick and predictable: one tetrahedron at the mean depth of each frame."""
+
+import threading
+
+import numpy as np
+
+from nr_tracking.types import DepthFrame, InputError, Intrinsics, Patches, Surface, TrackedFrame, Tracks
+
+CORNERS = np.array([[0, 0, 0], [1, 0, 0], [0, 1, 0], [0, 0, 1]], np.float32)
+FACES = np.array([[0, 2, 1], [0, 1, 3], [0, 3, 2], [1, 2, 3]], np.int32)
+
+
+def tracked(stamp_ns, depth_m=1.0, previous_m=None):
+    """A tetrahedron whose first corner is at ``depth_m`` on the optical axis."""
+    vertices = CORNERS + np.float32([0, 0, depth_m])
+    previous = np.full((4, 3), np.nan, np.float32) if previous_m is None else CORNERS + np.float32([0, 0, previous_m])
+    known = np.ones(4, np.float32)
+    rotations = np.stack([np.eye(3), np.full((3, 3), np.nan)]).astype(np.float32)
+    return TrackedFrame(
+        stamp_ns,
+        Surface(vertices, FACES, known, known > 0),
+        Patches(vertices[:2], rotations, vertices[:2], np.array([0, 1, 0, 0], np.int32), np.array([[0, 1]], np.int32)),
+        Tracks(np.arange(4), vertices, np.float32([0, 0, 1]) * np.ones((4, 3), np.float32), known, known > 0),
+        canonical=CORNERS.copy(),
+        previous=previous,
+        timings={"field": 0.01},
+    )
+
+
+class FakeTracker:
+    """Gives back a frame for each one pushed, ``lag`` frames later; refuses empty depth; ``gate`` holds it up."""
+
+    def __init__(self, config=None, lag=0):
+        self.config = config
+        self.lag = lag
+        self.pushed = []
+        self.resets = 0
+        self.gate = threading.Event()
+        self.gate.set()
+        self.error = None
+        self._pending = []
+        self._last = None
+
+    def push(self, frame: DepthFrame):
+        self.gate.wait(30)
+        if self.error is not None:
+            error, self.error = self.error, None
+            raise error
+        if not (frame.depth > 0).any():
+            raise InputError("no_depth", "every pixel is 0 or NaN")
+        self.pushed.append(frame)
+        self._pending.append(frame)
+        return [self._track(self._pending.pop(0)) for _ in range(len(self._pending) - self.lag)]
+
+    def flush(self):
+        pending, self._pending = self._pending, []
+        return [self._track(frame) for frame in pending]
+
+    def reset(self):
+        self.resets += 1
+        self._pending = []
+        self._last = None
+
+    def _track(self, frame):
+        depth = float(frame.depth[frame.depth > 0].mean())
+        result = tracked(frame.stamp_ns, depth, self._last)
+        self._last = depth
+        return result
+
+
+CAMERA = Intrinsics(16, 12, 20.0, 20.0, 7.5, 5.5)
+
+
+def flat_frame(stamp_ns, depth_m=1.0):
+    """A wall in front of a small camera."""
+    return DepthFrame(stamp_ns, np.full((CAMERA.height, CAMERA.width), depth_m, np.float32), CAMERA)

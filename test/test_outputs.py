@@ -1,0 +1,83 @@
+"""What subscribers get, decoded without ROS."""
+
+import numpy as np
+import pytest
+from fake_tracker import tracked
+from rosbags.typesys import Stores, get_typestore
+from scipy.spatial.transform import Rotation
+
+from nr_tracking.ros import outputs
+from nr_tracking.types import Patches
+
+STORE = get_typestore(Stores.ROS2_KILTED)
+NAN = np.float32(np.nan)
+
+
+def decode(data, kind):
+    return STORE.deserialize_cdr(data, kind)
+
+
+def test_mesh_has_the_surface_and_its_colours():
+    frame = tracked(1_500_000_000, 2.0)
+    colours = np.array([[255, 0, 0], [0, 255, 0], [0, 0, 255], [51, 51, 51]], np.uint8)
+    message = decode(outputs.mesh_marker(frame, "camera", colours, 100), "visualization_msgs/msg/Marker")
+    points = np.array([[p.x, p.y, p.z] for p in message.points], np.float32)
+    np.testing.assert_array_equal(points, frame.surface.vertices[frame.surface.faces].reshape(-1, 3))
+    shades = np.array([[c.r, c.g, c.b, c.a] for c in message.colors])
+    np.testing.assert_allclose(shades[:, :3], colours[frame.surface.faces.reshape(-1)] / 255, atol=1e-6)
+    assert (shades[:, 3] == 1).all() and message.header.stamp.nanosec == 500_000_000
+
+
+def test_tracks_cloud_has_the_documented_fields():
+    tracks = tracked(7, 2.0).tracks
+    message = decode(outputs.tracks_cloud(7, "camera", tracks), "sensor_msgs/msg/PointCloud2")
+    names = [(field.name, field.datatype) for field in message.fields]
+    assert names == [(n, 7) for n in ("x", "y", "z", "vx", "vy", "vz", "confidence")] + [("id", 6), ("observed", 2)]
+    rows = np.frombuffer(message.data.tobytes(), outputs.TRACK_FIELDS)
+    np.testing.assert_array_equal(np.stack([rows["x"], rows["y"], rows["z"]], axis=1), tracks.positions)
+    np.testing.assert_array_equal(rows["vz"], 1)
+    np.testing.assert_array_equal(rows["id"], tracks.ids)
+    assert rows["observed"].all()
+
+
+def test_motion_runs_from_the_previous_place_to_the_present_one():
+    assert outputs.motion_marker(tracked(0, 1.0), "camera", 10) is None
+    frame = tracked(0, 1.5, previous_m=1.0)
+    frame.previous[2] = NAN
+    message = decode(outputs.motion_marker(frame, "camera", 10), "visualization_msgs/msg/Marker")
+    points = np.array([[p.x, p.y, p.z] for p in message.points]).reshape(3, 2, 3)
+    np.testing.assert_array_equal(points[:, 1] - points[:, 0], [[0, 0, 0.5]] * 3)
+    assert len(decode(outputs.motion_marker(frame, "camera", 2), "visualization_msgs/msg/Marker").points) == 4
+
+
+def test_patch_poses_turn_as_the_patches_do_and_stay_where_motion_is_unknown():
+    turn = Rotation.from_rotvec([[0, 0, 0.3], [0, 0, 0]]).as_matrix().astype(np.float32)
+    turn[1] = NAN
+    centres = np.float32([[1, 2, 3], [4, 5, 6]])
+    patches = Patches(centres, turn, centres, np.zeros(0, np.int32), np.zeros((0, 2), np.int32))
+    poses = decode(outputs.patches_message(0, "camera", patches), "geometry_msgs/msg/PoseArray").poses
+    assert poses[0].orientation.z == pytest.approx(np.sin(0.15)) and poses[1].orientation.w == 1.0
+    assert [pose.position.x for pose in poses] == [1.0, 4.0]
+
+
+def grid_mesh(cells):
+    """A square of 2 cells^2 triangles."""
+    u, v = np.meshgrid(np.linspace(0, 1, cells + 1), np.linspace(0, 1, cells + 1), indexing="ij")
+    vertices = np.stack([u, v, 0.1 * np.sin(6 * u)], axis=-1).reshape(-1, 3).astype(np.float32)
+    corner = (np.arange(cells)[:, None] * (cells + 1) + np.arange(cells)).reshape(-1)
+    faces = np.stack([corner, corner + cells + 1, corner + 1, corner + 1, corner + cells + 1, corner + cells + 2], 1)
+    return vertices, faces.reshape(-1, 3).astype(np.int32)
+
+
+def area(vertices, faces):
+    a, b, c = (vertices[faces[:, i]] for i in range(3))
+    return np.linalg.norm(np.cross(b - a, c - a), axis=1).sum() / 2
+
+
+def test_decimated_mesh_is_small_enough_and_keeps_its_shape():
+    vertices, faces = grid_mesh(60)
+    assert outputs.decimated(vertices, faces, 7200) is faces
+    for most in (3000, 500):
+        coarse = outputs.decimated(vertices, faces, most)
+        assert most / 4 < len(coarse) <= most
+        assert area(vertices, coarse) == pytest.approx(area(vertices, faces), rel=0.15)

@@ -1,0 +1,242 @@
+"""The inference thread: nothing stops it, nothing piles up, and every frame is accounted for."""
+
+import time
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from fake_tracker import FakeTracker, flat_frame
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from nr_tracking.ros.messages import frame_messages
+from nr_tracking.ros.pairing import FramePairing, PairedFrame
+from nr_tracking.ros.queueing import FrameQueue, StampOrder, WaitingFrame
+from nr_tracking.ros.statistics import Statistics
+from nr_tracking.ros.worker import InferenceWorker
+from nr_tracking.types import InputError
+
+PERIOD_NS = 33_333_333
+
+
+def paired(stamp_ns, **changes):
+    messages = frame_messages(flat_frame(stamp_ns), "camera")
+    return PairedFrame(stamp_ns, replace(messages["depth"], **changes), messages["camera_info"], None)
+
+
+class Bench:
+    """A worker with a fake tracker, and what came out of it."""
+
+    def __init__(self, lag=0, **options):
+        self.tracker = FakeTracker(lag=lag)
+        self.statistics = Statistics(time.monotonic())
+        self.results = []
+        self.failures = []
+        self.worker = InferenceWorker(
+            self.tracker,
+            self.statistics,
+            lambda frame, frame_id: self.results.append((frame.stamp_ns, frame_id)),
+            self.failures.append,
+            **options,
+        )
+
+    def submit(self, *frames):
+        for frame in frames:
+            self.statistics.received(time.monotonic())
+            self.worker.submit(frame, time.monotonic())
+
+    def stamps(self):
+        assert self.worker.finish(30)
+        return [stamp for stamp, _ in self.results]
+
+    def dropped(self):
+        return self.statistics.summary(time.monotonic()).dropped
+
+
+@pytest.fixture
+def bench():
+    benches = []
+
+    def make(**options):
+        benches.append(Bench(**options))
+        return benches[-1]
+
+    yield make
+    for each in benches:
+        each.tracker.gate.set()
+        each.worker.stop()
+        summary = each.statistics.summary(time.monotonic())
+        assert summary.received == summary.tracked + summary.dropped_total  # no frame goes missing unnamed
+
+
+def test_frames_come_out_in_order_with_their_frame_id(bench):
+    each = bench(lag=2)
+    each.submit(*(paired(PERIOD_NS * i) for i in range(6)))
+    assert each.stamps() == [PERIOD_NS * i for i in range(6)]
+    assert {frame_id for _, frame_id in each.results} == {"camera"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"encoding": "rgb8"}, "unknown_encoding"),
+        ({"step": 3}, "wrong_step"),
+        ({"data": np.zeros(7, np.uint8)}, "wrong_size"),
+        ({"width": 15}, "size_mismatch"),
+        ({"data": np.zeros(16 * 12 * 2, np.uint8)}, "no_depth"),
+        ({"encoding": "32FC1", "step": 64, "data": np.full(16 * 12, np.nan, np.float32).view(np.uint8)}, "no_depth"),
+    ],
+)
+def test_bad_frame_is_dropped_by_name_and_the_next_one_is_tracked(bench, changes, reason):
+    each = bench()
+    each.submit(paired(0), paired(PERIOD_NS, **changes), paired(2 * PERIOD_NS))
+    assert each.stamps() == [0, 2 * PERIOD_NS]
+    assert each.dropped() == {reason: 1}
+
+
+def test_zero_focal_length_is_dropped_by_name(bench):
+    each = bench()
+    frame = paired(0)
+    each.submit(replace(frame, info=replace(frame.info, k=np.zeros(9))), paired(PERIOD_NS))
+    assert each.stamps() == [PERIOD_NS]
+    assert each.dropped() == {"zero_focal_length": 1}
+
+
+def test_failing_inference_starts_anew_and_says_so(bench):
+    each = bench()
+    each.submit(paired(0))
+    assert each.stamps() == [0]
+    each.tracker.error = MemoryError("no memory left")
+    each.submit(paired(PERIOD_NS), paired(2 * PERIOD_NS))
+    assert each.stamps() == [0, 2 * PERIOD_NS]
+    assert each.dropped() == {"failure": 1} and each.tracker.resets == 1
+    assert "no memory left" in each.failures[0]
+    assert "no memory left" in each.statistics.summary(0.0).last_error
+
+
+def test_repeated_and_disordered_stamps_are_left_out(bench):
+    each = bench()
+    each.submit(*(paired(PERIOD_NS * i) for i in (3, 4, 4, 2, 5)))
+    assert each.stamps() == [PERIOD_NS * i for i in (3, 4, 5)]
+    assert each.dropped() == {"stamp_repeated": 1, "stamp_out_of_order": 1}
+    assert each.tracker.resets == 0
+
+
+def test_looped_recording_finishes_the_window_and_starts_anew(bench):
+    each = bench(lag=2, policy="all")
+    loop = [PERIOD_NS * i for i in range(40)]
+    each.submit(*(paired(stamp) for stamp in loop + loop))
+    assert each.stamps() == loop + loop
+    assert each.tracker.resets == 1 and not each.dropped()
+
+
+def test_short_loop_is_recognised_after_a_few_frames(bench):
+    each = bench(policy="all")
+    loop = [PERIOD_NS * i for i in range(10)]
+    each.submit(*(paired(stamp) for stamp in loop + loop))
+    assert each.stamps() == loop + loop[2:]
+    assert each.dropped() == {"stamp_out_of_order": 2}
+
+
+def test_clock_that_jumps_back_loses_nothing_of_a_short_loop(bench):
+    each = bench(lag=3, policy="all")
+    loop = [PERIOD_NS * i for i in range(10)]
+    each.submit(*map(paired, loop))
+    each.worker.clock_jumped_back()
+    each.submit(*map(paired, loop))
+    assert each.stamps() == loop + loop
+
+
+def test_reset_forgets_waiting_frames_and_goes_on(bench):
+    each = bench(policy="all")
+    each.tracker.gate.clear()
+    each.submit(*(paired(PERIOD_NS * i) for i in range(5)))
+    assert not each.worker.reset(0)  # it waits for the frame in hand
+    each.tracker.gate.set()
+    each.submit(paired(PERIOD_NS))
+    assert each.stamps()[-1] == PERIOD_NS
+    assert each.tracker.resets == 1 and each.dropped()["reset"] >= 4
+
+
+def test_waiting_frames_never_fill_more_than_the_allowed_memory(bench):
+    each = bench(policy="all", queue_memory=10 * 16 * 12 * 2)
+    each.tracker.gate.clear()
+    each.submit(*(paired(PERIOD_NS * i) for i in range(30)))
+    assert each.worker.waiting <= 10
+    each.tracker.gate.set()
+    assert len(each.stamps()) in (10, 11) and set(each.dropped()) == {"queue_memory"}
+
+
+def test_stopping_does_not_wait_for_the_queue_but_keeps_its_word(bench):
+    each = bench(policy="all")
+    each.tracker.gate.clear()
+    each.submit(*(paired(PERIOD_NS * i) for i in range(9)))
+    each.tracker.gate.set()
+    each.worker.stop()
+    assert each.statistics.summary(0.0).tracked + each.dropped().get("inactive", 0) == 9
+    each.submit(paired(10**9))
+    assert each.dropped()["inactive"] >= 1
+
+
+# Camera and inference as a simulation on a common clock: no threads, no waiting.
+@pytest.mark.parametrize("ratio", [1.5, 3.0, 7.3])
+def test_camera_faster_than_inference_is_thinned_evenly(ratio):
+    queue = FrameQueue("latest", size=8, memory=1 << 30)
+    taken, dropped, next_take = [], 0, 0.0
+    for index in range(600):
+        dropped += queue.put(WaitingFrame(paired(index * PERIOD_NS), 0.0)) is not None
+        assert len(queue) <= 8
+        while next_take <= index and len(queue):
+            taken.append(queue.take().stamp_ns // PERIOD_NS)
+            next_take += ratio
+    gaps = np.diff(taken[20:])
+    assert len(taken) + dropped + len(queue) == 600
+    assert abs(gaps.mean() - ratio) < 0.1 * ratio
+    assert gaps.max() <= 2 * np.ceil(ratio)
+
+
+def test_windows_taken_in_bursts_are_thinned_evenly():
+    queue = FrameQueue("latest", size=8, memory=1 << 30)
+    taken = []
+    for index in range(600):
+        queue.put(WaitingFrame(paired(index * PERIOD_NS), 0.0))
+        if index % 12 == 11:  # a window of four new frames takes as long as twelve frames of the camera
+            taken += [queue.take().stamp_ns // PERIOD_NS for _ in range(4)]
+    gaps = np.diff(taken[8:])
+    assert gaps.mean() == pytest.approx(3, abs=0.2)
+    assert gaps.max() <= 6
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.integers(-(2**40), 2**40), max_size=40))
+def test_accepted_stamps_rise_except_where_time_starts_anew(stamps):
+    order = StampOrder()
+    last = None
+    for stamp in stamps:
+        try:
+            anew = order.jumped_back(stamp)
+        except InputError as error:
+            assert error.reason in ("stamp_repeated", "stamp_out_of_order") and stamp <= last
+            continue
+        assert last is None or anew == (stamp < last)
+        order.accept(stamp)
+        last = stamp
+
+
+def test_images_wait_for_the_first_camera_info_and_are_given_up_by_name():
+    pairing = FramePairing(capacity=3)
+    messages = [frame_messages(flat_frame(PERIOD_NS * i), "camera") for i in range(5)]
+    outcomes = [outcome for message in messages for outcome in pairing.image(message["depth"])]
+    assert [outcome.reason for outcome in outcomes] == ["no_camera_info"] * 2
+    released = pairing.info(messages[0]["camera_info"])
+    assert [frame.stamp_ns for frame in released] == [2 * PERIOD_NS, 3 * PERIOD_NS, 4 * PERIOD_NS]
+
+
+def test_image_waits_for_a_camera_info_on_its_way_but_not_for_ever():
+    pairing = FramePairing()
+    messages = [frame_messages(flat_frame(PERIOD_NS * i), "camera") for i in range(9)]
+    assert len(pairing.info(messages[0]["camera_info"]) + pairing.image(messages[0]["depth"])) == 1
+    assert pairing.image(messages[1]["depth"]) == []
+    assert len(pairing.info(messages[1]["camera_info"])) == 1
+    waiting = [len(pairing.image(message["depth"])) for message in messages[2:]]  # no camera info any more
+    assert waiting == [0, 0, 0, 0, 5, 1, 1]
