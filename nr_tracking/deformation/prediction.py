@@ -1,0 +1,82 @@
+"""The network's guess of a deformation: associate patches of two surfaces, decode what each patch does.
+
+    motion = predict_motion(field, volume, (0, graph_0), (1, graph_1), decoder, config.deformation.softmax_scale)
+    moved = motion.carry(points_on_surface_0, vertices_0)
+
+Surfaces and patches are metric; the two frames are in the same window, whose field knows the features of every point
+(Merrouche et al. 2024, sections 3.3 and 3.4).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from scipy.spatial import cKDTree
+
+from nr_tracking.deformation.association import associate, row_entropy
+from nr_tracking.deformation.blending import blend_weights, deform
+from nr_tracking.deformation.decoder import DeformationDecoder
+from nr_tracking.deformation.patches import PatchGraph
+from nr_tracking.fields.field import FieldWindow
+from nr_tracking.sensing.volume import Volume
+from nr_tracking.types import Float32
+
+
+@dataclass(frozen=True)
+class PatchMotion:
+    """How the P patches of ``graph`` move, in metres.
+
+    ``rotations`` (P, 3, 3); ``translations`` (P, 3), the new positions of the centres; ``certainty`` (P,) in [0, 1],
+    one less the entropy of the association as a share of the largest possible.
+    """
+
+    graph: PatchGraph
+    rotations: Float32
+    translations: Float32
+    certainty: Float32
+
+    def carry(self, points: Float32, vertices: Float32) -> Float32:
+        """Move ``points`` (N, 3) on the surface that the patches were cut from, the blend of eq. 22.
+
+        ``vertices`` (V, 3) are those of that surface: a point belongs to the patch of the nearest one.
+        """
+        _, nearest = cKDTree(vertices).query(points)
+        places = torch.from_numpy(np.ascontiguousarray(points, np.float32))
+        rotations, translations = torch.from_numpy(self.rotations), torch.from_numpy(self.translations)
+        blend = blend_weights(places, self.graph, self.graph.owner[nearest])
+        return deform(places, blend, self.graph.centres, rotations, translations).numpy()
+
+
+@torch.no_grad()
+def predict_motion(
+    field: FieldWindow,
+    volume: Volume,
+    source: tuple[int, PatchGraph],
+    target: tuple[int, PatchGraph],
+    decoder: DeformationDecoder,
+    softmax_scale: float,
+) -> PatchMotion:
+    """Predict how the patches of ``source`` move onto ``target``, each a frame's index in the field and its patches."""
+    centres, features = [], []
+    for index, graph in (source, target):
+        centres.append(torch.from_numpy(volume.to_box(graph.centres)).to(field.coarse.device))
+        features.append(_embedding(field, index, centres[-1]))
+    association = associate(features[0], features[1], softmax_scale)
+    matched = association @ centres[1]
+    rotations, translations = decoder(centres[0], features[0], matched, association @ features[1], source[1])
+    certainty = 1.0 - row_entropy(association)
+    moved = volume.to_metric(translations.cpu().numpy())
+    return PatchMotion(source[1], rotations.cpu().numpy(), moved, certainty.cpu().numpy())
+
+
+@torch.no_grad()
+def embed(field: FieldWindow, index: int, points: Float32, volume: Volume) -> Float32:
+    """Unit embeddings (N, E) of metric ``points`` (N, 3) in frame ``index`` of a field."""
+    places = torch.from_numpy(np.ascontiguousarray(volume.to_box(points), np.float32)).to(field.coarse.device)
+    return _embedding(field, index, places).cpu().numpy()
+
+
+def _embedding(field: FieldWindow, index: int, places: torch.Tensor) -> torch.Tensor:
+    return field.embedding(places, torch.full((len(places),), index, device=places.device))

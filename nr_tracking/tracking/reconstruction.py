@@ -1,0 +1,104 @@
+"""From depth frames to complete surfaces: each frame on its own, then all of a window together.
+
+    view = observe(frame, config)                        which pixels, which points
+    field = reconstructor.complete(views, volume)        the network's distance fields of a window
+    surface = reconstructor.surface(field, i, view, volume)
+
+Everything in metres in the camera optical frame, but for the field, which lives in the box coordinates of its volume.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from nr_tracking.config import Config, SubjectConfig
+from nr_tracking.fields.completion import CompletionNetwork
+from nr_tracking.fields.field import FieldWindow
+from nr_tracking.fields.meshing import extract_surface
+from nr_tracking.sensing.camera import back_project, check_frame, rectify
+from nr_tracking.sensing.emptiness import EmptySpace
+from nr_tracking.sensing.subject import find_subject
+from nr_tracking.sensing.tsdf import make_window, projective_tsdf, seen_space
+from nr_tracking.sensing.visibility import confidence_of, observed_points
+from nr_tracking.sensing.volume import Volume
+from nr_tracking.tracking.timing import StageClock
+from nr_tracking.types import Bool, DepthFrame, Float32, Surface
+
+_CLOUD_POINTS = 20_000
+_SEEN_VOXELS = 1.5  # a vertex within this many voxels of the measured depth counts as seen
+
+
+@dataclass(frozen=True)
+class View:
+    """A frame as the tracker uses it.
+
+    ``frame`` has no lens distortion; ``mask`` (H, W) is True on the subject; ``cloud`` (N, 3) float32 metres are its
+    points, evenly thinned.
+    """
+
+    frame: DepthFrame
+    mask: Bool
+    cloud: Float32
+
+    @property
+    def subject_depth(self) -> Float32:
+        """The depth image (H, W) with 0 wherever the subject is not."""
+        return np.where(self.mask, self.frame.depth, np.float32(0.0))
+
+
+def observe(frame: DepthFrame, config: SubjectConfig) -> View:
+    """Check a frame, undo its lens, and find the subject in it.
+
+    Raises :class:`~nr_tracking.types.InputError` for a frame that cannot be used, with the reason.
+    """
+    check_frame(frame)
+    frame = rectify(frame)
+    mask = find_subject(frame, config)
+    points = back_project(frame.depth, frame.intrinsics)[mask]
+    return View(frame, mask, points[:: max(1, len(points) // _CLOUD_POINTS)])
+
+
+class Reconstructor:
+    """Runs the completion network on windows of views and takes surfaces out of its fields."""
+
+    def __init__(self, config: Config, network: CompletionNetwork) -> None:
+        self.config = config
+        self.device = torch.device(config.device)
+        self.network = network.to(self.device).eval()
+
+    @torch.no_grad()
+    def complete(self, views: Sequence[View], volume: Volume, clock: StageClock) -> FieldWindow:
+        """The distance fields of a window, one for each view, in the box coordinates of ``volume``."""
+        resolution = self.config.model.resolution
+        frames = []
+        with clock("tsdf"):
+            for view in views:
+                depth, mask, k = self._depth(view), self._mask(view), view.frame.intrinsics
+                voxels = projective_tsdf(depth, mask, k, volume, resolution, self.config.tsdf.truncation_voxels)
+                frames.append((voxels, seen_space(depth, mask, k, volume, resolution // 4)))
+            window = make_window(frames)
+        with clock("network"):
+            return self.network(window)
+
+    @torch.no_grad()
+    def surface(self, field: FieldWindow, index: int, view: View, volume: Volume) -> Surface:
+        """The complete surface of frame ``index`` of a field, in metres in the camera frame of its view."""
+        bound = None
+        if self.config.mesh.carve:
+            bound = EmptySpace(self._depth(view), self._mask(view), view.frame.intrinsics, volume)
+        vertices, faces = extract_surface(field, index, self.config.mesh, bound)
+        points = volume.to_metric(np.asarray(vertices, np.float32))
+        voxel = volume.side / self.config.model.resolution
+        depth = view.subject_depth
+        observed = observed_points(points, depth, view.frame, _SEEN_VOXELS * voxel)
+        return Surface(points, faces, confidence_of(points, observed, depth, view.frame, voxel), observed)
+
+    def _depth(self, view: View) -> torch.Tensor:
+        return torch.from_numpy(view.frame.depth).to(self.device)
+
+    def _mask(self, view: View) -> torch.Tensor:
+        return torch.from_numpy(view.mask).to(self.device)

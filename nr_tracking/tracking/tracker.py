@@ -1,0 +1,180 @@
+"""Depth frames in, complete tracked surfaces out.
+
+The whole algorithm, as :meth:`Tracker._track` reads: the frames of a window are placed in one cube, turned into sparse
+TSDFs and completed together by the network; each new frame's surface is taken out of its field and cut into patches;
+the network guesses how the patches of the frame before move onto it, and that guess starts the refinement that carries
+the persistent tracks along. After Merrouche, Wuhrer and Boyer 2024, with tracks that outlive the window.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from nr_tracking.config import Config
+from nr_tracking.deformation.decoder import DeformationDecoder
+from nr_tracking.deformation.patches import PatchGraph, build_patches
+from nr_tracking.deformation.prediction import embed, predict_motion
+from nr_tracking.fields.completion import CompletionNetwork
+from nr_tracking.fields.field import FieldWindow
+from nr_tracking.fields.weights import load_weights, weights_path
+from nr_tracking.sensing.volume import Volume, fit_volume, follow
+from nr_tracking.tracking.reconstruction import Reconstructor, View, observe
+from nr_tracking.tracking.stamps import StampOrder
+from nr_tracking.tracking.timing import StageClock
+from nr_tracking.tracking.tracks import Cues, PersistentTracks
+from nr_tracking.tracking.window import SlidingWindow, Window
+from nr_tracking.types import DepthFrame, InputError, Patches, Surface, TrackedFrame
+
+_LOG = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Networks:
+    """What is learnt: ``completion`` makes surfaces, ``deformation`` moves their patches."""
+
+    completion: CompletionNetwork
+    deformation: DeformationDecoder
+
+
+def load_networks(config: Config) -> Networks:
+    """Build the networks of a configuration and fill them from its weights.
+
+    Raises :class:`~nr_tracking.types.InputError` where the weights are missing, damaged or made for other settings.
+    """
+    networks = Networks(CompletionNetwork(config.model), DeformationDecoder(config.model))
+    parts = {"completion": networks.completion, "deformation": networks.deformation}
+    load_weights(weights_path(config), parts, preset=config.preset, model=config.model)
+    return networks
+
+
+@dataclass(frozen=True)
+class _Step:
+    """The newest tracked frame: what the next one starts from."""
+
+    surface: Surface
+    graph: PatchGraph
+
+
+class Tracker:
+    """Follows one subject through a stream of depth frames from one camera.
+
+    Results come in order, one for each accepted frame, a window at a time: with the default stride of one less than the
+    window's length, four frames after a frame at most. ``networks`` replaces the weights on disk.
+    """
+
+    def __init__(self, config: Config, networks: Networks | None = None) -> None:
+        self.config = config
+        networks = networks or load_networks(config)
+        self._reconstructor = Reconstructor(config, networks.completion)
+        self._decoder = networks.deformation.to(self._reconstructor.device).eval()
+        self._window: SlidingWindow[View] = SlidingWindow(config.window.length, config.window.stride)
+        self._order = StampOrder()
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget the subject: the next frame starts new tracks in a new cube."""
+        self._window.clear()
+        self._order.forget()
+        self._volume: Volume | None = None
+        self._tracks = PersistentTracks(self.config.refinement, self.config.tracks)
+        self._last: _Step | None = None
+
+    def push(self, frame: DepthFrame) -> list[TrackedFrame]:
+        """Take a frame; returns the results that it completes, none of them newer than it.
+
+        A stamp far back in time (a recording that starts again) finishes what was begun and starts anew. Raises
+        :class:`~nr_tracking.types.InputError` for a frame that cannot be used; nothing is changed by it and the next
+        frame may come.
+        """
+        restarted = self._order.jumped_back(frame.stamp_ns)
+        view = observe(frame, self.config.subject)
+        results = []
+        if restarted:
+            results = self.flush()
+            self.reset()
+        self._order.accept(frame.stamp_ns)
+        window = self._window.push(view)
+        return results + (self._track(window) if window else [])
+
+    def flush(self) -> list[TrackedFrame]:
+        """Finish the frames that wait for a full window."""
+        window = self._window.flush()
+        return self._track(window) if window else []
+
+    def _track(self, window: Window[View]) -> list[TrackedFrame]:
+        clock = StageClock()
+        volume = self._place_volume(window)
+        field = self._reconstructor.complete(window.items, volume, clock)
+        shared = clock.share(window.new)
+        first = len(window.items) - window.new
+        results: list[TrackedFrame] = []
+        for index in range(first, len(window.items)):
+            clock = StageClock()
+            try:
+                result = self._follow(field, index, window.items[index], volume, clock)
+            except InputError as error:
+                _LOG.warning("frame %d has no result: %s", window.items[index].frame.stamp_ns, error)
+                continue
+            if results:
+                assert result.previous_patches is not None
+                results[-1] = replace(results[-1], patches=result.previous_patches)
+            results.append(replace(result, timings=shared | clock.seconds))
+        return results
+
+    def _place_volume(self, window: Window[View]) -> Volume:
+        """The cube of a window, fitted to all that its frames saw of the subject."""
+        cloud = np.concatenate([view.cloud for view in window.items])
+        if self._volume is None:
+            self._volume = fit_volume(cloud, self.config.volume)
+        else:
+            self._volume = follow(self._volume, cloud, self.config.volume, self.config.model.latent_cells)
+        return self._volume
+
+    def _follow(self, field: FieldWindow, index: int, view: View, volume: Volume, clock: StageClock) -> TrackedFrame:
+        """Reconstruct frame ``index`` of a window and bring the tracks onto it."""
+        with clock("mesh"):
+            surface = self._reconstructor.surface(field, index, view, volume)
+        with clock("patches"):
+            patching = self.config.deformation
+            graph = build_patches(surface.vertices, surface.faces, patching.patches, patching.hierarchy)
+        stamp, last, arrived = view.frame.stamp_ns, self._last, None
+        if last is None:
+            with clock("tracks"):
+                tracks = self._tracks.start(surface, stamp)
+        else:
+            with clock("deform"):
+                cues = self._cues(field, index, last, graph, volume)
+            with clock("tracks"):
+                tracks = self._tracks.advance(surface, stamp, cues)
+                arrived = self._tracks.patches(last.surface, last.graph)
+        with clock("trace"):
+            canonical, previous = self._tracks.trace(surface)
+        self._last = _Step(surface, graph)
+        return TrackedFrame(stamp, surface, _resting(graph), tracks, canonical, previous, previous_patches=arrived)
+
+    def _cues(self, field: FieldWindow, index: int, last: _Step, graph: PatchGraph, volume: Volume) -> Cues | None:
+        """What the network knows about the way from the last surface to this one; None without a common window."""
+        if self.config.deformation.backend == "none" or index == 0:
+            return None
+        scale = self.config.deformation.softmax_scale
+        motion = predict_motion(field, volume, (index - 1, last.graph), (index, graph), self._decoder, scale)
+        return Cues(
+            guess=lambda points: motion.carry(points, last.surface.vertices),
+            embed_previous=lambda points: embed(field, index - 1, points, volume),
+            embed_next=lambda points: embed(field, index, points, volume),
+        )
+
+
+def _resting(graph: PatchGraph) -> Patches:
+    """Patches whose motion is not known yet."""
+    count = len(graph)
+    return Patches(
+        graph.centres,
+        np.full((count, 3, 3), np.nan, np.float32),
+        np.full((count, 3), np.nan, np.float32),
+        graph.owner,
+        graph.neighbours,
+    )
