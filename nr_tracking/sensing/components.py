@@ -32,8 +32,9 @@ def keep_near_largest(points: Float32, subject: Bool, config: SubjectConfig) -> 
     if count <= 1:
         return subject
     cloud, part = points[window][subject[window]], labels[subject[window]]
-    areas = np.bincount(part, weights=cloud[:, 2] ** 2, minlength=count + 1)
-    largest = int(areas[1:].argmax()) + 1
+    # Area would weigh pixels by depth squared; of two equals the nearer one is the subject, so weigh them by depth.
+    sizes = np.bincount(part, weights=cloud[:, 2], minlength=count + 1)
+    largest = int(sizes[1:].argmax()) + 1
 
     sample = _sample(part, count)
     cloud, part = cloud[sample], part[sample]
@@ -41,9 +42,9 @@ def keep_near_largest(points: Float32, subject: Bool, config: SubjectConfig) -> 
     kept[largest] = True
     kept |= _near(cloud, part, kept, config.component_ratio) | _in_front(cloud, part, largest, count, config)
     kept |= _near(cloud, part, kept, config.component_ratio)
-    kept[0] = True  # torn pixels that fell to no part tell nothing
-    if kept.all():
+    if kept[1:].all():
         return subject
+    kept[0] = False  # flying pixels, torn off on all sides: with clutter about, they may be the clutter's
     result = subject.copy()
     result[window] &= kept[labels]
     return result

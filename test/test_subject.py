@@ -1,0 +1,194 @@
+"""Finding the subject in synthetic scenes of known make-up, and in recordings where they are at hand."""
+
+import dataclasses
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from nr_tracking.config import SubjectConfig
+from nr_tracking.sensing.subject import find_subject
+from nr_tracking.types import DepthFrame, InputError, Intrinsics
+
+CAMERA = Intrinsics(width=320, height=240, fx=260.0, fy=260.0, cx=159.5, cy=119.5)
+CONFIG = SubjectConfig()
+V, U = np.mgrid[:240, :320].astype(np.float64)
+RAYS = np.stack(((U - CAMERA.cx) / CAMERA.fx, (V - CAMERA.cy) / CAMERA.fy, np.ones_like(U)), axis=-1)
+
+
+def ball(centre, radius) -> np.ndarray:
+    """Depth (H, W) of a ball, infinite beside it."""
+    centre = np.asarray(centre, float)
+    a, b = (RAYS**2).sum(-1), RAYS @ centre
+    under_root = b * b - a * (centre @ centre - radius**2)
+    return np.where(under_root > 0, (b - np.sqrt(np.maximum(under_root, 0))) / a, np.inf)
+
+
+def capsule(start, end, radius) -> np.ndarray:
+    return np.minimum.reduce([ball(c, radius) for c in np.linspace(start, end, 40)])
+
+
+def plane(normal, offset) -> np.ndarray:
+    """Depth of the plane ``normal . p = offset``, infinite where the ray does not meet it ahead."""
+    along = RAYS @ np.asarray(normal, float)
+    with np.errstate(divide="ignore"):
+        depth = offset / along
+    return np.where(depth > 0, depth, np.inf)
+
+
+def figure(x=0.0, z=2.5, arm=True) -> np.ndarray:
+    """A person of 1.7 m whose feet are at y = 0.9."""
+    parts = [
+        capsule((x, -0.35, z), (x, 0.2, z), 0.18),
+        capsule((x - 0.1, 0.2, z), (x - 0.14, 0.82, z), 0.08),
+        capsule((x + 0.1, 0.2, z), (x + 0.14, 0.82, z), 0.08),
+        ball((x, -0.68, z), 0.12),
+    ]
+    if arm:
+        parts.append(capsule((x + 0.2, -0.4, z), (x + 0.6, -0.1, z - 0.15), 0.05))
+    return np.minimum.reduce(parts)
+
+
+def frame(*layers: np.ndarray, noise=0.0, mask=None) -> DepthFrame:
+    depth = np.minimum.reduce(layers)
+    depth = np.where(depth < 20, depth, 0.0)
+    depth = depth + noise * np.random.default_rng(0).normal(size=depth.shape) * depth**2
+    return DepthFrame(0, depth.astype(np.float32), CAMERA, mask)
+
+
+FLOOR = plane((0.0, 1.0, 0.0), 0.9)
+WALL = plane((0.2, 0.0, 1.0), 4.0)
+TABLE = plane((0.0, 1.0, 0.7), 1.0)
+DOWN = plane((0.0, 0.05, 1.0), 1.2)
+
+
+def test_depth_of_nothing_but_the_subject_passes_untouched():
+    for scene in (frame(figure()), frame(figure(), noise=0.002), frame(ball((0, 0, 1), 0.3))):
+        np.testing.assert_array_equal(find_subject(scene, CONFIG), scene.depth > 0)
+
+
+def accuracy(found: np.ndarray, truth: np.ndarray) -> tuple[float, float]:
+    """Recall and precision of a mask."""
+    both = (found & truth).sum()
+    return both / truth.sum(), both / found.sum()
+
+
+@pytest.mark.parametrize("noise", [0.0, 0.0015])
+@pytest.mark.parametrize(
+    "support", [(FLOOR,), (WALL,), (FLOOR, WALL)], ids=["on a floor", "before a wall", "on a floor before a wall"]
+)
+def test_a_figure_is_separated_from_its_room(support, noise):
+    body = figure()
+    truth = body < np.minimum.reduce(support)
+    recall, precision = accuracy(find_subject(frame(body, *support, noise=noise), CONFIG), truth)
+    assert recall > 0.95, "all but the soles of its feet"
+    assert precision > 0.98
+
+
+def test_a_floor_cropped_by_the_region_box_goes_too():
+    """The crop leaves an island of floor that touches no side of the picture."""
+    config = SubjectConfig(region_min_m=(-0.9, -2.0, 1.8), region_max_m=(0.9, 2.0, 3.4))
+    recall, precision = accuracy(find_subject(frame(figure(), FLOOR), config), figure() < FLOOR)
+    assert recall > 0.95
+    assert precision > 0.98
+
+
+def test_a_toy_on_a_table_is_separated():
+    toy = capsule((-0.05, 0.3, 1.0), (0.1, 0.25, 0.95), 0.07)
+    recall, precision = accuracy(find_subject(frame(toy, TABLE), CONFIG), toy < TABLE)
+    assert recall > 0.9
+    assert precision > 0.98
+
+
+def test_planes_stay_where_that_is_asked_for():
+    scene = frame(figure(), WALL)
+    config = SubjectConfig(remove_plane=False, component_ratio=5.0)
+    np.testing.assert_array_equal(find_subject(scene, config), (scene.depth > 0) & (scene.depth <= 6.0))
+
+
+def test_a_held_cloth_is_a_subject_and_no_wall():
+    """Flat, large, with the holder's two hands at its corners; and waving, and filling the whole picture."""
+    sheet = np.where((np.abs(U - 160) < 90) & (np.abs(V - 120) < 70), plane((0.1, 0.1, 1.0), 1.2), np.inf)
+    hands = np.minimum(ball((-0.42, -0.3, 1.25), 0.06), ball((0.4, -0.3, 1.12), 0.06))
+    waves = 1.0 + 0.04 * np.sin(U / 25.0) + 0.02 * np.cos(V / 30.0)
+    for scene in (frame(sheet), frame(sheet, hands), frame(sheet * waves), frame(1.2 * waves), frame(DOWN)):
+        np.testing.assert_array_equal(find_subject(scene, CONFIG), scene.depth > 0)
+
+
+def test_a_box_shown_to_the_camera_keeps_its_face():
+    """Two faces of a carton: the front one is a large plane with everything else behind it."""
+    front = np.where((np.abs(U - 160) < 60) & (V > 100) & (V < 190), 1.0, np.inf)
+    top = np.where((np.abs(U - 160) < 60) & (V > 70) & (V <= 100), 1.0 + (100 - V) * 0.01, np.inf)
+    scene = frame(front, top)
+    np.testing.assert_array_equal(find_subject(scene, CONFIG), scene.depth > 0)
+
+
+def test_an_arm_cut_off_by_an_occluder_stays_and_a_bystander_goes():
+    body = figure()
+    body[:, 180:186] = np.inf  # a gap between the body and the hand
+    bystander = figure(x=1.6, z=3.6, arm=False)
+    found = find_subject(frame(body, bystander), CONFIG)
+    np.testing.assert_array_equal(found, np.isfinite(body))
+
+
+def test_a_hand_stretched_towards_the_camera_stays_and_something_far_behind_goes():
+    """The hand hides its own arm: the two parts are 0.7 m apart in space, but one stands before the other."""
+    body = figure(arm=False)
+    hand = ball((0.02, -0.2, 1.7), 0.07)
+    lamp = ball((0.35, -0.55, 4.2), 0.15)
+    scene = frame(body, hand, lamp)
+    found = find_subject(scene, CONFIG)
+    lit = np.isfinite(lamp) & ~np.isfinite(np.minimum(body, hand))
+    np.testing.assert_array_equal(found, (scene.depth > 0) & ~lit)
+    assert lit.sum() > 100
+
+
+def test_range_region_and_mask_hold():
+    scene = frame(figure(), WALL)
+    near = find_subject(scene, SubjectConfig(depth_max_m=3.0))
+    np.testing.assert_array_equal(near, figure() < 3.0)
+    low = find_subject(
+        scene, SubjectConfig(depth_max_m=3.0, region_min_m=(-5.0, 0.0, 0.0), region_max_m=(5.0, 5.0, 5.0))
+    )
+    assert low[130:].sum() > 1000
+    assert not low[:119].any()
+    mask = U < 160
+    masked = find_subject(dataclasses.replace(scene, mask=mask), CONFIG)
+    np.testing.assert_array_equal(masked, mask & (scene.depth > 0) & (scene.depth <= 6.0))
+
+
+@pytest.mark.parametrize(
+    ("config", "mask", "named"),
+    [
+        (SubjectConfig(depth_max_m=1.0), None, "1.0 m of depth"),
+        (SubjectConfig(region_min_m=(3.0, 3.0, 0.0)), None, "region box"),
+        (SubjectConfig(), np.zeros((240, 320), bool), "mask"),
+        (SubjectConfig(minimum_pixels=50_000), None, "50000"),
+    ],
+)
+def test_no_subject_is_an_error_that_says_where_it_went(config, mask, named):
+    with pytest.raises(InputError, match=named) as caught:
+        find_subject(frame(figure(), mask=mask), config)
+    assert caught.value.reason == "no_subject"
+
+
+def test_equal_input_gives_an_equal_result():
+    scene = frame(figure(), FLOOR, WALL, noise=0.0015)
+    np.testing.assert_array_equal(find_subject(scene, CONFIG), find_subject(scene, CONFIG))
+
+
+def recorded_hands() -> list[Path]:
+    return sorted(Path(os.environ.get("NR_TRACKING_DATA", "nowhere")).glob("sensor/sr305_hand_*/*.png"))
+
+
+@pytest.mark.skipif(not recorded_hands(), reason="NR_TRACKING_DATA holds no recorded frames")
+def test_a_recorded_person_stays_whole():
+    """People before an empty background, chests flat enough for a plane, a hand towards the camera."""
+    from skimage.io import imread
+
+    camera = Intrinsics(width=640, height=480, fx=476.007, fy=476.007, cx=313.683, cy=242.755)
+    for path in recorded_hands():
+        depth = (imread(path) * 0.000125).astype(np.float32)
+        found = find_subject(DepthFrame(0, depth, camera), CONFIG)
+        assert found.sum() > 0.96 * (depth > 0).sum(), path
