@@ -1,0 +1,350 @@
+"""The node over real DDS, in this process, with a quick tracker in place of the network."""
+
+import time
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+pytest.importorskip("rclpy")
+
+import os
+import signal
+import subprocess
+import sys
+
+from diagnostic_msgs.msg import DiagnosticArray
+from fake_tracker import CAMERA, FakeTracker, flat_frame
+from geometry_msgs.msg import PoseArray
+from lifecycle_msgs.msg import Transition
+from lifecycle_msgs.srv import ChangeState, GetState
+from rcl_interfaces.srv import SetParameters
+from rclpy.executors import MultiThreadedExecutor
+from rclpy.parameter import Parameter
+from ros_peer import LATCHED, Peer, Spinner
+from sensor_msgs.msg import Image, PointCloud2
+from std_srvs.srv import Trigger
+from visualization_msgs.msg import Marker
+
+from nr_tracking.ros.outputs import TRACK_FIELDS
+from nr_tracking.ros.tracking_node import TrackingNode
+from nr_tracking.tracking.result import read_output
+from nr_tracking.types import DepthFrame, InputError
+
+PERIOD_NS = 33_333_333
+
+
+def stamp(index):
+    return 10**9 + index * PERIOD_NS
+
+
+@pytest.fixture
+def peer(ros_context):
+    peer = Peer(ros_context)
+    yield peer
+    peer.close()
+
+
+@pytest.fixture
+def start_node(ros_context, tmp_path):
+    running = []
+
+    def start(factory=FakeTracker, active=True, **given):
+        given = {"ros__image_reliability": "reliable", "ros__image_history": 100, "ros__queue_policy": "all", **given}
+        given.setdefault("ros__output_folder", str(tmp_path / "saved"))
+        overrides = [Parameter(name.replace("__", "."), value=value) for name, value in given.items()]
+        node = TrackingNode(factory, context=ros_context, parameter_overrides=overrides)
+        if active:
+            node.start()
+        running.append((Spinner(node, MultiThreadedExecutor(4, context=ros_context), ros_context), node))
+        return node
+
+    yield start
+    for spinner, node in running:
+        spinner.stop()
+        node.close()
+
+
+def figures(node):
+    return node.statistics.summary(time.monotonic())
+
+
+def through(peer, node, count):
+    """Wait until ``count`` images were received and everything that was received is through."""
+    peer.until(lambda: figures(node).received >= count)
+    assert node.worker.finish(20)
+
+
+def change_state(peer, transition):
+    return peer.call(
+        ChangeState, "/nr_tracking/change_state", ChangeState.Request(transition=Transition(id=transition))
+    )
+
+
+def state(peer):
+    return peer.call(GetState, "/nr_tracking/get_state", attempts=10).current_state.label
+
+
+def test_values_arrive_with_the_stamps_and_frame_of_the_input(start_node, peer):
+    node = start_node()
+    mesh, tracks = peer.listen(Marker, "/nr_tracking/mesh"), peer.listen(PointCloud2, "/nr_tracking/tracks")
+    motion, patches = (
+        peer.listen(Marker, "/nr_tracking/correspondences"),
+        peer.listen(PoseArray, "/nr_tracking/patches"),
+    )
+    peer.inputs_matched()
+    peer.until(lambda: all(node.count_subscribers(f"/nr_tracking/{t}") for t in ("mesh", "tracks", "patches")))
+    peer.until(lambda: node.count_subscribers("/nr_tracking/correspondences"))
+    depths = [1.0 + 0.001 * i for i in range(30)]
+    for index, depth in enumerate(depths):
+        peer.send(flat_frame(stamp(index), depth), "optical")
+    last = mesh.wait(lambda got: got and got[-1].header.stamp.nanosec == stamp(29) % 10**9)[-1]
+    assert last.header.frame_id == "optical" and last.type == Marker.TRIANGLE_LIST
+    assert last.points[0].z == pytest.approx(depths[-1], abs=1e-6)
+    clouds = tracks.wait(lambda got: len(got) == 30)
+    seen = [np.frombuffer(bytes(cloud.data), TRACK_FIELDS)["z"][0] for cloud in clouds]
+    np.testing.assert_allclose(seen, depths, atol=1e-6)
+    line = motion.wait(lambda got: len(got) == 29)[-1]
+    assert line.points[1].z - line.points[0].z == pytest.approx(0.001, abs=1e-5)
+    assert len(patches.wait(lambda got: len(got) == 30)[0].poses) == 2
+    assert figures(node).tracked == 30 and not figures(node).dropped
+
+
+def test_late_joiner_gets_the_last_mesh_though_nobody_listened(start_node, peer):
+    node = start_node()
+    peer.inputs_matched()
+    for index in range(5):
+        peer.send(flat_frame(stamp(index), 1.0 + index))
+    through(peer, node, 5)
+    message = peer.listen(Marker, "/nr_tracking/mesh", LATCHED).wait(lambda got: got)[0]
+    assert message.points[0].z == pytest.approx(5.0)
+
+
+def test_mesh_rate_is_limited_and_can_change_while_active(start_node, peer):
+    node = start_node(ros__mesh_rate_hz=5.0)
+    mesh, tracks = peer.listen(Marker, "/nr_tracking/mesh"), peer.listen(PointCloud2, "/nr_tracking/tracks")
+    peer.inputs_matched()
+    peer.until(lambda: node.count_subscribers("/nr_tracking/mesh") and node.count_subscribers("/nr_tracking/tracks"))
+    for index in range(30):
+        peer.send(flat_frame(stamp(index)))
+    tracks.wait(lambda got: len(got) == 30)
+    assert len(mesh.messages) in (5, 6)  # one second at 5 Hz
+    request = SetParameters.Request(
+        parameters=[
+            Parameter("ros.mesh_rate_hz", value=30.0).to_parameter_msg(),
+            Parameter("refinement.iterations", value=3).to_parameter_msg(),
+        ]
+    )
+    live, fixed = peer.call(SetParameters, "/nr_tracking/set_parameters", request).results
+    assert live.successful and not fixed.successful and "refinement.iterations" in fixed.reason
+    before = len(mesh.messages)
+    for index in range(30, 40):
+        peer.send(flat_frame(stamp(index)))
+    mesh.wait(lambda got: len(got) == before + 10)
+
+
+def test_every_bad_input_is_counted_by_name_and_tracking_goes_on(start_node, peer):
+    node = start_node()
+    peer.inputs_matched()
+    good = [0, 10, 20]
+    peer.send(flat_frame(stamp(0)))
+    peer.send(flat_frame(stamp(1)), camera_info=lambda m: replace(m, k=np.zeros(9)))
+    peer.send(flat_frame(stamp(2)), depth=lambda m: replace(m, encoding="bgr8"))
+    peer.send(flat_frame(stamp(3)), depth=lambda m: replace(m, step=1))
+    peer.send(flat_frame(stamp(4)), depth=lambda m: replace(m, data=m.data[:-1]))
+    peer.send(flat_frame(stamp(5)), depth=lambda m: replace(m, height=0))
+    peer.send(flat_frame(stamp(6), 0.0))
+    peer.send(DepthFrame(stamp(7), np.full((CAMERA.height, CAMERA.width), np.nan, np.float32), CAMERA))
+    peer.send(flat_frame(stamp(10)))
+    peer.send(flat_frame(stamp(10)))
+    peer.send(flat_frame(stamp(9)))
+    peer.send(flat_frame(stamp(20)))
+    through(peer, node, 12)
+    assert figures(node).dropped == {
+        "zero_focal_length": 1,
+        "unknown_encoding": 1,
+        "wrong_step": 1,
+        "wrong_size": 1,
+        "size_mismatch": 1,
+        "no_depth": 2,
+        "stamp_repeated": 1,
+        "stamp_out_of_order": 1,
+    }
+    assert [frame.stamp_ns for frame in node._tracker.pushed] == [stamp(i) for i in good]
+    assert state(peer) == "active"
+
+
+def test_image_without_camera_info_waits_for_it(start_node, peer):
+    node = start_node()
+    peer.inputs_matched()
+    for index in range(3):
+        peer.send(flat_frame(stamp(index)), camera_info=None)
+    through(peer, node, 3)
+    assert figures(node).tracked == 0
+    peer.send(flat_frame(stamp(3)))
+    through(peer, node, 4)
+    assert figures(node).tracked == 4
+
+
+def test_masks_are_used(start_node, peer):
+    node = start_node()
+    peer.with_masks().inputs_matched()
+    mask = np.zeros((CAMERA.height, CAMERA.width), bool)
+    mask[2:5, 3:9] = True
+    peer.send(replace(flat_frame(stamp(0)), mask=mask))
+    through(peer, node, 1)
+    peer.until(lambda: figures(node).tracked == 1)
+    np.testing.assert_array_equal(node._tracker.pushed[0].mask, mask)
+
+
+def test_save_finishes_the_window_and_writes_an_output(start_node, peer, tmp_path):
+    node = start_node(lambda config: FakeTracker(config, lag=3))
+    peer.inputs_matched()
+    assert not peer.call(Trigger, "/nr_tracking/save").success
+    for index in range(6):
+        peer.send(flat_frame(stamp(index), 1.0 + index))
+    through(peer, node, 6)
+    answer = peer.call(Trigger, "/nr_tracking/save")
+    assert answer.success and answer.message.startswith(str(tmp_path / "saved"))
+    output = read_output(type(tmp_path)(answer.message))
+    np.testing.assert_array_equal(output.stamps_ns, [stamp(i) for i in range(6)])
+    np.testing.assert_allclose(output.positions[:, 0, 2], np.arange(6) + 1.0)
+    assert peer.call(Trigger, "/nr_tracking/save").message != answer.message
+
+
+def test_kept_frames_are_bounded(start_node, peer, tmp_path):
+    node = start_node(ros__kept_frames=4)
+    peer.inputs_matched()
+    for index in range(9):
+        peer.send(flat_frame(stamp(index)))
+    through(peer, node, 9)
+    output = read_output(type(tmp_path)(peer.call(Trigger, "/nr_tracking/save").message))
+    np.testing.assert_array_equal(output.stamps_ns, [stamp(i) for i in range(5, 9)])
+
+
+def test_reset_service_and_looped_stamps_start_anew(start_node, peer):
+    node = start_node()
+    peer.inputs_matched()
+    peer.send(flat_frame(stamp(0)))
+    through(peer, node, 1)
+    assert peer.call(Trigger, "/nr_tracking/reset").success
+    assert node._tracker.resets == 1
+    peer.send(flat_frame(stamp(90)))
+    peer.send(flat_frame(stamp(5)))  # nearly three seconds earlier: the recording began again
+    through(peer, node, 3)
+    assert node._tracker.resets == 2 and figures(node).tracked == 3
+
+
+def test_services_and_diagnostics_answer_while_a_window_is_computed(start_node, peer):
+    node = start_node(ros__queue_policy="latest", ros__queue_size=3)
+    status = peer.listen(DiagnosticArray, "/diagnostics")
+    peer.inputs_matched()
+    node._tracker.gate.clear()
+    for index in range(20):
+        peer.send(flat_frame(stamp(index)))
+    peer.until(lambda: figures(node).received == 20)
+    assert state(peer) == "active"
+    reports = status.wait(lambda got: any("20" in value(m, "frames received") for m in got))
+    waiting = [int(value(m, "frames waiting")) for m in reports]
+    assert max(waiting) <= 3
+    node._tracker.gate.set()
+    assert node.worker.finish(20)
+    summary = figures(node)
+    assert summary.received == 20 == summary.tracked + summary.dropped["overrun"]
+
+
+def value(array, key):
+    return next((entry.value for status in array.status for entry in status.values if entry.key == key), "")
+
+
+def test_diagnostics_say_why_there_is_no_depth(start_node, peer):
+    other = peer.node.create_publisher(Image, "/other/depth", 1)
+    peer.node.destroy_publisher(peer._inputs.pop("depth"))
+    start_node(ros__silence_s=0.1)
+    status = peer.listen(DiagnosticArray, "/diagnostics")
+    report = status.wait(lambda got: any("/other/depth" in m.status[0].message for m in got))[-1].status[0]
+    assert report.level == b"\x02" and "nobody publishes /depth/image_raw" in report.message
+    peer.node.destroy_publisher(other)
+
+
+def test_diagnostics_carry_figures_and_reasons(start_node, peer):
+    node = start_node()
+    status = peer.listen(DiagnosticArray, "/diagnostics")
+    peer.inputs_matched()
+    peer.send(flat_frame(stamp(0)))
+    peer.send(flat_frame(stamp(1), 0.0))
+    through(peer, node, 2)
+    report = status.wait(lambda got: got and value(got[-1], "dropped: no_depth") == "1")[-1]
+    assert value(report, "frames tracked") == "1" and value(report, "tracks") == "4"
+    assert "no_depth" in value(report, "last error") and float(value(report, "latency p95 [s]")) > 0
+    assert float(value(report, "memory [MB]")) > 10 and value(report, "stage field [s]") == "0.01"
+
+
+def test_lifecycle_from_outside(start_node, peer):
+    node = start_node(active=False, ros__autostart=False)
+    assert state(peer) == "unconfigured"
+    request = SetParameters.Request(parameters=[Parameter("refinement.iterations", value=3).to_parameter_msg()])
+    assert peer.call(SetParameters, "/nr_tracking/set_parameters", request).results[0].successful
+    for transition, label in [
+        (Transition.TRANSITION_CONFIGURE, "inactive"),
+        (Transition.TRANSITION_ACTIVATE, "active"),
+        (Transition.TRANSITION_DEACTIVATE, "inactive"),
+        (Transition.TRANSITION_ACTIVATE, "active"),
+    ]:
+        assert change_state(peer, transition).success and state(peer) == label
+    assert node._tracker.config.refinement.iterations == 3
+    peer.inputs_matched()
+    peer.send(flat_frame(stamp(0)))
+    through(peer, node, 1)
+    assert figures(node).tracked == 1
+    assert change_state(peer, Transition.TRANSITION_DEACTIVATE).success
+    assert change_state(peer, Transition.TRANSITION_CLEANUP).success and state(peer) == "unconfigured"
+    assert node._tracker is None
+    assert change_state(peer, Transition.TRANSITION_UNCONFIGURED_SHUTDOWN).success and state(peer) == "finalized"
+
+
+def test_missing_weights_leave_the_node_unconfigured_and_say_so(start_node, peer):
+    def factory(config):
+        raise InputError("no_weights", "preset 'lite' has no weights: train them")
+
+    start_node(factory)
+    assert state(peer) == "unconfigured"
+    status = peer.listen(DiagnosticArray, "/diagnostics")
+    assert "has no weights" in status.wait(lambda got: got)[0].status[0].message
+
+
+def test_many_lifecycles_leave_no_threads_or_files_behind(start_node, peer):
+    import threading
+
+    node = start_node(active=False)
+
+    def cycle():
+        node.trigger_configure(), node.trigger_activate(), node.trigger_deactivate(), node.trigger_cleanup()
+
+    for _ in range(3):
+        cycle()
+    threads, files = threading.active_count(), len(os.listdir("/proc/self/fd"))
+    for _ in range(10):
+        cycle()
+    assert threading.active_count() <= threads
+    assert len(os.listdir("/proc/self/fd")) <= files + 2
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_one_signal_ends_the_process_cleanly(ros_domain, peer, number):
+    command = [sys.executable, "-m", "nr_tracking.ros.tracking_node", "--ros-args", "-p", "ros.autostart:=false"]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    try:
+        assert state(peer) == "unconfigured"
+        process.send_signal(number)
+        assert process.wait(20) == 0
+        assert "Traceback" not in process.stderr.read()
+    finally:
+        process.kill()
+
+
+def test_unknown_parameter_ends_the_process_with_its_name(ros_domain):
+    command = [sys.executable, "-m", "nr_tracking.ros.tracking_node", "--ros-args", "-p", "mesh.upsampel:=2"]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert ended.returncode == 2
+    assert "unknown parameter 'mesh.upsampel'; did you mean 'mesh.upsample'" in ended.stderr
