@@ -34,9 +34,15 @@ class EmptySpace:
         self._volume = volume
         self._tolerance = tolerance * volume.side
         self._on_subject = (depth > 0 if mask is None else (depth > 0) & mask).flatten()
-        levels = [_least_around(depth, 1)]
+        # The narrowest window passes over pixels without depth, or a rim of every surface would stay unknown: what it
+        # claims of them is half a pixel wide.
+        measured = depth > 0
+        narrowest = _least_around(torch.where(measured, depth, torch.inf), 1, beyond=torch.inf)
+        levels = [torch.where(measured, narrowest, 0.0)]
+        level = _least_around(depth, 1)
         for previous, radius in pairwise(_RADII):
-            levels.append(_least_around(levels[-1], radius - previous))
+            level = _least_around(level, radius - previous)
+            levels.append(level)
         self._least = torch.stack(levels, dim=2).flatten(0, 1)  # (H * W, radii): one memory access for a point
         # Pixels sample the surface at their centres: the outermost ones of a window stand this far from the point.
         self._radii = torch.tensor(_RADII, device=depth.device) - 0.5
@@ -45,8 +51,8 @@ class EmptySpace:
         """``points`` (Q, 3) in box coordinates -> (Q,) lower bound of their signed distance in box units.
 
         Positive in front of what was measured, also of the background. Behind the subject's own surface it is negative,
-        for the surface was measured that far away at most, and -inf where nothing is known: behind anything else, next
-        to pixels without depth, and outside the image.
+        for the surface was measured that far away at most, and -inf where nothing is known: behind anything else, at
+        pixels without depth, and outside the image.
         """
         k = self._intrinsics
         x, y, z = self._volume.to_metric(points).unbind(1)
@@ -82,13 +88,13 @@ def empty_bound(
     return EmptySpace(depth, mask, intrinsics, volume, tolerance)(points_box)
 
 
-def _least_around(depth: Tensor, reach: int) -> Tensor:
-    """Least of (H, W) at distances -reach, 0 and reach along both axes; 0 beyond the border.
+def _least_around(depth: Tensor, reach: int, beyond: float = 0.0) -> Tensor:
+    """Least of (H, W) at distances -reach, 0 and reach along both axes; ``beyond`` the border it has that value.
 
     Applied to the least depth in windows of a radius >= reach - 1, it gives that of windows wider by ``reach``.
     """
     height, width = depth.shape
-    framed = functional.pad(depth, (reach, reach, reach, reach))
+    framed = functional.pad(depth, (reach, reach, reach, reach), value=beyond)
     left, middle, right = (framed[:, start : start + width] for start in (0, reach, 2 * reach))
     columns = torch.minimum(torch.minimum(left, middle), right)
     above, middle, below = (columns[start : start + height] for start in (0, reach, 2 * reach))
