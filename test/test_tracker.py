@@ -1,0 +1,185 @@
+"""The tracker as its users meet it: frames in, tracked frames out, faults named, time respected.
+
+The completion network is replaced by true surfaces, so that what is tested is the tracker and not a set of weights;
+the networks themselves take part in ``test_end_to_end.py``.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from skimage.measure import marching_cubes
+
+from nr_tracking import DepthFrame, InputError, Intrinsics, Surface, Tracker, load_config
+from nr_tracking.data.rendering import rasterize
+from nr_tracking.deformation.decoder import DeformationDecoder
+from nr_tracking.fields.completion import CompletionNetwork
+from nr_tracking.tracking.tracker import Networks
+
+CAMERA = Intrinsics(160, 120, 150.0, 150.0, 79.5, 59.5)
+CONFIG = load_config("test", deformation={"backend": "none"}, tracks={"count": 500}, refinement={"nodes": 40})
+STEP_NS = 33_333_333
+
+
+def body() -> tuple[np.ndarray, np.ndarray]:
+    """A lopsided figure of three balls, about 0.6 m tall, closed."""
+    axis = np.linspace(-0.5, 0.5, 48)
+    grid = np.stack(np.meshgrid(axis, axis, axis, indexing="ij"), -1)
+    balls = [((0, 0.15, 0), 0.14), ((0.03, -0.08, 0.02), 0.17), ((0.16, -0.02, 0.05), 0.07)]
+    distance = np.min([np.linalg.norm(grid - centre, axis=-1) - radius for centre, radius in balls], axis=0)
+    vertices, faces, _, _ = marching_cubes(distance, 0.0, spacing=(axis[1] - axis[0],) * 3)
+    return (vertices - 0.5).astype(np.float32), faces.astype(np.int32)
+
+
+VERTICES, FACES = body()
+
+
+def vertices_at(index: int) -> np.ndarray:
+    """The figure at a frame: it turns by 1.5 degrees and walks 8 mm a frame."""
+    angle = np.deg2rad(1.5 * index)
+    turn = np.array([[np.cos(angle), 0, np.sin(angle)], [0, 1, 0], [-np.sin(angle), 0, np.cos(angle)]])
+    return (VERTICES @ turn.T + [0.008 * index, 0.0, 1.5]).astype(np.float32)
+
+
+def frame_at(index: int, stamp_ns: int | None = None) -> DepthFrame:
+    depth, _ = rasterize(torch.from_numpy(vertices_at(index)), torch.from_numpy(FACES).long(), CAMERA)
+    return DepthFrame(STEP_NS * (index + 1) if stamp_ns is None else stamp_ns, depth.numpy(), CAMERA)
+
+
+class TrueSurfaces:
+    """Stands in for the reconstructor: answers with the figure itself at the view's stamp."""
+
+    def __init__(self, missing: frozenset[int] = frozenset()) -> None:
+        self.missing = missing
+        self.windows: list[int] = []
+
+    def complete(self, views, volume, clock):
+        self.windows.append(len(views))
+
+    def surface(self, field, index, view, volume):
+        time = round(view.frame.stamp_ns / STEP_NS) - 1
+        if time in self.missing:
+            raise InputError("no_surface", "nothing there")
+        vertices = vertices_at(time)
+        count = len(vertices)
+        return Surface(vertices, FACES, np.ones(count, np.float32), np.ones(count, np.bool_))
+
+
+def tracker(config=CONFIG, missing: frozenset[int] = frozenset()) -> Tracker:
+    networks = Networks(CompletionNetwork(config.model), DeformationDecoder(config.model))
+    made = Tracker(config, networks)
+    made._reconstructor = TrueSurfaces(missing)
+    return made
+
+
+def run(made: Tracker, indices) -> list:
+    return [result for i in indices for result in made.push(frame_at(i))] + made.flush()
+
+
+def test_every_frame_comes_out_once_in_order_and_whole():
+    results = run(tracker(), range(11))
+    assert [r.stamp_ns for r in results] == [STEP_NS * (i + 1) for i in range(11)]
+    for result in results:
+        vertices, patches = len(result.surface.vertices), result.patches
+        assert result.canonical.shape == result.previous.shape == (vertices, 3)
+        assert patches.owner.shape == (vertices,) and patches.owner.max() < len(patches.centres)
+        assert result.tracks.positions.shape == (500, 3)
+        assert {"tsdf", "mesh"} - result.timings.keys() <= {"tsdf"}
+
+
+def test_tracks_keep_their_ids_and_follow_the_motion():
+    results = run(tracker(), range(13))
+    first, last = results[0].tracks, results[-1].tracks
+    assert (first.ids == last.ids).all()
+    angle = np.deg2rad(1.5 * 12)
+    turn = np.array([[np.cos(angle), 0, np.sin(angle)], [0, 1, 0], [-np.sin(angle), 0, np.cos(angle)]])
+    true = (first.positions - [0, 0, 1.5]) @ turn.T + [0.008 * 12, 0, 1.5]
+    error = np.linalg.norm(last.positions - true, axis=1)
+    still = np.linalg.norm(first.positions - true, axis=1)
+    assert np.median(error) < 0.1 * np.median(still)
+    speed = np.linalg.norm(last.velocities, axis=1) / 30.0
+    expected = np.linalg.norm(vertices_at(12) - vertices_at(11), axis=1)
+    assert np.median(speed) == pytest.approx(np.median(expected), rel=0.15)
+
+
+def test_patches_carry_each_surface_onto_the_next():
+    results = run(tracker(), range(9))
+    assert np.isnan(results[-1].patches.translations).all()
+    for i, (result, following) in enumerate(zip(results[1:], results[:-1], strict=True)):
+        patches = result.previous_patches
+        assert patches is not None and len(patches.centres) == len(following.patches.centres)
+        k = patches.owner
+        vertices = following.surface.vertices
+        offset = (vertices - patches.centres[k])[:, :, None]
+        moved = (patches.rotations[k] @ offset)[..., 0] + patches.translations[k]
+        error = np.linalg.norm(moved - vertices_at(i + 1), axis=1)
+        step = np.linalg.norm(vertices_at(i + 1) - vertices_at(i), axis=1)
+        assert np.median(error) < 0.35 * np.median(step)
+
+
+def test_motion_within_a_window_is_known_at_once():
+    results = run(tracker(), range(9))
+    known = [bool(np.isfinite(r.patches.translations).all()) for r in results]
+    assert known == [True, True, True, True, False, True, True, True, False]
+
+
+def test_stride_one_gives_a_result_for_each_frame_once_a_window_is_full():
+    config = load_config(
+        "test", deformation={"backend": "none"}, tracks={"count": 300}, refinement={"nodes": 30}, window={"stride": 1}
+    )
+    made = tracker(config)
+    counts = [len(made.push(frame_at(i))) for i in range(8)]
+    assert counts == [0, 0, 0, 0, 5, 1, 1, 1]
+    assert made.flush() == []
+
+
+def test_a_frame_without_a_surface_is_left_out_and_the_rest_goes_on(caplog):
+    results = run(tracker(missing=frozenset({3})), range(9))
+    assert [round(r.stamp_ns / STEP_NS) - 1 for r in results] == [0, 1, 2, 4, 5, 6, 7, 8]
+    assert "no result" in caplog.text
+    assert (results[0].tracks.ids == results[-1].tracks.ids).all()
+
+
+@pytest.mark.parametrize(
+    ("frame", "reason"),
+    [
+        (DepthFrame(9 * STEP_NS, np.zeros((120, 160), np.float32), CAMERA), "no_depth"),
+        (DepthFrame(9 * STEP_NS, np.full((120, 160), np.nan, np.float32), CAMERA), "no_depth"),
+        (DepthFrame(9 * STEP_NS, np.ones((12, 16), np.float32), CAMERA), "wrong_size"),
+        (frame_at(4, stamp_ns=5 * STEP_NS), "stamp_repeated"),
+        (frame_at(3), "stamp_out_of_order"),
+    ],
+)
+def test_a_bad_frame_is_refused_by_name_and_changes_nothing(frame: DepthFrame, reason: str):
+    undisturbed, disturbed = tracker(), tracker()
+    for i in range(5):
+        undisturbed.push(frame_at(i))
+        disturbed.push(frame_at(i))
+    with pytest.raises(InputError) as raised:
+        disturbed.push(frame)
+    assert raised.value.reason == reason
+    for expected, found in zip(run(undisturbed, range(5, 9)), run(disturbed, range(5, 9)), strict=True):
+        np.testing.assert_array_equal(expected.tracks.positions, found.tracks.positions)
+
+
+def test_a_clock_that_jumps_back_finishes_what_was_begun_and_starts_anew():
+    made = tracker()
+    late = 100 * STEP_NS
+    begun = [made.push(frame_at(i, stamp_ns=late + i * STEP_NS)) for i in range(3)]
+    assert begun == [[], [], []]
+    made._reconstructor.surface = lambda field, index, view, volume: Surface(
+        VERTICES + np.float32([0, 0, 1.5]), FACES, np.ones(len(VERTICES), np.float32), np.ones(len(VERTICES), np.bool_)
+    )
+    finished = made.push(frame_at(0, stamp_ns=STEP_NS))
+    assert [r.stamp_ns for r in finished] == [late, late + STEP_NS, late + 2 * STEP_NS]
+    again = made.flush()
+    assert [r.stamp_ns for r in again] == [STEP_NS]
+    assert np.isnan(again[0].previous).all()
+    assert not set(finished[0].tracks.ids) & set(again[0].tracks.ids)
+
+
+def test_two_runs_are_equal_to_the_bit():
+    for first, second in zip(run(tracker(), range(7)), run(tracker(), range(7)), strict=True):
+        np.testing.assert_array_equal(first.tracks.positions, second.tracks.positions)
+        np.testing.assert_array_equal(first.canonical, second.canonical)
