@@ -64,16 +64,17 @@ class EmptySpace:
         pixel = torch.where(imaged, row * k.width + column, torch.zeros_like(row))
 
         obliquity = torch.sqrt(1.0 + (x * x + y * y) / (safe * safe))
-        least = self._least.index_select(0, pixel) - self._tolerance
-        ahead_of = least - z[:, None]
-        # A ball of this radius projects to within the window, with its nearer side taken into account.
-        lateral = self._radii * z[:, None] / (max(k.fx, k.fy) * obliquity[:, None] + self._radii)
-        empty = torch.where(ahead_of > 0, torch.minimum(ahead_of, lateral), -torch.inf).amax(dim=1)
+        nearest = self._least[:, 0].index_select(0, pixel) - self._tolerance
+        known = imaged & (nearest > 0) & self._on_subject.index_select(0, pixel)
+        bound = torch.where(known, (nearest - z) * obliquity, -torch.inf)
 
-        known = self._on_subject.index_select(0, pixel) & (least[:, 0] > 0)
-        behind = torch.where(known, ahead_of[:, 0] * obliquity, -torch.inf)
-        bound = torch.where(ahead_of[:, 0] > 0, empty, behind)
-        return torch.where(imaged, bound / self._volume.side, -torch.inf)
+        before = torch.nonzero(imaged & (nearest > z))[:, 0]
+        z, obliquity = z.index_select(0, before)[:, None], obliquity.index_select(0, before)[:, None]
+        ahead_of = self._least.index_select(0, pixel.index_select(0, before)) - (self._tolerance + z)
+        # A ball of this radius projects to within the window, with its nearer side taken into account.
+        lateral = self._radii * z / (max(k.fx, k.fy) * obliquity + self._radii)
+        empty = torch.where(ahead_of > 0, torch.minimum(ahead_of, lateral), -torch.inf).amax(dim=1)
+        return bound.index_copy(0, before, empty) / self._volume.side
 
 
 def empty_bound(
