@@ -178,6 +178,9 @@ class TrainingConfig(Section):
     gradient_clip: float = setting(1.0, "largest norm of the gradient", gt=0)
     average: float = setting(0.999, "decay of the running average of the weights, which is what is shipped", ge=0, lt=1)
     bfloat16: bool = setting(True, "run convolutions and attention in bfloat16 where the hardware has it")
+    active_cap: float = setting(
+        2.5, "model.active_cap while training: an unlearnt field would refine everything", gt=0, le=64
+    )
     points: int = setting(2000, "distance samples in a frame and step", ge=16, le=100_000)
     surface_points: int = setting(400, "samples on the true surface in a frame and step", ge=0, le=100_000)
     clamp_cells: tuple[float, float, float] = setting(

@@ -25,8 +25,12 @@ def clamped_distance(predicted: Tensor, target: Tensor, clamp: float) -> Tensor:
 
 
 def occupancy_entropy(predicted: Tensor, target: Tensor, sharpness: float = 3.0) -> Tensor:
-    """Binary cross entropy of being inside, with logit ``-sharpness * predicted``; distances (Q,) in cells."""
-    return F.binary_cross_entropy_with_logits(-sharpness * predicted, (target < 0).to(predicted.dtype))
+    """Binary cross entropy of being inside, with logit ``-sharpness * predicted``; distances (Q,) in cells.
+
+    A point on the surface itself is half inside.
+    """
+    inside = (target < 0).to(predicted.dtype) + 0.5 * (target == 0)
+    return _mean(F.binary_cross_entropy_with_logits(-sharpness * predicted, inside, reduction="none"))
 
 
 def eikonal(gradient: Tensor) -> Tensor:

@@ -62,14 +62,12 @@ class LossWeights:
 class Stage:
     """What holds for one step.
 
-    ``teacher`` is the probability that true refinement masks are united with the predicted ones; ``follow`` says
-    whether there are predicted ones at all, or the true ones stand alone.
+    ``teacher`` is the probability that true refinement masks are united with the predicted ones.
     """
 
     weights: LossWeights
     learning_rate: float
     teacher: float
-    follow: bool = True
 
 
 @dataclass(frozen=True)
@@ -102,7 +100,7 @@ def stage_at(name: ScheduleName, config: TrainingConfig, *, step: int, epoch: in
     """
     if name == "paper":
         column = paper_column(epoch)
-        return Stage(column.weights, column.learning_rate, teacher=1.0, follow=column.weights.fine_distance > 0)
+        return Stage(column.weights, column.learning_rate, teacher=1.0)
     rate = config.learning_rate * warmed_cosine(step, progress, config.warmup_steps, config.final_rate)
     if name == "deformation":
         weights = LossWeights(
@@ -112,7 +110,7 @@ def stage_at(name: ScheduleName, config: TrainingConfig, *, step: int, epoch: in
     weights = LossWeights(coarse_distance=1.0, fine_distance=1.0, occupancy=config.occupancy, contrast=config.contrast)
     first, last = config.teacher_fade
     fade = (progress - first) / max(last - first, 1e-9)
-    return Stage(weights, rate, teacher=1.0 - min(max(fade, 0.0), 1.0), follow=step >= config.teacher_steps)
+    return Stage(weights, rate, teacher=1.0 - min(max(fade, 0.0), 1.0))
 
 
 def paper_column(epoch: int) -> PaperColumn:

@@ -1,0 +1,245 @@
+"""From a cached window to what one training step consumes: augmentation, the cube, TSDFs, samples, true masks.
+
+The cube comes from the noisy partial cloud through the very estimator that serves at run time; a network trained on
+cubes around the truth fails on the first subject that is seen from an unlucky side.
+
+Everything random is drawn from one generator that the caller seeds by step, so a window prepared anywhere, in any
+process, at any time, is the same.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from nr_tracking.config import Config, TrainingConfig
+from nr_tracking.data.cache import WindowSample
+from nr_tracking.data.sensor import random_sensor
+from nr_tracking.sensing.camera import back_project
+from nr_tracking.sensing.tsdf import SparseTsdf, TsdfWindow, make_window, projective_tsdf, seen_space
+from nr_tracking.sensing.volume import Volume, fit_volume
+from nr_tracking.types import Float32, Intrinsics
+
+_FARTHEST_RETURN = 12.0  # metres
+
+
+@dataclass(frozen=True)
+class TrainingBatch:
+    """One window of N frames, in box coordinates (lengths in box sides).
+
+    ``window``: the network's input. ``teacher``: resolution -> (M, 4) int32 [frame, x, y, z], the voxels around the
+    true surface at R/2 and R. ``points`` (Q, 3), ``frame`` (Q,) int64, ``distance`` (Q,): signed distances, points on
+    the surface included. ``tracks`` (N, S, 3): points of the true surface in correspondence over time, some outside the
+    cube. ``pair`` and ``matched`` (2, K, 3): two frames and K corresponding points inside the cube in both.
+    """
+
+    window: TsdfWindow
+    teacher: dict[int, Tensor]
+    points: Tensor
+    frame: Tensor
+    distance: Tensor
+    tracks: Tensor
+    pair: tuple[int, int]
+    matched: Tensor
+    volume: Volume
+
+    def to(self, device: torch.device) -> TrainingBatch:
+        """Return the batch with its tensors on a device."""
+        window = self.window
+        return replace(
+            self,
+            window=replace(
+                window,
+                coords=window.coords.to(device),
+                values=window.values.to(device),
+                seen=window.seen.to(device),
+            ),
+            teacher={cells: voxels.to(device) for cells, voxels in self.teacher.items()},
+            **{name: getattr(self, name).to(device) for name in ("points", "frame", "distance", "tracks", "matched")},
+        )
+
+
+def prepare(sample: WindowSample, config: Config, rng: np.random.Generator, *, augment: bool = True) -> TrainingBatch:
+    """Make a batch of one window; without ``augment`` only the choice of samples is random."""
+    training, resolution = config.training, config.model.resolution
+    if augment:
+        sample = turned(sample, training, rng)
+    depth, mask, camera = (
+        seen(sample, training, rng) if augment else (sample.depth, sample.depth > 0, sample.intrinsics)
+    )
+    volume = subject_volume(np.where(mask, depth, 0), camera, config, rng if augment else None)
+    frames = []
+    for image, subject in zip(torch.from_numpy(depth), torch.from_numpy(mask), strict=True):
+        tsdf = projective_tsdf(image, subject, camera, volume, resolution, config.tsdf.truncation_voxels)
+        if augment:
+            tsdf = with_dropout(tsdf, rng.uniform(0.0, training.dropout), rng)
+        frames.append((tsdf, seen_space(image, subject, camera, volume, resolution // 4)))
+
+    surface = volume.to_box(sample.surface).astype(np.float32)
+    near = volume.to_box(sample.points).astype(np.float32)
+    distance = (sample.sdf / volume.side).astype(np.float32)
+    points, frame, target = distance_samples(near, distance, surface, training, rng)
+    pair, matched = matched_points(surface, training.contrast_points, rng)
+    return TrainingBatch(
+        window=make_window(frames),
+        teacher={cells: surface_voxels(surface, near, distance, cells) for cells in (resolution // 2, resolution)},
+        points=torch.from_numpy(points),
+        frame=torch.from_numpy(frame),
+        distance=torch.from_numpy(target),
+        tracks=torch.from_numpy(surface),
+        pair=pair,
+        matched=torch.from_numpy(matched),
+        volume=volume,
+    )
+
+
+def turned(sample: WindowSample, training: TrainingConfig, rng: np.random.Generator) -> WindowSample:
+    """Mirror the window and reverse its time, each with its configured probability."""
+    if rng.random() < training.mirror:
+        sample = mirrored(sample)
+    if rng.random() < training.reverse:
+        sample = reversed_in_time(sample)
+    return sample
+
+
+def seen(
+    sample: WindowSample, training: TrainingConfig, rng: np.random.Generator
+) -> tuple[Float32, np.ndarray, Intrinsics]:
+    """What a real camera might see: depth (N, H, W) with noise and a background, the subject's mask, the camera."""
+    depth, mask, camera = sample.depth, sample.depth > 0, sample.intrinsics
+    if rng.random() < training.noise:
+        sensor = random_sensor(rng)
+        depth = np.stack([sensor(image, camera, rng) for image in depth])
+    if rng.random() < training.background:
+        depth, mask, camera = with_background(depth, mask, camera, sample.up, rng)
+    return depth, mask & (depth > 0), camera
+
+
+def mirrored(sample: WindowSample) -> WindowSample:
+    """The window as a camera would see its mirror image: x -> -x, columns of the image reversed."""
+    flip = np.array([-1, 1, 1], np.float32)
+    camera = replace(sample.intrinsics, cx=sample.intrinsics.width - 1 - sample.intrinsics.cx)
+    return replace(
+        sample,
+        depth=np.ascontiguousarray(sample.depth[:, :, ::-1]),
+        intrinsics=camera,
+        points=sample.points * flip,
+        surface=sample.surface * flip,
+        normals=sample.normals * flip,
+        up=sample.up * flip,
+    )
+
+
+def reversed_in_time(sample: WindowSample) -> WindowSample:
+    """The window played backwards."""
+    names = ("depth", "points", "sdf", "surface", "normals", "visible")
+    return replace(sample, **{name: np.ascontiguousarray(getattr(sample, name)[::-1]) for name in names})
+
+
+def with_background(
+    depth: Float32, mask: np.ndarray, camera: Intrinsics, up: np.ndarray, rng: np.random.Generator
+) -> tuple[Float32, np.ndarray, Intrinsics]:
+    """Put a wall, a floor or both behind the subject: real cameras get returns beside it, renderings do not.
+
+    ``up`` (3,) points against gravity. The image, cropped to the subject, is widened by half its size on each side, so
+    that the background fills the view of the cube; it is the same in all frames.
+    """
+    pad = max(depth.shape[1:]) // 2
+    camera = replace(
+        camera, width=camera.width + 2 * pad, height=camera.height + 2 * pad, cx=camera.cx + pad, cy=camera.cy + pad
+    )
+    depth, mask = (np.pad(images, ((0, 0), (pad, pad), (pad, pad))) for images in (depth, mask))
+    subject = np.concatenate([back_project(image, camera)[image > 0] for image in depth])
+    size = float(np.ptp(subject, axis=0).max())
+    planes = []
+    if rng.random() < 0.7:
+        normal = np.array([*rng.normal(size=2) * 0.3, 1.0])
+        planes.append((normal, float((subject @ normal).max()) + rng.uniform(0.05, 1.5) * size))
+    if not planes or rng.random() < 0.7:
+        planes.append((-up, float((subject @ -up).max()) + rng.uniform(0.0, 0.03) * size))
+    rays = back_project(np.ones(depth.shape[1:], np.float32), camera)
+    behind = np.full(rays.shape[:2], np.inf)
+    for normal, offset in planes:
+        slope = rays @ normal
+        behind = np.minimum(behind, np.where(slope > 1e-3, offset / np.maximum(slope, 1e-3), np.inf))
+    behind[behind > _FARTHEST_RETURN] = 0
+    # Pixels of the subject that the sensor lost stay lost: the background is seen beside it, not through it.
+    return np.where(mask, depth, behind).astype(np.float32), mask, camera
+
+
+def with_dropout(tsdf: SparseTsdf, share: float, rng: np.random.Generator) -> SparseTsdf:
+    """Leave out a share of the voxels, at random."""
+    keep = torch.from_numpy(rng.random(len(tsdf.coords)) >= share)
+    return SparseTsdf(tsdf.coords[keep], tsdf.values[keep])
+
+
+def subject_volume(depth: Float32, camera: Intrinsics, config: Config, rng: np.random.Generator | None) -> Volume:
+    """Fit the cube to the partial cloud of the subject's depth (N, H, W), and jitter it.
+
+    At run time a cube may have been fitted to another moment of the motion; so some are fitted to one frame alone.
+    """
+    if rng is not None and rng.random() < config.training.single_frame_cube:
+        depth = depth[[int(rng.integers(len(depth)))]]
+    cloud = np.concatenate([back_project(image, camera)[image > 0] for image in depth])
+    volume = fit_volume(cloud, config.volume)
+    if rng is None:
+        return volume
+    shift = rng.uniform(-1.0, 1.0, 3) * config.training.centre_jitter * volume.side
+    low, high = config.training.side_jitter
+    return Volume(volume.centre + shift, volume.side * float(np.exp(rng.uniform(np.log(low), np.log(high)))))
+
+
+def distance_samples(
+    points: Float32, distance: Float32, surface: Float32, training: TrainingConfig, rng: np.random.Generator
+) -> tuple[Float32, np.ndarray, Float32]:
+    """Draw points inside the cube, frame by frame: ``training.points`` anywhere, ``surface_points`` on the surface.
+
+    Takes points (N, Q, 3), distance (N, Q), surface (N, S, 3); returns points (K, 3), frame (K,) int64, distance (K,).
+    """
+    drawn: list[tuple[Float32, int, Float32]] = []
+    for index in range(len(points)):
+        chosen = _choose(_inside(points[index]), training.points, rng)
+        drawn.append((points[index][chosen], index, distance[index][chosen]))
+        chosen = _choose(_inside(surface[index]), training.surface_points, rng)
+        drawn.append((surface[index][chosen], index, np.zeros(len(chosen), np.float32)))
+    where, frames, values = zip(*drawn, strict=True)
+    frame = np.repeat(np.array(frames, np.int64), [len(block) for block in where])
+    return np.concatenate(where), frame, np.concatenate(values)
+
+
+def matched_points(surface: Float32, count: int, rng: np.random.Generator) -> tuple[tuple[int, int], Float32]:
+    """Draw two frames and up to ``count`` surface points (2, K, 3) that lie inside the cube in both."""
+    first, second = sorted(int(frame) for frame in rng.choice(len(surface), 2, replace=False))
+    both = np.isin(_inside(surface[first]), _inside(surface[second]))
+    chosen = _choose(_inside(surface[first])[both], count, rng)
+    return (first, second), surface[[first, second]][:, chosen]
+
+
+def surface_voxels(surface: Float32, points: Float32, distance: Float32, resolution: int) -> Tensor:
+    """Voxels (M, 4) int32 [frame, x, y, z] that interpolation on the true surface touches, sorted by frame.
+
+    They are the eight nearest voxel centres of every known point within half a voxel of the surface.
+    """
+    blocks = []
+    corners = np.indices((2, 2, 2)).reshape(3, 8).T
+    for index in range(len(surface)):
+        near = points[index][np.abs(distance[index]) < 0.5 / resolution]
+        lower = np.floor((np.concatenate((surface[index], near)) + 0.5) * resolution - 0.5).astype(np.int64)
+        lower = lower[((lower >= 0) & (lower < resolution - 1)).all(-1)]
+        flat = np.unique(lower @ (resolution**2, resolution, 1))
+        flat = np.unique(flat[:, None] + corners @ (resolution**2, resolution, 1))
+        voxels = np.stack(np.unravel_index(flat, (resolution,) * 3), axis=-1)
+        blocks.append(np.insert(voxels, 0, index, axis=1))
+    return torch.from_numpy(np.concatenate(blocks).astype(np.int32))
+
+
+def _inside(points: Float32) -> np.ndarray:
+    """Rows (K,) of the points (Q, 3) inside the cube."""
+    return np.flatnonzero((np.abs(points) < 0.5).all(-1))
+
+
+def _choose(rows: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
+    return rows if len(rows) <= count else rng.choice(rows, count, replace=False, shuffle=False)

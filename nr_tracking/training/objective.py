@@ -1,0 +1,57 @@
+"""What a step minimises: the losses of one window, by name, for whichever weights are not zero.
+
+The fields are compared with true distances (eq. 3-7 of Merrouche et al. 2024, with occupancy beside them) and their
+embedding with true correspondences. How patches are associated and deformed is in :mod:`.motion`.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from nr_tracking.config import TrainingConfig
+from nr_tracking.fields.field import FieldWindow
+from nr_tracking.training import losses
+from nr_tracking.training.batches import TrainingBatch
+from nr_tracking.training.schedule import LossWeights
+
+
+def field_losses(
+    field: FieldWindow, batch: TrainingBatch, weights: LossWeights, training: TrainingConfig
+) -> dict[str, Tensor]:
+    """Weighted losses of the fields on every level that counts, and of the embedding."""
+    found: dict[str, Tensor] = {}
+    for position, level in enumerate(field.levels):
+        distance = weights.fine_distance if position else weights.coarse_distance
+        smooth = weights.fine_eikonal if position else weights.coarse_eikonal
+        if distance == smooth == 0:
+            continue
+        points = batch.points.detach().requires_grad_(smooth > 0)
+        predicted, valid = field.level_sdf(level, points, batch.frame)
+        # Cells of this level: the same error then weighs the same in proportion to what the level can resolve.
+        cells, target = level * predicted[valid], level * batch.distance[valid]
+        found[f"distance_{level}"] = distance * losses.clamped_distance(cells, target, training.clamp_cells[position])
+        if weights.occupancy > 0:
+            found[f"occupancy_{level}"] = distance * weights.occupancy * losses.occupancy_entropy(cells, target)
+        if smooth > 0:
+            (gradient,) = torch.autograd.grad(predicted.sum(), points, create_graph=True)
+            found[f"eikonal_{level}"] = smooth * losses.eikonal(gradient[valid])
+    if weights.contrast > 0:
+        found["contrast"] = weights.contrast * contrast_loss(field, batch, training)
+    return found
+
+
+def contrast_loss(field: FieldWindow, batch: TrainingBatch, training: TrainingConfig) -> Tensor:
+    """Contrastive loss between the two frames of the batch's pair."""
+    first, second = batch.matched
+    count = len(first)
+    frame = torch.tensor(batch.pair, device=first.device).repeat_interleave(count)
+    embedding = field.embedding(torch.cat((first, second)), frame)
+    return losses.contrast(
+        embedding[:count],
+        embedding[count:],
+        first,
+        second,
+        radius=training.contrast_radius,
+        scale=training.contrast_scale,
+    )

@@ -1,0 +1,72 @@
+"""The schedules: what is switched on when, and the shape of the learning rate."""
+
+from dataclasses import fields
+
+import pytest
+
+from nr_tracking.config import load_config
+from nr_tracking.training.schedule import PAPER_COLUMNS, LossWeights, paper_column, stage_at, warmed_cosine
+
+TRAINING = load_config("test").training
+
+
+def switched_on(weights: LossWeights) -> set[str]:
+    return {field.name for field in fields(weights) if getattr(weights, field.name) > 0}
+
+
+def test_pattern_of_zeros_of_the_six_columns():
+    coarse = {"coarse_distance", "coarse_eikonal"}
+    fine = {"fine_distance", "fine_eikonal"}
+    association = {"cycle", "coarse_cycle", "own", "coarse_own"}
+    deformation = {"match", "rigidity", "surface"}
+    expected = [
+        coarse,
+        coarse | fine,
+        coarse | fine,
+        coarse | fine | association,
+        coarse | fine | association,
+        coarse | fine | association | deformation,
+    ]
+    assert [switched_on(column.weights) for column in PAPER_COLUMNS] == expected
+
+
+@pytest.mark.parametrize(
+    ("epoch", "column"), [(0, 0), (1, 1), (4, 1), (5, 2), (9, 2), (10, 3), (14, 3), (15, 4), (19, 4), (20, 5), (500, 5)]
+)
+def test_epochs_of_the_columns(epoch, column):
+    assert paper_column(epoch) is PAPER_COLUMNS[column]
+
+
+def test_paper_schedule_uses_no_true_correspondences():
+    for epoch in range(40):
+        stage = stage_at("paper", TRAINING, step=7, epoch=epoch, progress=0.5)
+        assert not switched_on(stage.weights) & {"contrast", "position"}
+        assert stage.weights.associates == (epoch >= 10)
+        assert stage.weights.deforms == (epoch >= 20)
+    assert [c.learning_rate for c in PAPER_COLUMNS] == sorted((c.learning_rate for c in PAPER_COLUMNS), reverse=True)
+
+
+def test_completion_and_deformation_share_nothing():
+    completion = stage_at("completion", TRAINING, step=0, epoch=0, progress=0.0).weights
+    deformation = stage_at("deformation", TRAINING, step=0, epoch=0, progress=0.0).weights
+    assert completion.completes and not completion.deforms
+    assert deformation.deforms and not deformation.completes
+    assert not switched_on(completion) & switched_on(deformation)
+
+
+def test_help_of_true_masks_fades():
+    share = [stage_at("completion", TRAINING, step=0, epoch=0, progress=p / 20).teacher for p in range(21)]
+    first, last = TRAINING.teacher_fade
+    assert share[: int(first * 20) + 1] == [1.0] * (int(first * 20) + 1)
+    assert all(value == 0.0 for value in share[int(last * 20 + 0.999) :])
+    assert share == sorted(share, reverse=True)
+
+
+def test_learning_rate_warms_up_and_falls():
+    rise = [warmed_cosine(step, 0.0, 50, 0.02) for step in range(60)]
+    assert rise[0] == pytest.approx(1 / 50)
+    assert rise[49:] == [1.0] * 11
+    fall = [warmed_cosine(1000, p / 10, 50, 0.02) for p in range(12)]
+    assert fall == sorted(fall, reverse=True)
+    assert fall[5] == pytest.approx(0.51)
+    assert fall[10] == fall[11] == pytest.approx(0.02)

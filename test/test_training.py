@@ -1,0 +1,275 @@
+"""Training: what a step is fed, that a window can be learnt by heart, and that a killed run goes on exactly."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from bending_body import bending_window, write_cache
+
+from nr_tracking.config import load_config
+from nr_tracking.fields.field import interpolate_sparse
+from nr_tracking.fields.sparse import SparseGrid
+from nr_tracking.fields.weights import read_weights
+from nr_tracking.sensing.camera import back_project
+from nr_tracking.training import batches
+from nr_tracking.training.checkpoints import SHARD_BYTES, load_checkpoint, save_checkpoint
+from nr_tracking.training.journal import Journal
+from nr_tracking.training.motion import true_positions
+from nr_tracking.training.trainer import export_weights, train
+from nr_tracking.types import InputError
+
+SMALL = {"points": 300, "surface_points": 60, "contrast_points": 32, "workers": 0, "warmup_steps": 5}
+
+
+@pytest.fixture(scope="module")
+def sample():
+    return bending_window(0)
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("cache")
+    write_cache(folder, windows=3)
+    return folder
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def cloud_distance(sample) -> np.ndarray:
+    """Distance of the observed points from the nearest stored surface points."""
+    cloud = back_project(sample.depth[0], sample.intrinsics)[sample.depth[0] > 0]
+    return np.linalg.norm(cloud[::20, None] - sample.surface[0][None], axis=-1).min(1)
+
+
+def test_mirror_and_reversal_keep_depth_and_truth_together(sample):
+    mirrored = batches.mirrored(sample)
+    assert cloud_distance(sample).max() < 0.06
+    assert cloud_distance(mirrored).max() < 0.06
+    assert not np.allclose(mirrored.surface, sample.surface)
+    twice = batches.mirrored(mirrored)
+    for name in ("depth", "surface", "points", "normals", "up"):
+        np.testing.assert_array_equal(getattr(twice, name), getattr(sample, name))
+    assert twice.intrinsics == sample.intrinsics
+    backwards = batches.reversed_in_time(sample)
+    np.testing.assert_array_equal(backwards.surface[0], sample.surface[-1])
+    np.testing.assert_array_equal(backwards.sdf[1], sample.sdf[-2])
+
+
+def test_background_is_behind_the_subject_and_the_same_in_all_frames(sample):
+    for seed in range(6):
+        depth, mask, camera = batches.with_background(
+            sample.depth, sample.depth > 0, sample.intrinsics, sample.up, np.random.default_rng(seed)
+        )
+        assert depth.shape[1:] == (camera.height, camera.width)
+        before = back_project(sample.depth[2], sample.intrinsics)[sample.depth[2] > 0]
+        np.testing.assert_allclose(back_project(depth[2], camera)[mask[2]], before, atol=1e-5)
+        beside = ~mask.any(0)
+        assert (np.ptp(depth[:, beside], axis=0) == 0).all()
+        assert (depth[:, beside] > 0).mean() > 0.3
+
+
+def test_a_batch_tells_the_truth_in_box_coordinates(sample):
+    config = load_config("test", training={"noise": 0.0, "mirror": 0.0, "reverse": 0.0})
+    batch = batches.prepare(sample, config, np.random.default_rng(3))
+    assert batch.points.abs().max() <= 0.5
+    assert len(batch.points) == len(batch.frame) == len(batch.distance)
+    metric = batch.volume.to_metric(batch.points).double().numpy()
+    for frame in range(5):
+        here = batch.frame == frame
+        zeros = batch.distance[here] == 0
+        assert zeros.sum() > 100
+    # The limbs' own axes are not stored; the sampled distances are, so look each drawn point up among them.
+    stored = {tuple(np.round(p, 4)): d for p, d in zip(sample.points[1], sample.sdf[1], strict=True)}
+    rows = ((batch.frame == 1) & (batch.distance != 0)).nonzero()[:50, 0]
+    for row in rows.tolist():
+        nearest = min(stored, key=lambda p: np.abs(np.array(p) - metric[row]).sum())
+        assert batch.distance[row].item() * batch.volume.side == pytest.approx(stored[nearest], abs=1e-3)
+    assert batch.matched.abs().max() < 0.5
+    first, second = batch.pair
+    moved, known = true_positions(batch.matched[0], batch.tracks[first], batch.tracks[second])
+    assert known.all()
+    torch.testing.assert_close(moved, batch.matched[1])
+
+
+def test_true_masks_hold_every_corner_that_the_surface_needs(sample):
+    batch = batches.prepare(sample, load_config("test"), np.random.default_rng(0), augment=False)
+    for resolution, voxels in batch.teacher.items():
+        assert voxels.dtype == torch.int32
+        assert len(torch.unique(voxels, dim=0)) == len(voxels)
+        assert torch.equal(voxels[:, 0], voxels[:, 0].sort().values)
+        frame, row = (batch.tracks.abs() < 0.5 - 1 / resolution).all(-1).nonzero(as_tuple=True)
+        grid = SparseGrid(voxels, resolution, frames=5)
+        _, complete = interpolate_sparse(torch.zeros(len(voxels), 1), grid, batch.tracks[frame, row], frame)
+        assert complete.all()
+
+
+def test_the_same_draw_gives_the_same_batch(sample):
+    config = load_config("test")
+    one, two, other = (batches.prepare(sample, config, np.random.default_rng(s)) for s in (5, 5, 6))
+    assert torch.equal(one.window.coords, two.window.coords) and torch.equal(one.points, two.points)
+    assert one.volume.side == two.volume.side != other.volume.side
+
+
+def test_one_window_is_learnt_by_heart(tmp_path, sample):
+    """A bending body at R = 32: the field must reproduce it, on the masks that it finds itself."""
+    from nr_tracking.data.cache import write_manifest, write_shard
+
+    write_manifest(tmp_path / "c", {"format": 1, "shards": [write_shard(_made(tmp_path / "c"), 0, [sample])]})
+    plain = {"noise": 0.0, "mirror": 0.0, "reverse": 0.0, "background": 0.0, "dropout": 0.0, "centre_jitter": 0.0}
+    config = load_config(
+        "test",
+        model={"active_cap": 2.0},
+        training={
+            **SMALL,
+            **plain,
+            "points": 600,
+            "learning_rate": 6e-3,
+            "single_frame_cube": 0.0,
+            "side_jitter": (1.0, 1.0),
+            "average": 0.9,
+        },
+    )
+    train(config, tmp_path / "c", tmp_path / "run", steps=120, validation=tmp_path / "c")
+    (scores,) = Journal(tmp_path / "run" / "log.jsonl").entries("validation")
+    assert scores["iou"] > 0.95
+    assert scores["surface_cells"] < 0.25
+    assert (tmp_path / "run" / "curve.png").stat().st_size > 500
+
+
+RUN = """
+import sys, torch
+from nr_tracking.config import load_config
+from nr_tracking.training.trainer import train
+torch.set_num_threads(1)
+config = load_config("test", training={**%r, "workers": int(sys.argv[4]), "checkpoint_minutes": 1e-6})
+train(config, sys.argv[1], sys.argv[2], steps=int(sys.argv[3]))
+"""
+
+
+def start(cache: Path, run: Path, steps: int, workers: int = 0) -> subprocess.Popen:
+    settings = {**SMALL, "points": 100}
+    command = [sys.executable, "-c", RUN % settings, str(cache), str(run), str(steps), str(workers)]
+    root = str(Path(__file__).parents[1])
+    return subprocess.Popen(command, env={**os.environ, "PYTHONPATH": root}, start_new_session=True)
+
+
+def curve(run: Path) -> list[dict]:
+    entries = Journal(run / "log.jsonl").entries("step")
+    return [{key: value for key, value in entry.items() if key != "seconds"} for entry in entries]
+
+
+def test_a_killed_run_goes_on_to_the_bit(cache, tmp_path):
+    """Kill -9 in the middle of an epoch, twice; other numbers of workers; then compare with a run left alone."""
+    assert start(cache, tmp_path / "whole", 12, workers=1).wait(60) == 0
+    for reached in (3, 7):
+        process = start(cache, tmp_path / "killed", 12)
+        deadline = time.monotonic() + 60
+        while len(curve(tmp_path / "killed")) < reached and time.monotonic() < deadline:
+            time.sleep(0.01)
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+    assert start(cache, tmp_path / "killed", 12).wait(60) == 0
+    whole, killed = curve(tmp_path / "whole"), curve(tmp_path / "killed")
+    assert [entry["step"] for entry in killed] == list(range(12))
+    assert whole == killed
+    ours, theirs = (read_weights(tmp_path / name / "weights.safetensors") for name in ("whole", "killed"))
+    assert ours.sha256 == theirs.sha256
+    assert ours.notes["steps"] == "12"
+
+
+def test_deformation_is_learnt_on_frozen_fields(cache, tmp_path):
+    config = load_config("test", model={"active_cap": 2.0}, training={**SMALL, "learning_rate": 5e-3})
+    weights = train(config, cache, tmp_path / "fields", steps=40)
+    run = tmp_path / "motion"
+    final = read_weights(train(config, cache, run, steps=14, schedule="deformation", start=weights))
+    for name, value in read_weights(weights).part("completion").items():
+        assert torch.equal(final.part("completion")[name], value)
+    steps = curve(run)
+    assert {"match", "rigidity", "surface", "position"} <= set(steps[0])
+    assert np.mean([e["loss"] for e in steps[-4:]]) < np.mean([e["loss"] for e in steps[:4]])
+
+
+def test_paper_schedule_reaches_its_last_column(cache, tmp_path, monkeypatch):
+    from nr_tracking.training import schedule, trainer
+
+    monkeypatch.setattr(
+        trainer,
+        "stage_at",
+        lambda name, training, **at: schedule.stage_at(name, training, **{**at, "epoch": 0 if at["step"] < 25 else 30}),
+    )
+    config = load_config("test", model={"active_cap": 2.0}, training=SMALL)
+    train(config, cache, tmp_path, steps=27, schedule="paper")
+    steps = curve(tmp_path)
+    assert "distance_32" not in steps[0] and "eikonal_8" in steps[0]
+    assert {"cycle", "own", "coarse_cycle", "coarse_own", "match", "eikonal_32"} <= set(steps[-1])
+    assert all(np.isfinite(entry["loss"]) for entry in steps)
+
+
+def test_settings_must_not_change_under_a_run(cache, tmp_path):
+    train(load_config("test", training=SMALL), cache, tmp_path, steps=1)
+    with pytest.raises(InputError, match="another training") as caught:
+        train(load_config("test", training={**SMALL, "learning_rate": 1e-5}), cache, tmp_path, steps=2)
+    assert caught.value.reason == "other_run"
+
+
+def test_errors_name_what_is_missing(cache, tmp_path):
+    config = load_config("test", training=SMALL)
+    with pytest.raises(InputError, match="no manifest"):
+        train(config, tmp_path / "nothing", tmp_path / "run", steps=1)
+    with pytest.raises(InputError, match="deformation schedule") as caught:
+        train(config, cache, tmp_path / "run", steps=1, schedule="deformation")
+    assert caught.value.reason == "no_weights"
+    with pytest.raises(ValueError, match="either steps or minutes"):
+        train(config, cache, tmp_path / "run")
+    with pytest.raises(InputError, match="no checkpoint yet"):
+        export_weights(config, tmp_path / "run", tmp_path / "w")
+
+
+def test_checkpoints_are_sharded_and_whole(tmp_path):
+    big = {f"t{i}": torch.full((3 * 2**20,), float(i)) for i in range(4)}  # 12 MiB each
+    folder = tmp_path / "checkpoint"
+    save_checkpoint(folder, big, {"step_count": 3})
+    files = list(folder.glob("*.safetensors"))
+    assert len(files) == 4
+    assert max(file.stat().st_size for file in files) <= 16 * 2**20
+    loaded = load_checkpoint(folder)
+    assert loaded.state == {"step_count": 3}
+    assert all(torch.equal(loaded.tensors[name], value) for name, value in big.items())
+    save_checkpoint(folder, {"a": torch.zeros(1)}, {"step_count": 4})  # replaces, leaves nothing behind
+    assert [path.name for path in tmp_path.iterdir()] == ["checkpoint"]
+    with pytest.raises(ValueError, match="more than one shard"):
+        save_checkpoint(folder, {"a": torch.zeros(SHARD_BYTES // 4 + 1)}, {})
+    assert load_checkpoint(folder).state == {"step_count": 4}
+    (folder / "tensors-00000.safetensors").unlink()
+    with pytest.raises(InputError, match="cannot be read"):
+        load_checkpoint(folder)
+
+
+def test_journal_forgets_what_will_be_done_again(tmp_path):
+    journal = Journal(tmp_path / "log.jsonl")
+    for step in range(5):
+        journal.write("step", step, loss=1.0)
+    with journal.path.open("a") as file:
+        file.write('{"kind": "step", "st')  # cut short by a kill
+    journal.rewind(3)
+    assert [entry["step"] for entry in journal.entries()] == [0, 1, 2]
+    journal.write("step", 3, loss=2.0)
+    assert [json.loads(line)["step"] for line in journal.path.read_text().splitlines()] == [0, 1, 2, 3]
+
+
+def _made(folder: Path) -> Path:
+    folder.mkdir(parents=True)
+    return folder
