@@ -4,6 +4,7 @@ import threading
 
 import numpy as np
 
+from nr_tracking.tracking.stamps import StampOrder
 from nr_tracking.types import DepthFrame, InputError, Intrinsics, Patches, Surface, TrackedFrame, Tracks
 
 CORNERS = np.array([[0, 0, 0], [1, 0, 0], [0, 1, 0], [0, 0, 1]], np.float32)
@@ -38,6 +39,7 @@ class FakeTracker:
         self.gate = threading.Event()
         self.gate.set()
         self.error = None
+        self._order = StampOrder()
         self._pending = []
         self._last = None
 
@@ -46,11 +48,17 @@ class FakeTracker:
         if self.error is not None:
             error, self.error = self.error, None
             raise error
+        restarted = self._order.jumped_back(frame.stamp_ns)
         if not (frame.depth > 0).any():
             raise InputError("no_depth", "every pixel is 0 or NaN")
+        done = []
+        if restarted:
+            done = self.flush()
+            self.reset()
+        self._order.accept(frame.stamp_ns)
         self.pushed.append(frame)
         self._pending.append(frame)
-        return [self._track(self._pending.pop(0)) for _ in range(len(self._pending) - self.lag)]
+        return done + [self._track(self._pending.pop(0)) for _ in range(len(self._pending) - self.lag)]
 
     def flush(self):
         pending, self._pending = self._pending, []
@@ -58,6 +66,7 @@ class FakeTracker:
 
     def reset(self):
         self.resets += 1
+        self._order.forget()
         self._pending = []
         self._last = None
 

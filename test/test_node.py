@@ -132,11 +132,13 @@ def test_mesh_rate_is_limited_and_can_change_while_active(start_node, peer):
     request = SetParameters.Request(
         parameters=[
             Parameter("ros.mesh_rate_hz", value=30.0).to_parameter_msg(),
+            Parameter("subject.depth_max_m", value=2.5).to_parameter_msg(),
             Parameter("refinement.iterations", value=3).to_parameter_msg(),
         ]
     )
-    live, fixed = peer.call(SetParameters, "/nr_tracking/set_parameters", request).results
-    assert live.successful and not fixed.successful and "refinement.iterations" in fixed.reason
+    live, depth, fixed = peer.call(SetParameters, "/nr_tracking/set_parameters", request).results
+    assert live.successful and depth.successful and node._tracker.config.subject.depth_max_m == 2.5
+    assert not fixed.successful and "refinement.iterations" in fixed.reason
     before = len(mesh.messages)
     for index in range(30, 40):
         peer.send(flat_frame(stamp(index)))

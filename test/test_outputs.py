@@ -1,5 +1,7 @@
 """What subscribers get, decoded without ROS."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from fake_tracker import tracked
@@ -50,14 +52,16 @@ def test_motion_runs_from_the_previous_place_to_the_present_one():
     assert len(decode(outputs.motion_marker(frame, "camera", 2), "visualization_msgs/msg/Marker").points) == 4
 
 
-def test_patch_poses_turn_as_the_patches_do_and_stay_where_motion_is_unknown():
+def test_patch_poses_tell_where_patches_are_and_how_they_turned():
     turn = Rotation.from_rotvec([[0, 0, 0.3], [0, 0, 0]]).as_matrix().astype(np.float32)
-    turn[1] = NAN
-    centres = np.float32([[1, 2, 3], [4, 5, 6]])
-    patches = Patches(centres, turn, centres, np.zeros(0, np.int32), np.zeros((0, 2), np.int32))
-    poses = decode(outputs.patches_message(0, "camera", patches), "geometry_msgs/msg/PoseArray").poses
-    assert poses[0].orientation.z == pytest.approx(np.sin(0.15)) and poses[1].orientation.w == 1.0
-    assert [pose.position.x for pose in poses] == [1.0, 4.0]
+    places = np.float32([[1, 2, 3], [4, 5, 6]])
+    moved = Patches(places - 1, turn, places, np.zeros(0, np.int32), np.zeros((0, 2), np.int32))
+    first = tracked(0, 2.0)
+    poses = decode(outputs.patches_message(replace(first, previous_patches=moved), "c"), "geometry_msgs/msg/PoseArray")
+    assert poses.poses[0].orientation.z == pytest.approx(np.sin(0.15)) and poses.poses[1].orientation.w == 1.0
+    assert [pose.position.x for pose in poses.poses] == [1.0, 4.0]
+    resting = decode(outputs.patches_message(first, "c"), "geometry_msgs/msg/PoseArray").poses
+    assert [pose.position.z for pose in resting] == [2.0, 2.0] and resting[0].orientation.w == 1.0
 
 
 def grid_mesh(cells):

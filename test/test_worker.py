@@ -6,15 +6,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from fake_tracker import FakeTracker, flat_frame
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from nr_tracking.ros.messages import frame_messages
 from nr_tracking.ros.pairing import FramePairing, PairedFrame
-from nr_tracking.ros.queueing import FrameQueue, StampOrder, WaitingFrame
+from nr_tracking.ros.queueing import FrameQueue, WaitingFrame
 from nr_tracking.ros.statistics import Statistics
 from nr_tracking.ros.worker import InferenceWorker
-from nr_tracking.types import InputError
 
 PERIOD_NS = 33_333_333
 
@@ -205,22 +202,6 @@ def test_windows_taken_in_bursts_are_thinned_evenly():
     gaps = np.diff(taken[8:])
     assert gaps.mean() == pytest.approx(3, abs=0.2)
     assert gaps.max() <= 6
-
-
-@settings(max_examples=60, deadline=None)
-@given(st.lists(st.integers(-(2**40), 2**40), max_size=40))
-def test_accepted_stamps_rise_except_where_time_starts_anew(stamps):
-    order = StampOrder()
-    last = None
-    for stamp in stamps:
-        try:
-            anew = order.jumped_back(stamp)
-        except InputError as error:
-            assert error.reason in ("stamp_repeated", "stamp_out_of_order") and stamp <= last
-            continue
-        assert last is None or anew == (stamp < last)
-        order.accept(stamp)
-        last = stamp
 
 
 def test_images_wait_for_the_first_camera_info_and_are_given_up_by_name():

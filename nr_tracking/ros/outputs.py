@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
 from nr_tracking.ros import cdr
-from nr_tracking.types import Float32, Float64, Int32, Patches, TrackedFrame, Tracks
+from nr_tracking.types import Float32, Float64, Int32, TrackedFrame, Tracks
 
 TRACK_FIELDS = np.dtype(
     [(name, "<f4") for name in ("x", "y", "z", "vx", "vy", "vz", "confidence")] + [("id", "<u4"), ("observed", "u1")],
@@ -47,20 +47,23 @@ def tracks_cloud(stamp_ns: int, frame_id: str, tracks: Tracks) -> bytes:
     return cdr.point_cloud(stamp_ns, frame_id, rows)
 
 
-def patch_poses(patches: Patches) -> tuple[Float64, Float64]:
-    """Centres (P, 3) in metres and, as unit quaternions x y z w (P, 4), the rotations to the next frame.
+def patch_poses(frame: TrackedFrame) -> tuple[Float64, Float64]:
+    """Where the patches are, (P, 3) metres, and how they turned since the previous frame, (P, 4) unit quaternions xyzw.
 
-    Where the motion is not known, for want of a next frame, the rotation is the identity.
+    In the first frame, for want of a motion, these are the centres of its patches and the identity.
     """
-    matrices = patches.rotations.astype(np.float64)
-    matrices[~np.isfinite(matrices).all(axis=(1, 2))] = np.eye(3)
-    quaternions = Rotation.from_matrix(matrices).as_quat() if len(matrices) else np.empty((0, 4))
-    return patches.centres.astype(np.float64), quaternions
+    patches = frame.previous_patches
+    if patches is None:
+        centres = frame.patches.centres.astype(np.float64)
+        return centres, np.tile([0.0, 0.0, 0.0, 1.0], (len(centres), 1))
+    known = np.isfinite(patches.translations).all(axis=1) & np.isfinite(patches.rotations).all(axis=(1, 2))
+    quaternions = Rotation.from_matrix(patches.rotations[known]).as_quat() if known.any() else np.empty((0, 4))
+    return patches.translations[known].astype(np.float64), quaternions
 
 
-def patches_message(stamp_ns: int, frame_id: str, patches: Patches) -> bytes:
+def patches_message(frame: TrackedFrame, frame_id: str) -> bytes:
     """Patches as a PoseArray of :func:`patch_poses`."""
-    return cdr.pose_array(stamp_ns, frame_id, *patch_poses(patches))
+    return cdr.pose_array(frame.stamp_ns, frame_id, *patch_poses(frame))
 
 
 def decimated(vertices: Float32, faces: Int32, max_faces: int) -> Int32:

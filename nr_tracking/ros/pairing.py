@@ -16,7 +16,7 @@ from nr_tracking.types import InputError
 T = TypeVar("T")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class PairedFrame:
     """Messages that belong together, not yet decoded."""
 

@@ -11,7 +11,7 @@ from rclpy.node import Node
 from rclpy.qos import QoSProfile
 
 from nr_tracking.ros.outputs import patch_poses
-from nr_tracking.types import Patches
+from nr_tracking.types import TrackedFrame
 
 
 class PatchFrames:
@@ -25,16 +25,16 @@ class PatchFrames:
         except ImportError:  # the wheels of ROS from pip do not include it
             self._message = None
 
-    def publish(self, stamp_ns: int, frame_id: str, patches: Patches) -> None:
-        """Send the pose of every patch: its centre, turned by its rotation to the next frame."""
+    def publish(self, frame: TrackedFrame, frame_id: str) -> None:
+        """Send the pose of every patch: where its centre is, turned as it turned since the previous frame."""
         if self._message is None:
             self._node.get_logger().warning("ros.publish_tf needs the package tf2_msgs", once=True)
             return
         if self._publisher is None:
             self._publisher = self._node.create_publisher(self._message, "/tf", QoSProfile(depth=100))
-        seconds, nanoseconds = divmod(stamp_ns, 1_000_000_000)
+        seconds, nanoseconds = divmod(frame.stamp_ns, 1_000_000_000)
         transforms = []
-        for index, (centre, rotation) in enumerate(zip(*patch_poses(patches), strict=True)):
+        for index, (centre, rotation) in enumerate(zip(*patch_poses(frame), strict=True)):
             transform = TransformStamped(child_frame_id=f"{self._node.get_name()}/patch_{index}")
             transform.header.stamp = Time(sec=seconds, nanosec=nanoseconds)
             transform.header.frame_id = frame_id

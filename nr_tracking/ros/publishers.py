@@ -57,11 +57,11 @@ class Publishers:
             if motion is not None:
                 self._send(self._motion, motion)
         if self._patches.get_subscription_count():
-            self._send(self._patches, patches_message(frame.stamp_ns, frame_id, frame.patches))
+            self._send(self._patches, patches_message(frame, frame_id))
         if self._tracks.get_subscription_count():
             self._send(self._tracks, tracks_cloud(frame.stamp_ns, frame_id, frame.tracks))
         if self.config.publish_tf:
-            self._frames.publish(frame.stamp_ns, frame_id, frame.patches)
+            self._frames.publish(frame, frame_id)
 
     def reset(self) -> None:
         """The next frame begins a new subject, with colours of its own."""

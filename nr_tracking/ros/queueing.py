@@ -1,4 +1,4 @@
-"""Frames that wait for inference: which are kept when the camera is faster, and in which order stamps may come."""
+"""Frames that wait for inference, and which of them are kept when the camera is faster."""
 
 from __future__ import annotations
 
@@ -9,12 +9,11 @@ from dataclasses import dataclass
 from typing import Literal
 
 from nr_tracking.ros.pairing import PairedFrame
-from nr_tracking.types import InputError
 
 Command = Callable[[], None]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class WaitingFrame:
     """A frame in the queue and when its image arrived (steady clock, seconds)."""
 
@@ -118,48 +117,3 @@ class FrameQueue:
         gaps = [abs(after - ahead) for ahead, after in zip(before, stamps[1:], strict=False)]
         first = 1 if self._last_taken is None else 0  # with nothing before it, the first frame is worth keeping
         return min(range(first, len(gaps)), key=lambda index: gaps[index], default=0)
-
-
-class StampOrder:
-    """Tells frames that go on in time from those that must be left out, and from a clock that was set back."""
-
-    LOOP_NS = 1_000_000_000
-    LOOP_FRAMES = 3
-
-    def __init__(self) -> None:
-        self._last: int | None = None
-        self._earlier: list[int] = []
-
-    def forget(self) -> None:
-        """Start anew with whatever stamp comes next."""
-        self._last = None
-        self._earlier.clear()
-
-    def jumped_back(self, stamp_ns: int) -> bool:
-        """Whether time started anew: a stamp a second or more before the last one, or the third earlier one in a row.
-
-        Raises:
-            InputError: ``stamp_repeated`` or ``stamp_out_of_order``: this frame alone has to be left out.
-        """
-        if self._last is None or stamp_ns > self._last:
-            self._earlier.clear()
-            return False
-        if stamp_ns == self._last:
-            raise InputError(
-                "stamp_repeated",
-                f"two depth images have the stamp {stamp_ns / 1e9:.3f} s: does the driver run twice?",
-            )
-        if self._earlier and stamp_ns <= self._earlier[-1]:
-            self._earlier.clear()
-        self._earlier.append(stamp_ns)
-        if self._last - stamp_ns >= self.LOOP_NS or len(self._earlier) >= self.LOOP_FRAMES:
-            self._earlier.clear()
-            return True
-        raise InputError(
-            "stamp_out_of_order",
-            f"the depth image of {stamp_ns / 1e9:.3f} s came after that of {self._last / 1e9:.3f} s and is left out",
-        )
-
-    def accept(self, stamp_ns: int) -> None:
-        """A frame of this stamp was used."""
-        self._last = stamp_ns

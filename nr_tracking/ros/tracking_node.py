@@ -107,6 +107,7 @@ class TrackingNode(LifecycleNode):
         assert self._tracker is not None
         ros = self.config.ros
         self._pairing = FramePairing()
+        self._on_new_subject()
         self.worker = InferenceWorker(
             self._tracker,
             self.statistics,
@@ -258,6 +259,8 @@ class TrackingNode(LifecycleNode):
         except ConfigError as error:
             return SetParametersResult(successful=False, reason=str(error))
         self.config = config
+        if self._tracker is not None:
+            self._tracker.config = config
         if self._outputs is not None:
             self._outputs.config = config.ros
         return SetParametersResult(successful=True)
@@ -281,6 +284,7 @@ def main(args: list[str] | None = None) -> int:
     except (KeyboardInterrupt, ExternalShutdownException):
         pass
     finally:
+        executor.shutdown()
         node.close()
         rclpy.try_shutdown()
     return 0

@@ -5,13 +5,14 @@ from __future__ import annotations
 import threading
 import time
 import traceback
-from collections import OrderedDict
+from collections import deque
 from collections.abc import Callable
 from typing import Literal, Protocol
 
+from nr_tracking.config import Config
 from nr_tracking.ros.conversions import depth_frame
 from nr_tracking.ros.pairing import PairedFrame
-from nr_tracking.ros.queueing import FrameQueue, StampOrder, WaitingFrame
+from nr_tracking.ros.queueing import FrameQueue, WaitingFrame
 from nr_tracking.ros.statistics import Statistics
 from nr_tracking.types import DepthFrame, InputError, TrackedFrame
 
@@ -20,12 +21,15 @@ _LOST = {
     "queue_memory": "waiting frames fill ros.queue_memory_mb: play the recording more slowly or allow more",
     "reset": "the frame was not finished when the tracker was reset",
     "failure": "the frame was in a window whose computation failed",
-    "inactive": "the frame was waiting when the node was deactivated",
+    "no_result": "no surface was found in the frame",
+    "inactive": "the frame was not finished when the node was deactivated",
 }
 
 
 class TrackerLike(Protocol):
-    """What the worker needs of :class:`nr_tracking.Tracker`."""
+    """What a node needs of :class:`nr_tracking.Tracker`; live settings reach it through ``config``."""
+
+    config: Config
 
     def push(self, frame: DepthFrame) -> list[TrackedFrame]:
         """Take a frame; returns what is finished."""
@@ -66,8 +70,8 @@ class InferenceWorker:
         self._on_new_subject = on_new_subject
         self._unit_m = unit_m
         self._queue = FrameQueue(policy, queue_size, queue_memory)
-        self._order = StampOrder()
-        self._unfinished: OrderedDict[int, tuple[float, str]] = OrderedDict()
+        self._last_stamp: int | None = None
+        self._unfinished: deque[WaitingFrame] = deque()  # pushed, without a result so far
         self._thread = threading.Thread(target=self._run, name="inference", daemon=True)
         self._thread.start()
 
@@ -114,10 +118,13 @@ class InferenceWorker:
         self._queue.command(self._start_anew)
 
     def stop(self) -> None:
-        """End the thread after the frame in hand; waiting frames are dropped."""
-        for waiting in self._queue.close():
-            self._drop(waiting, "inactive")
+        """End the thread after the frame in hand; waiting and unfinished frames are dropped, the subject forgotten."""
+        waiting = self._queue.close()
         self._thread.join()
+        for frame in (*self._unfinished, *waiting):
+            self._drop(frame, "inactive")
+        self._unfinished.clear()
+        self._tracker.reset()
 
     def _run(self) -> None:
         while (job := self._queue.take()) is not None:
@@ -127,22 +134,18 @@ class InferenceWorker:
                 else:
                     job()
             except InputError as error:
-                if isinstance(job, WaitingFrame):
-                    self._unfinished.pop(job.stamp_ns, None)
                 self._statistics.dropped(error.reason, str(error))
             except Exception as error:  # whatever it was, the next frame deserves a fresh start
+                if isinstance(job, WaitingFrame) and job not in self._unfinished:
+                    self._unfinished.append(job)
                 self._recover()
                 self._statistics.failed(f"failure: {type(error).__name__}: {error}; the tracker starts anew")
                 self._on_failure(traceback.format_exc())
 
     def _track(self, waiting: WaitingFrame) -> None:
-        stamp = waiting.stamp_ns
-        if self._order.jumped_back(stamp):
-            self._start_anew()
         frame = depth_frame(waiting.frame.image, waiting.frame.info, waiting.frame.mask, self._unit_m)
-        self._unfinished[stamp] = (waiting.arrived, waiting.frame.image.header.frame_id)
         results = self._tracker.push(frame)
-        self._order.accept(stamp)
+        self._unfinished.append(waiting)
         self._deliver(results)
 
     def _recover(self) -> None:
@@ -160,19 +163,27 @@ class InferenceWorker:
 
     def _reset(self, reason: str) -> None:
         """Forget the subject; frames of an unfinished window are lost to ``reason``."""
-        for _ in range(len(self._unfinished)):
-            self._statistics.dropped(reason, _LOST[reason])
-        self._unfinished.clear()
-        self._order.forget()
+        while self._unfinished:
+            self._drop(self._unfinished.popleft(), reason)
+        self._new_subject()
+        self._tracker.reset()
+
+    def _new_subject(self) -> None:
+        self._last_stamp = None
         self._statistics.reset()
         self._on_new_subject()
-        self._tracker.reset()
 
     def _deliver(self, results: list[TrackedFrame]) -> None:
         for result in results:
-            arrived, frame_id = self._unfinished.pop(result.stamp_ns)
-            self._on_result(result, frame_id)
-            self._statistics.tracked(time.monotonic() - arrived, len(result.tracks.ids), result.timings)
+            if self._last_stamp is not None and result.stamp_ns <= self._last_stamp:
+                self._new_subject()  # the tracker started anew with a recording that began again
+            self._last_stamp = result.stamp_ns
+            waiting = self._unfinished.popleft()
+            while waiting.stamp_ns != result.stamp_ns:
+                self._drop(waiting, "no_result")
+                waiting = self._unfinished.popleft()
+            self._on_result(result, waiting.frame.image.header.frame_id)
+            self._statistics.tracked(time.monotonic() - waiting.arrived, len(result.tracks.ids), result.timings)
 
     def _drop(self, waiting: WaitingFrame, reason: str) -> None:
         self._statistics.dropped(reason, _LOST[reason])

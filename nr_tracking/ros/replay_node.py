@@ -1,0 +1,227 @@
+"""Plays a recording as a camera would: a rosbag2 or a SEQUENCE, at its own rate, with ``/clock``.
+
+    ros2 run nr_tracking replay_node --ros-args -p input:=RECORDING -p loop:=true
+
+Only the depth stream is played, under the names that ``tracking_node`` listens to. Stamps are those of the recording.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import rclpy
+from rcl_interfaces.msg import FloatingPointRange, ParameterDescriptor
+from rclpy.duration import Duration
+from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.impl.implementation_singleton import rclpy_implementation
+from rclpy.node import Node
+from rclpy.publisher import Publisher
+from rclpy.qos import HistoryPolicy, QoSProfile, ReliabilityPolicy
+from rosgraph_msgs.msg import Clock
+from sensor_msgs.msg import CameraInfo, Image
+
+from nr_tracking.data.sequence import Sequence, is_sequence, read_sequence
+from nr_tracking.ros.bags import RecordedMessage, encode, open_recording
+from nr_tracking.ros.messages import Kind, frame_messages
+from nr_tracking.types import InputError
+
+_TOPICS: dict[Kind, tuple[type[Any], str]] = {
+    "depth": (Image, "depth/image_raw"),
+    "camera_info": (CameraInfo, "depth/camera_info"),
+    "mask": (Image, "mask"),
+}
+_TICK_S = 0.02  # the clock is published at least this often
+_WAIT_S = 30.0
+_FRAME_ID = "camera_depth_optical_frame"  # of a SEQUENCE, which names none
+
+
+@dataclass(frozen=True)
+class Source:
+    """A recording to play: what kinds of messages it has, and the messages, from the beginning each time."""
+
+    kinds: tuple[Kind, ...]
+    messages: Callable[[], Iterator[RecordedMessage]]
+
+
+def open_source(path: Path, depth_topic: str = "", camera_info_topic: str = "") -> Source:
+    """Open a rosbag2, or a SEQUENCE as the messages that it amounts to. Faults are :class:`InputError`."""
+    if is_sequence(path):
+        sequence = read_sequence(path)
+        masked = sequence.mask_files is not None
+        return Source(_kinds(masked), lambda: _messages_of(sequence))
+    recording = open_recording(path, depth_topic or None, camera_info_topic or None)
+    return Source(_kinds(recording.topics.mask is not None), recording.messages)
+
+
+def _kinds(masked: bool) -> tuple[Kind, ...]:
+    return ("camera_info", "depth", "mask") if masked else ("camera_info", "depth")
+
+
+def _messages_of(sequence: Sequence) -> Iterator[RecordedMessage]:
+    for frame in sequence.frames():
+        for kind, message in frame_messages(frame, _FRAME_ID).items():
+            yield RecordedMessage(kind, frame.stamp_ns, encode(kind, message))
+
+
+def clipped(messages: Iterator[RecordedMessage], start_s: float, duration_s: float) -> Iterator[RecordedMessage]:
+    """The messages from ``start_s`` after the first one on, for ``duration_s``, or to the end where that is 0.
+
+    The last camera info before the start comes along: a driver may have sent none after it.
+    """
+    begin: int | None = None
+    latched: RecordedMessage | None = None
+    for message in messages:
+        if begin is None:
+            begin = message.stamp_ns + round(start_s * 1e9)
+        if message.stamp_ns < begin:
+            latched = message if message.kind == "camera_info" else latched
+            continue
+        if duration_s > 0 and message.stamp_ns >= begin + round(duration_s * 1e9):
+            return
+        if latched is not None:
+            yield replace(latched, stamp_ns=message.stamp_ns)
+            latched = None
+        yield message
+
+
+class ReplayNode(Node):
+    """Publishes a recording. Parameters: see the descriptors below."""
+
+    def __init__(self, **node_options: Any) -> None:
+        super().__init__("replay", **node_options)
+        self._input = (
+            Path(self._parameter("input", "", "rosbag2 or SEQUENCE folder")),
+            self._parameter("depth_topic", "", "topic of the depth images in a bag; empty to find it by type"),
+            self._parameter("camera_info_topic", "", "topic of the camera info in a bag; empty to find it"),
+        )
+        self._rate = self._parameter("rate", 1.0, "speed over that of the recording", (1e-3, 1e3))
+        self._loop = self._parameter("loop", False, "begin again at the end; stamps jump back then")
+        self._start_s = self._parameter("start", 0.0, "seconds of the recording to skip", (0.0, 1e6))
+        self._duration_s = self._parameter("duration", 0.0, "seconds of the recording to play, 0 for all", (0.0, 1e6))
+        self._reliable = self._parameter("reliable", True, "reliable: slow down rather than lose a message")
+        self._wait = self._parameter("wait", False, "begin when somebody subscribes to depth and camera info")
+        self._topics: dict[Kind, Publisher[Any]] = {}
+        self._clock_topic = self.create_publisher(Clock, "/clock", QoSProfile(depth=1))
+
+    def play(self) -> int:
+        """Play to the end or until shutdown; returns how many depth images were sent.
+
+        Raises:
+            InputError: the recording cannot be read, or nobody subscribes.
+        """
+        if str(self._input[0]) in ("", "."):
+            raise InputError("no_input", "name a recording: -p input:=FOLDER")
+        source = open_source(*self._input)
+        # Only what there is: a mask topic makes a tracking node wait for a mask with every image.
+        self._topics = {kind: self._publisher(*_TOPICS[kind]) for kind in source.kinds}
+        if self._wait:
+            self._wait_for_subscribers()
+        total = 0
+        while self.context.ok():
+            sent = self._play_once(clipped(source.messages(), self._start_s, self._duration_s))
+            total += sent
+            if not self._loop or not sent:
+                break
+        return total
+
+    def _play_once(self, messages: Iterator[RecordedMessage]) -> int:
+        sent, begun, first = 0, time.monotonic(), None
+        for message in messages:
+            first = message.stamp_ns if first is None else first
+            if not self._pass_time(begun, first, message.stamp_ns):
+                return sent
+            self._send(self._topics[message.kind], message.data)
+            sent += message.kind == "depth"
+        for publisher in self._topics.values():
+            if self._reliable and publisher.get_subscription_count():
+                publisher.wait_for_all_acked(Duration(seconds=_WAIT_S))
+        return sent
+
+    def _pass_time(self, begun: float, first_ns: int, until_ns: int) -> bool:
+        """Let time run up to a stamp, telling it on /clock; False when the node is being shut down."""
+        while self.context.ok():
+            passed = time.monotonic() - begun
+            remaining = (until_ns - first_ns) / 1e9 / self._rate - passed
+            now_ns = until_ns if remaining <= 0 else first_ns + round(passed * self._rate * 1e9)
+            clock = Clock()
+            clock.clock.sec, clock.clock.nanosec = divmod(now_ns, 1_000_000_000)
+            self._clock_topic.publish(clock)
+            if remaining <= 0:
+                return True
+            time.sleep(min(remaining, _TICK_S))
+        return False
+
+    def _send(self, publisher: Publisher[Any], data: bytes) -> None:
+        """Publish; a reliable subscriber that cannot keep up is waited for."""
+        deadline = time.monotonic() + _WAIT_S
+        while self.context.ok():
+            try:
+                publisher.publish(data)
+                return
+            except rclpy_implementation.RCLError as error:
+                if time.monotonic() > deadline:
+                    raise InputError(
+                        "subscriber_stuck", f"{publisher.topic_name}: a subscriber took nothing for {_WAIT_S:.0f} s"
+                    ) from error
+
+    def _wait_for_subscribers(self) -> None:
+        deadline = time.monotonic() + _WAIT_S
+        needed = [self._topics["depth"], self._topics["camera_info"]]
+        while not all(publisher.get_subscription_count() for publisher in needed) and self.context.ok():
+            if time.monotonic() > deadline:
+                names = " and ".join(publisher.topic_name for publisher in needed)
+                raise InputError("no_subscriber", f"nobody subscribed to {names} within {_WAIT_S:.0f} s")
+            time.sleep(_TICK_S)
+
+    def _publisher(self, kind: type[Any], topic: str) -> Publisher[Any]:
+        if self._reliable:  # what is not acknowledged is kept, and publish() waits: nothing is lost
+            qos = QoSProfile(history=HistoryPolicy.KEEP_ALL, depth=0, reliability=ReliabilityPolicy.RELIABLE)
+        else:
+            qos = QoSProfile(depth=5, reliability=ReliabilityPolicy.BEST_EFFORT)
+        return self.create_publisher(kind, topic, qos)
+
+    def _parameter(self, name: str, default: Any, meaning: str, limits: tuple[float, float] | None = None) -> Any:
+        descriptor = ParameterDescriptor(description=meaning, read_only=True)
+        if limits:
+            descriptor.floating_point_range = [FloatingPointRange(from_value=limits[0], to_value=limits[1], step=0.0)]
+        return self.declare_parameter(name, default, descriptor).value
+
+
+def main(args: list[str] | None = None) -> int:
+    """Play a recording until its end, SIGINT or SIGTERM."""
+    rclpy.init(args=args)
+    node = ReplayNode()
+    executor = SingleThreadedExecutor()
+    executor.add_node(node)
+    spinning = threading.Thread(target=_spin, args=(executor.spin,), daemon=True)
+    spinning.start()
+    try:
+        sent = node.play()
+        node.get_logger().info(f"{sent} depth images sent")
+    except InputError as error:
+        print(f"replay_node: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        pass
+    finally:
+        executor.shutdown()
+        spinning.join(5.0)
+        node.destroy_node()
+        rclpy.try_shutdown()
+    return 0
+
+
+def _spin(spin: Callable[[], None]) -> None:
+    with contextlib.suppress(ExternalShutdownException):
+        spin()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,147 @@
+"""A recording played over DDS arrives as it was recorded."""
+
+import threading
+import time
+
+import numpy as np
+import pytest
+
+pytest.importorskip("rclpy")
+
+from fake_tracker import FakeTracker, flat_frame
+from rclpy.executors import MultiThreadedExecutor
+from rclpy.parameter import Parameter
+from ros_peer import Peer, Spinner
+from rosgraph_msgs.msg import Clock
+
+from nr_tracking.data.sequence import write_sequence
+from nr_tracking.ros.bags import RecordedMessage, write_bag
+from nr_tracking.ros.replay_node import ReplayNode, clipped
+from nr_tracking.ros.tracking_node import TrackingNode
+from nr_tracking.types import DepthFrame, InputError, Intrinsics
+
+CAMERA = Intrinsics(64, 48, 70.0, 70.0, 31.5, 23.5)
+PERIOD_NS = 20_000_000
+
+
+def noisy_frames(count):
+    generator = np.random.default_rng(5)
+    for index in range(count):
+        depth = (generator.integers(0, 5000, (48, 64)) * np.float64(0.001)).astype(np.float32)
+        yield DepthFrame(10**9 + index * PERIOD_NS, depth, CAMERA, depth > 2)
+
+
+@pytest.fixture(params=["sequence", "mcap", "sqlite3"])
+def recording(request, tmp_path):
+    if request.param == "sequence":
+        return write_sequence(tmp_path / "recording", noisy_frames(20), fps=50)
+    return write_bag(tmp_path / "recording", noisy_frames(20), request.param)
+
+
+@pytest.fixture
+def replay(ros_context):
+    nodes = []
+
+    def make(path, **given):
+        overrides = [Parameter(name, value=value) for name, value in {"input": str(path), **given}.items()]
+        nodes.append(ReplayNode(context=ros_context, parameter_overrides=overrides))
+        return nodes[-1]
+
+    yield make
+    for node in nodes:
+        node.destroy_node()
+
+
+@pytest.fixture
+def tracking(ros_context):
+    given = {"ros.image_reliability": "reliable", "ros.image_history": 200, "ros.queue_policy": "all"}
+    overrides = [Parameter(name, value=value) for name, value in given.items()]
+    node = TrackingNode(FakeTracker, context=ros_context, parameter_overrides=overrides)
+    node.start()
+    spinner = Spinner(node, MultiThreadedExecutor(4, context=ros_context), ros_context)
+    yield node
+    spinner.stop()
+    node.close()
+
+
+def received(node, count):
+    """Wait for ``count`` images; returns what the tracker was given."""
+    pause = threading.Event()
+    for _ in range(2000):
+        if node.statistics.summary(0.0).received >= count:
+            break
+        pause.wait(0.01)
+    assert node.worker.finish(20)
+    return node._tracker.pushed
+
+
+def test_node_gets_the_very_frames_of_the_recording(replay, tracking, recording):
+    started = time.monotonic()
+    assert replay(recording, wait=True).play() == 20
+    assert time.monotonic() - started >= 19 * PERIOD_NS / 1e9  # at the rate of the recording, not faster
+    frames = received(tracking, 20)
+    expected = list(noisy_frames(20))
+    assert [frame.stamp_ns for frame in frames] == [frame.stamp_ns for frame in expected]
+    for frame, original in zip(frames, expected, strict=True):
+        np.testing.assert_array_equal(frame.depth, original.depth)
+        np.testing.assert_array_equal(frame.mask, original.mask)
+        assert frame.intrinsics == original.intrinsics
+
+
+def test_rate_start_and_duration(replay, tracking, tmp_path):
+    bag = write_bag(tmp_path / "recording", noisy_frames(20))
+    started = time.monotonic()
+    assert replay(bag, wait=True, rate=4.0, start=0.1, duration=0.2).play() == 10
+    assert time.monotonic() - started < 2.0
+    stamps = [frame.stamp_ns for frame in received(tracking, 10)]
+    assert stamps == [10**9 + index * PERIOD_NS for index in range(5, 15)]
+
+
+def test_clock_runs_with_the_recording(replay, tracking, ros_context, tmp_path):
+    peer = Peer(ros_context)
+    try:
+        clock = peer.listen(Clock, "/clock", 100)
+        node = replay(write_bag(tmp_path / "recording", noisy_frames(20)), wait=True)
+        peer.until(lambda: node._clock_topic.get_subscription_count() > 0)
+        node.play()
+        last = 10**9 + 19 * PERIOD_NS
+        ticks = clock.wait(lambda got: got and stamp(got[-1]) == last)
+        times = [stamp(tick) for tick in ticks]
+        assert times == sorted(times) and times[0] >= 10**9
+    finally:
+        peer.close()
+
+
+def stamp(clock):
+    return clock.clock.sec * 10**9 + clock.clock.nanosec
+
+
+def test_loop_begins_again_until_shutdown(replay, tracking, tmp_path):
+    frames = [flat_frame(10**9 + index * 400_000_000) for index in range(4)]
+    node = replay(write_bag(tmp_path / "recording", frames), wait=True, rate=100.0, loop=True)
+    playing = threading.Thread(target=node.play, daemon=True)
+    playing.start()
+    stamps = [frame.stamp_ns for frame in received(tracking, 12)]
+    assert stamps[:8] == [frame.stamp_ns for frame in frames] * 2
+    assert tracking._tracker.resets >= 2
+    node._loop = False
+    playing.join(20)
+
+
+def test_missing_recording_and_missing_subscriber_are_named(replay, tmp_path, monkeypatch):
+    for path, reason in (("", "no_input"), (tmp_path / "nothing", "no_such_path")):
+        with pytest.raises(InputError) as caught:
+            replay(path).play()
+        assert caught.value.reason == reason
+    monkeypatch.setattr("nr_tracking.ros.replay_node._WAIT_S", 0.1)
+    with pytest.raises(InputError, match="nobody subscribed"):
+        replay(write_bag(tmp_path / "recording", noisy_frames(1)), wait=True).play()
+
+
+def test_span_brings_the_last_camera_info_along():
+    kinds = [("camera_info", 0), ("depth", 0), ("depth", 1), ("depth", 2), ("depth", 3)]
+    messages = [RecordedMessage(kind, second * 10**9, b"") for kind, second in kinds]
+    span = list(clipped(iter(messages), 1.5, 1.0))
+    assert [(message.kind, message.stamp_ns // 10**9) for message in span] == [("camera_info", 2), ("depth", 2)]
+    assert list(clipped(iter(messages), 0.0, 0.0)) == messages
+    assert not list(clipped(iter([]), 0.0, 0.0))
