@@ -14,12 +14,15 @@ from pathlib import Path
 
 import numpy as np
 
+from nr_tracking.data.character import Character
 from nr_tracking.data.clips import Clip, vertex_normals
 from nr_tracking.data.gltf import GltfCharacter, read_gltf
+from nr_tracking.data.makehuman import MakeHuman
+from nr_tracking.data.motions import draw_motion
 from nr_tracking.data.objects import KINDS, object_clip
 from nr_tracking.data.procedural import procedural_clip
 from nr_tracking.data.remeshing import carry, smooth, wrap
-from nr_tracking.data.skeleton import blend
+from nr_tracking.data.skeleton import Skeleton, blend, segment_distance
 from nr_tracking.data.splits import Split, body_seed, character_name, motion_name, split_of_character, split_of_motion
 from nr_tracking.types import InputError
 
@@ -73,17 +76,104 @@ def animal(rng: np.random.Generator, split: Split) -> Performer:
 
 
 def person(rng: np.random.Generator, split: Split) -> Performer:
-    """Animated glTF people with varied proportions and girth."""
-    return _gltf_performer("person", "people", rng, split, (1.5, 1.9))
+    """Animated glTF people with varied proportions and girth; half of them perform captured motions and dances."""
+    if rng.random() < 0.5:
+        return _gltf_performer("person", "people", rng, split, (1.5, 1.9))
+    path = _drawn_file("people", rng, split)
+    character, vertices, faces, weights = wrapped(path)
+    if "HumanArmature" not in character.names:
+        return _gltf_performer("person", "people", rng, split, (1.5, 1.9))
+    scale = rng.uniform(1.5, 1.9) / float(np.ptp(vertices[:, 1])) * rng.uniform(0.93, 1.07, 3)
+    order, skeleton, known_as = human_armature(character, scale)
+    rest = _varied(vertices, faces, rng) * scale
+    loose = _dress_looseness(rest, skeleton) if "dress" in path.stem.lower() else np.zeros(len(rest))
+    body = Character("person", character_name(path.stem), rest, faces, weights[:, order], skeleton, loose, known_as)
+    return _captured_performer(body, split)
+
+
+def makehuman(rng: np.random.Generator, split: Split) -> Performer:
+    """Clothed MakeHuman people; a number always gives the same person in the same clothes."""
+    data = data_folder()
+    if data is None:
+        raise InputError("no_data", "the family 'makehuman' needs the data that NR_TRACKING_DATA names")
+    number = int(rng.integers(BODIES[split]))
+    body_rng = np.random.default_rng(body_seed(split, "makehuman", number))
+    body = MakeHuman.load(data / "makehuman").draw(body_rng, f"makehuman-{split}-{number}", split)
+    return _captured_performer(body, split)
+
+
+def _captured_performer(body: Character, split: Split) -> Performer:
+    warm_up = round(0.5 * FPS)
+
+    def perform(rng: np.random.Generator, frames: int) -> Clip:
+        motion = draw_motion(rng, data_folder(), split, warm_up + frames, FPS)
+        return body.perform(motion, rng).every(1, warm_up)
+
+    return perform
+
+
+def human_armature(character: GltfCharacter, scale: np.ndarray) -> tuple[list[int], Skeleton, dict[str, str]]:
+    """The skeleton of Quaternius' people in a form that captured motions can drive.
+
+    Their feet hang on a root at the floor, for inverse kinematics; here they hang on the shins. Returns the order of
+    the joints' weights, the skeleton in metres (``scale`` per axis) and its joints' roles.
+    """
+    names = [character.names[node] for node in character.joints]
+    above = {name: character.names[character.parents[node]] for name, node in zip(names, character.joints, strict=True)}
+    above |= {"Body": "", "Bone": "Body", "Foot.L": "LowerLeg.L", "Foot.R": "LowerLeg.R"}
+
+    def depth(name: str) -> int:
+        return 0 if not above[name] else 1 + depth(above[name])
+
+    order = sorted(range(len(names)), key=lambda joint: depth(names[joint]))
+    places = character.bind_places() * scale
+    ordered = [names[joint] for joint in order]
+    heads = places[order]
+    tails = heads.copy()
+    for joint in reversed(range(len(order))):
+        if above[ordered[joint]]:
+            tails[ordered.index(above[ordered[joint]])] = heads[joint]
+    for side in "LR":
+        # The first child listed may be a pole target or a thumb; the limbs' ends are known by name.
+        for start, end in (
+            ("UpperArm", "LowerArm"),
+            ("LowerArm", "Palm"),
+            ("UpperLeg", "LowerLeg"),
+            ("LowerLeg", "Foot"),
+        ):
+            tails[ordered.index(f"{start}.{side}")] = heads[ordered.index(f"{end}.{side}")]
+    parents = tuple(ordered.index(above[name]) if above[name] else -1 for name in ordered)
+    known_as = {"Body": "hips", "Abdomen": "spine", "Torso": "chest", "Neck": "neck", "Head": "head"}
+    for side, letter in (("left", "L"), ("right", "R")):
+        known_as |= {
+            f"{own}.{letter}": f"{side}_{role}"
+            for own, role in (
+                *(("Shoulder", "collar"), ("UpperArm", "arm"), ("LowerArm", "forearm"), ("Palm", "hand")),
+                *(("UpperLeg", "thigh"), ("LowerLeg", "shin"), ("Foot", "foot")),
+            )
+        }
+    return order, Skeleton(tuple(ordered), parents, heads, tails), known_as
+
+
+def _dress_looseness(rest: np.ndarray, skeleton: Skeleton) -> np.ndarray:
+    """What hangs between hips and knees, away from the legs' bones, swings."""
+    at = {name: joint for joint, name in enumerate(skeleton.names)}
+    hips, knee = skeleton.heads[at["UpperLeg.L"], 1], skeleton.heads[at["LowerLeg.L"], 1]
+    down = np.clip((hips - rest[:, 1]) / (hips - knee), 0, 1) * (rest[:, 1] > 0.9 * knee)
+    out = np.min(
+        [
+            segment_distance(rest, skeleton.heads[at[f"UpperLeg.{s}"]], skeleton.tails[at[f"UpperLeg.{s}"]])
+            for s in "LR"
+        ],
+        0,
+    )
+    return 0.8 * down * np.clip(out / (0.25 * (hips - knee)) - 0.5, 0, 1)
 
 
 def _gltf_performer(
     family: str, folder: str, rng: np.random.Generator, split: Split, size_range: tuple[float, float]
 ) -> Performer:
-    files = [path for path in gltf_files(folder) if split_of_character(path.stem) == split]
-    if not files:
-        raise InputError("no_data", f"no {split} characters in {data_folder()}/characters/{folder}")
-    path = files[rng.integers(len(files))]
+    path = _drawn_file(folder, rng, split)
     character, vertices, faces, weights = wrapped(path)
     # Animated extents are what counts: some files bind in centimetres and animate in metres.
     vertices = _varied(vertices, faces, rng)
@@ -112,6 +202,13 @@ def _gltf_performer(
     return perform
 
 
+def _drawn_file(folder: str, rng: np.random.Generator, split: Split) -> Path:
+    files = [path for path in gltf_files(folder) if split_of_character(path.stem) == split]
+    if not files:
+        raise InputError("no_data", f"no {split} characters in {data_folder()}/characters/{folder}")
+    return files[rng.integers(len(files))]
+
+
 def gltf_files(folder: str) -> list[Path]:
     """The .glb files of ``characters/<folder>``, sorted; none without data."""
     data = data_folder()
@@ -123,7 +220,7 @@ def wrapped(path: Path) -> tuple[GltfCharacter, np.ndarray, np.ndarray, np.ndarr
     """A glTF character, its closed outside in the bind pose, and the skinning weights on that."""
     character = read_gltf(path)
     size = float(np.ptp(character.vertices, axis=0).max())
-    vertices, faces = wrap(character.vertices, character.faces, size / 120)
+    vertices, faces = wrap(character.vertices, character.faces, size / 105)
     weights = carry(character.weights, character.vertices, character.faces, vertices)
     return character, vertices, faces, weights
 
@@ -131,11 +228,12 @@ def wrapped(path: Path) -> tuple[GltfCharacter, np.ndarray, np.ndarray, np.ndarr
 def _varied(vertices: np.ndarray, faces: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Rounded off, and thicker here and thinner there, at random."""
     size = float(np.ptp(vertices, axis=0).max())
-    vertices = smooth(vertices, faces, int(rng.integers(0, 25)))
+    vertices = smooth(vertices, faces, int(rng.integers(0, 16)))
     waves = rng.normal(size=(4, 3)) * 5 / size
-    bump = np.sin(vertices @ waves.T + rng.uniform(0, 6.3, 4)) @ rng.normal(size=4) * 0.004 * size
-    girth = rng.uniform(-0.004, 0.010) * size
-    return vertices + vertex_normals(vertices, faces) * (bump + girth)[:, None]
+    bump = np.sin(vertices @ waves.T + rng.uniform(0, 6.3, 4)) @ rng.normal(size=4) * 0.0025
+    # Never much thinner: fingers and shins would turn inside out.
+    grown = np.clip(bump + rng.uniform(-0.001, 0.009), -0.001, 0.02) * size
+    return vertices + vertex_normals(vertices, faces) * grown[:, None]
 
 
 def _proportions(character: GltfCharacter, rng: np.random.Generator) -> np.ndarray:
@@ -150,11 +248,20 @@ def _proportions(character: GltfCharacter, rng: np.random.Generator) -> np.ndarr
     return np.array(rows)
 
 
-FAMILIES: dict[str, Family] = {"procedural": procedural, "object": thing, "animal": animal, "person": person}
+FAMILIES: dict[str, Family] = {
+    "makehuman": makehuman,
+    "person": person,
+    "animal": animal,
+    "procedural": procedural,
+    "object": thing,
+}
 
 
 def available_families() -> tuple[str, ...]:
     """The families that can be drawn here: without data files, those that need none."""
     names = ["procedural", "object"]
     names += [name for name, folder in (("person", "people"), ("animal", "animals")) if gltf_files(folder)]
+    data = data_folder()
+    if data and (data / "makehuman" / "base" / "base.obj").is_file():
+        names.append("makehuman")
     return tuple(names)

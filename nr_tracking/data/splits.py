@@ -15,7 +15,7 @@ SPLITS: tuple[str, ...] = get_args(Split)
 
 _CHARACTERS: dict[str, frozenset[str]] = {
     "val": frozenset({"female_dress", "male_suit", "fox", "alpaca", "triceratops"}),
-    "test": frozenset({"male_casual", "zombie", "stag", "farm_pig", "trex"}),
+    "test": frozenset({"male_casual", "zombie", "stag", "shibainu", "trex"}),
 }
 _MOTIONS: dict[str, frozenset[str]] = {
     "val": frozenset({"runningjump", "gallop_jump", "jump", "dance_b", "spinkick", "131_03", "02_05", "dog_spin"}),
@@ -38,7 +38,9 @@ def character_name(file_stem: str) -> str:
 def motion_name(clip: str) -> str:
     """One name for all performances of a motion: ``Man_Jump``, ``AnimalArmature|Jump`` and ``Jump`` are ``jump``."""
     name = clip.lower().rsplit("|", 1)[-1]
-    name = re.sub(r"^(man|female|male|humanoid3d|armature|[a-z]+saurus|trex|[a-z]+ceratops|[a-z]+raptor)_", "", name)
+    name = re.sub(
+        r"^(man|female|male|humanoid3d|armature|[a-z]+saurus|[a-z]+lophus|trex|[a-z]+ceratops|[a-z]+raptor)_", "", name
+    )
     return name.replace("dog3d", "dog")
 
 

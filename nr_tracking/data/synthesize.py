@@ -22,8 +22,8 @@ from nr_tracking.data.windows import make_window
 from nr_tracking.types import InputError
 
 SHARD_WINDOWS = 16
-WINDOWS_PER_BODY = 2
-"""Drawing a body costs as much as a window; each is used this often, with other motions and cameras."""
+WINDOWS_PER_BODY = {"makehuman": 4}
+"""Drawing a body costs as much as some windows; each is used this often (2 unless named), never alike."""
 LENGTH = 5
 STRIDES = (1, 1, 2, 2, 3, 4, 5, 6)
 MIXTURE = {"makehuman": 0.40, "person": 0.20, "animal": 0.30, "procedural": 0.06, "object": 0.04}
@@ -75,11 +75,13 @@ def draw_windows(rng: np.random.Generator, families: dict[str, float], split: Sp
     """``count`` windows of bodies drawn by the weights of ``families``."""
     samples: list[WindowSample] = []
     names = sorted(families)
-    share = np.array([families[name] for name in names])
+    uses = np.array([WINDOWS_PER_BODY.get(name, 2) for name in names])
+    share = np.array([families[name] for name in names]) / uses
     while len(samples) < count:
         family = names[rng.choice(len(names), p=share / share.sum())]
         performer = FAMILIES[family](rng, split)
-        samples += [_draw_window(performer, rng) for _ in range(min(WINDOWS_PER_BODY, count - len(samples)))]
+        uses = min(WINDOWS_PER_BODY.get(family, 2), count - len(samples))
+        samples += [_draw_window(performer, rng) for _ in range(uses)]
     return samples
 
 
