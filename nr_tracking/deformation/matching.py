@@ -1,0 +1,140 @@
+"""Matches between a moving surface and the one it should come to lie on, sought from both sides.
+
+From one side alone a limb that has no counterpart pulls nothing, or a limb of the target is never reached; so samples
+of the moving surface look for the target, and samples of the target look for the moving surface. A match has a similar
+normal and lies within a radius. Where features are known, the nearest is sought in space and feature together:
+``argmin |dx / L|^2 + lambda^2 (2 - 2 cos)`` with L the size of the subject.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.spatial import cKDTree
+
+from nr_tracking.types import Float32, Float64, Int64
+
+_CANDIDATES = 4  # nearest points among which the nearest with a similar normal is chosen
+
+
+@dataclass(frozen=True)
+class Target:
+    """A surface to be matched: vertices, their normals, a tree over them, and an even sample of them.
+
+    ``points`` (T, 3) and ``normals`` (T, 3) float64; ``sample`` (M,) int64 indices; ``features`` (M, C) unit rows at
+    the sample, or None.
+    """
+
+    points: Float64
+    normals: Float64
+    tree: cKDTree
+    sample: Int64
+    features: Float32 | None = None
+
+
+@dataclass(frozen=True)
+class Matches:
+    """Pairs of a moving sample and a place on the target; ``sample`` (N,) int64, ``place`` and ``normal`` (N, 3).
+
+    ``forward`` counts those found from the moving surface; they come first.
+    """
+
+    sample: Int64
+    place: Float64
+    normal: Float64
+    forward: int
+
+
+def even_sample(points: Float64, count: int) -> Int64:
+    """At most ``count`` indices of points (N, 3), spread evenly: an even stride along a space-filling curve."""
+    if len(points) <= count:
+        return np.arange(len(points))
+    return space_order(points)[((np.arange(count) + 0.5) * (len(points) / count)).astype(np.int64)]
+
+
+def space_order(points: Float64) -> Int64:
+    """Indices that sort points (N, 3) along a space-filling curve (Morton order): neighbours stay together."""
+    low = points.min(axis=0)
+    cells = ((points - low) * (1023.0 / max(float((points - low).max()), 1e-30))).astype(np.int64)
+    code = np.zeros(len(points), np.int64)
+    for bit in range(10):
+        for axis in range(3):
+            code |= ((cells[:, axis] >> bit) & 1) << (3 * bit + axis)
+    return np.argsort(code, kind="stable")
+
+
+def vertex_normals(vertices: np.ndarray, faces: np.ndarray) -> Float64:
+    """Unit normals (V, 3), faces weighted by area; zero where a vertex has no face."""
+    corners = np.asarray(vertices, np.float64)[faces]
+    area = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
+    corner = faces.reshape(-1)
+    total = np.stack([np.bincount(corner, np.repeat(axis, 3), minlength=len(vertices)) for axis in area.T], axis=1)
+    return total / np.maximum(np.linalg.norm(total, axis=1, keepdims=True), 1e-30)
+
+
+def find_matches(points: Float64, normals: Float64, target: Target, radius: float, cosine: float) -> Matches:
+    """Match moving samples (S, 3) with unit normals to the target, nearest in space, both ways.
+
+    ``radius`` bounds the distance, ``cosine`` is the least product of matched normals.
+    """
+    there = nearest_similar(target.tree, target.normals, points, normals, radius, cosine)
+    tree = cKDTree(points, balanced_tree=False, compact_nodes=False)
+    seeking = target.sample
+    back = nearest_similar(tree, normals, target.points[seeking], target.normals[seeking], radius, cosine)
+    return _joined(there, np.where(back >= 0, back, -1), target, seeking)
+
+
+def find_matches_with_features(
+    points: Float64, normals: Float64, features: Float32, target: Target, radius: float, cosine: float, reach: float
+) -> Matches:
+    """Match as :func:`find_matches`, nearest in space and feature together, among the target's sample.
+
+    ``features`` (S, C) unit rows; ``reach`` (in the unit of the points) is the distance that weighs as much as features
+    differing by 1: lambda L.
+    """
+    if target.features is None:
+        raise ValueError("the target has no features")
+    seeking = target.sample
+    place, side = target.points[seeking], target.normals[seeking]
+    origin = place.mean(axis=0)
+    squared = _squared_distances(points - origin, place - origin)
+    cost = squared + np.float32(reach**2) * (2 - 2 * (features @ target.features.T))
+    cost[normals.astype(np.float32) @ side.astype(np.float32).T < cosine] = np.inf
+    cost[squared > radius**2] = np.inf
+    there, back = cost.argmin(axis=1), cost.argmin(axis=0)
+    there = np.where(np.isfinite(cost[np.arange(len(points)), there]), seeking[there], -1)
+    back = np.where(np.isfinite(cost[back, np.arange(len(seeking))]), back, -1)
+    return _joined(there, back, target, seeking)
+
+
+def nearest_similar(
+    tree: cKDTree, sides: Float64, points: Float64, normals: Float64, radius: float, cosine: float
+) -> Int64:
+    """For each of ``points`` (Q, 3) the nearest point of a tree on a similar ``side``, -1 where none is near.
+
+    ``sides`` (N, 3) are the normals of the tree's points, ``normals`` (Q, 3) those of the query; ``cosine`` is the
+    least product of the two. Only the few nearest points are tried.
+    """
+    count = min(_CANDIDATES, tree.n)
+    # A bounded search marks what it does not find by an index past the end and an infinite distance.
+    distance, found = tree.query(points, k=np.arange(1, count + 1), distance_upper_bound=radius)
+    usable = np.isfinite(distance)
+    found = np.where(usable, found, 0)
+    usable &= np.einsum("ski,si->sk", sides[found], normals) >= cosine
+    first = usable.argmax(axis=1)
+    rows = np.arange(len(points))
+    return np.where(usable[rows, first], found[rows, first], -1)
+
+
+def _joined(there: Int64, back: Int64, target: Target, seeking: Int64) -> Matches:
+    """Both directions in one list: ``there`` gives target points by sample, ``back`` samples by seeking point."""
+    out, home = np.flatnonzero(there >= 0), np.flatnonzero(back >= 0)
+    goal = np.concatenate((there[out], seeking[home]))
+    return Matches(np.concatenate((out, back[home])), target.points[goal], target.normals[goal], len(out))
+
+
+def _squared_distances(first: Float64, second: Float64) -> Float32:
+    """All squared distances (S, M), by one product."""
+    a, b = first.astype(np.float32), second.astype(np.float32)
+    return np.maximum((a**2).sum(1)[:, None] + (b**2).sum(1) - 2 * (a @ b.T), 0)

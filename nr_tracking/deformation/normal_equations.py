@@ -1,0 +1,186 @@
+"""The linear system of one Gauss-Newton step over the rigid motions of graph nodes.
+
+Unknowns are six a node, a small rotation w and a shift t, applied from the left: ``R <- exp(w) R``, ``u <- u + t``. Two
+kinds of residuals enter: every sample is pulled by its matches, and every edge of the graph asks that its two ends
+agree on where the far end goes (as rigid as possible; Sumner, Schmid and Pauly, SIGGRAPH 2007).
+
+All that depends on the structure alone (which blocks of the matrix are filled, where contributions go, an order of the
+nodes that keeps the matrix banded) is found once. A step then is a few array operations and a banded Cholesky
+factorisation, linear in the number of nodes for the long thin graphs of limbs.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.linalg import solveh_banded
+from scipy.sparse import csr_matrix
+from scipy.sparse.csgraph import reverse_cuthill_mckee
+
+from nr_tracking.deformation.rotations import rotation_from_vector, skew
+from nr_tracking.types import Float64, Int32, Int64
+
+
+@dataclass(frozen=True)
+class DeformationGraph:
+    """How samples hang on nodes: the same in every pose.
+
+    ``count`` nodes; ``edges`` (E, 2) int32, each once; ``index`` (S, B) int64 and ``weight`` (S, B) float64, the nodes
+    that move each sample and their shares, rows sum to 1.
+    """
+
+    count: int
+    edges: Int32
+    index: Int64
+    weight: Float64
+
+
+@dataclass(frozen=True)
+class Motion:
+    """A rigid motion of each node, ``x -> R_k (x - node_k) + u_k``.
+
+    ``rotations`` R (P, 3, 3); ``translations`` u (P, 3), the new places of the nodes.
+    """
+
+    rotations: Float64
+    translations: Float64
+
+    def stepped(self, increments: Float64) -> Motion:
+        """Apply increments (P, 6), a rotation vector and a shift each, from the left."""
+        turn = rotation_from_vector(increments[:, :3])
+        return Motion(turn @ self.rotations, self.translations + increments[:, 3:])
+
+
+def still(nodes: Float64) -> Motion:
+    """The motion that leaves everything where it is."""
+    return Motion(np.tile(np.eye(3), (len(nodes), 1, 1)), np.array(nodes, np.float64))
+
+
+def levers(graph: DeformationGraph, nodes: Float64, points: Float64, motion: Motion) -> Float64:
+    """Where each sample lies from each of its moved nodes, (S, B, 3): ``R_k (x - node_k)``."""
+    return np.einsum("sbij,sbj->sbi", motion.rotations[graph.index], points[:, None] - nodes[graph.index])
+
+
+def moved_points(graph: DeformationGraph, nodes: Float64, points: Float64, motion: Motion) -> Float64:
+    """Samples (S, 3) moved by the blend of their nodes' motions."""
+    predicted = levers(graph, nodes, points, motion) + motion.translations[graph.index]
+    return np.einsum("sb,sbi->si", graph.weight, predicted)
+
+
+def turned_normals(graph: DeformationGraph, normals: Float64, motion: Motion) -> Float64:
+    """Unit normals (S, 3) of samples, turned by the blend of their nodes' rotations."""
+    turn = np.einsum("sb,sbij->sij", graph.weight, motion.rotations[graph.index])
+    turned = (turn @ normals[..., None])[..., 0]
+    return turned / np.maximum(np.linalg.norm(turned, axis=1, keepdims=True), 1e-12)
+
+
+def edge_gaps(directed: Int64, nodes: Float64, motion: Motion) -> tuple[Float64, Float64]:
+    """Arms ``R_k (node_l - node_k)`` and residuals of rigidity ``arm + u_k - u_l`` of directed edges (k, l): (E, 3)."""
+    first, second = directed.T
+    arms = np.einsum("eij,ej->ei", motion.rotations[first], nodes[second] - nodes[first])
+    return arms, arms + motion.translations[first] - motion.translations[second]
+
+
+class NormalEquations:
+    """Assembles and solves ``(J^T W J + damping) x = J^T W r`` for one deformation graph."""
+
+    def __init__(self, graph: DeformationGraph) -> None:
+        self.graph = graph
+        self.directed: Int64 = np.concatenate((graph.edges, graph.edges[:, ::-1])).astype(np.int64)
+        count, (near, far) = graph.count, self.directed.T
+        a, b = np.triu_indices(graph.index.shape[1])
+        met = (
+            np.concatenate((graph.index[:, a].reshape(-1), near)),
+            np.concatenate((graph.index[:, b].reshape(-1), far)),
+        )
+        coupling = csr_matrix((np.ones(len(met[0]), np.int32), met), shape=(count, count))
+        order = reverse_cuthill_mckee((coupling + coupling.T).tocsr(), symmetric_mode=True)
+        self._place = np.empty(count, np.int64)
+        self._place[order] = np.arange(count)
+
+        # Only the lower triangle is kept, so of two nodes the one that stands later in the order gives the row.
+        self._by_place = np.argsort(-self._place[graph.index], axis=1, kind="stable")
+        index = np.take_along_axis(graph.index, self._by_place, axis=1)
+        self._weight = np.take_along_axis(graph.weight, self._by_place, axis=1)
+        self._slots = (a, b)
+        self._near_is_later = self._place[near] > self._place[far]
+        later, earlier = np.where(self._near_is_later, (near, far), (far, near))
+        first = np.concatenate((index[:, a].reshape(-1), near, far, later))
+        second = np.concatenate((index[:, b].reshape(-1), near, far, earlier))
+        blocks, where = np.unique(self._place[first] * count + self._place[second], return_inverse=True)
+        self._gather = _summation(where, len(blocks))
+        self._gather_nodes = _summation(np.concatenate((index.reshape(-1), near, far)), count)
+        self._prepare_band(*np.divmod(blocks, count))
+
+    def _prepare_band(self, high: Int64, low: Int64) -> None:
+        """Find where each entry of each block lies in LAPACK's lower band storage, ``band[i - j, j] = H[i, j]``."""
+        inner = np.arange(6)
+        i = high[:, None, None] * 6 + inner[:, None]
+        j = low[:, None, None] * 6 + inner[None, :]
+        i, j = np.broadcast_arrays(i, j)
+        self._kept = i >= j
+        self._shape = (int((i - j).max()) + 1, 6 * self.graph.count)
+        self._target = ((i - j) * self._shape[1] + j)[self._kept]
+
+    def assemble(
+        self, arms: Float64, information: Float64, pull: Float64, edge_arms: Float64, edge_gap: Float64, rigidity: float
+    ) -> tuple[Float64, Float64]:
+        """Build the matrix, in lower band storage and the internal order of nodes, and the right-hand side (P, 6).
+
+        ``arms`` (S, B, 3) of :func:`levers`; ``information`` (S, 3, 3) and ``pull`` (S, 3), the sums over a sample's
+        matches of W and of W times (match - sample); ``edge_arms`` and ``edge_gap`` (2E, 3) of :func:`edge_gaps` over
+        ``directed``, each edge weighted by ``rigidity``.
+        """
+        a, b = self._slots
+        weight = self._weight
+        cross = skew(np.take_along_axis(arms, self._by_place[..., None], axis=1))
+        turned = information[:, None] @ cross  # W [y]x
+        blocks = np.empty((len(arms), len(a), 6, 6))
+        blocks[..., :3, :3] = np.swapaxes(cross, -1, -2)[:, a] @ turned[:, b]
+        blocks[..., :3, 3:] = -np.swapaxes(turned, -1, -2)[:, a]
+        blocks[..., 3:, :3] = -turned[:, b]
+        blocks[..., 3:, 3:] = information[:, None]
+        blocks *= (weight[:, a] * weight[:, b])[..., None, None]
+
+        near, far = np.zeros((2, len(self.directed), 3, 6))
+        near[..., :3] = -skew(edge_arms)
+        near[..., 3:], far[..., 3:] = np.eye(3), -np.eye(3)
+        near_t, far_t = np.swapaxes(near, -1, -2), np.swapaxes(far, -1, -2)
+        mixed = np.where(self._near_is_later[:, None, None], near_t @ far, far_t @ near)
+        edge_blocks = rigidity * np.concatenate((near_t @ near, far_t @ far, mixed))
+        summed = self._gather @ np.concatenate((blocks.reshape(-1, 36), edge_blocks.reshape(-1, 36)))
+        band = np.zeros(self._shape)
+        band.reshape(-1)[self._target] = summed.reshape(-1, 6, 6)[self._kept]
+
+        forces = np.concatenate(
+            ((cross @ pull[:, None, :, None])[..., 0], np.broadcast_to(pull[:, None], arms.shape)), axis=-1
+        )
+        edge_forces = -rigidity * np.concatenate((near_t, far_t)) @ np.tile(edge_gap, (2, 1))[..., None]
+        forces *= weight[..., None]
+        return band, self._gather_nodes @ np.concatenate((forces.reshape(-1, 6), edge_forces[..., 0]))
+
+    def solve(self, band: Float64, right: Float64, damping: float) -> Float64:
+        """Increments (P, 6); ``damping`` (Levenberg-Marquardt) is relative to the diagonal."""
+        damped = band.copy()
+        # What neither data nor an edge holds has a zero on the diagonal: keep it where it is.
+        damped[0] += damping * band[0] + 1e-12 * max(float(band[0].max(initial=0.0)), 1e-30)
+        ordered = np.empty_like(right)
+        ordered[self._place] = right
+        solution = solveh_banded(damped, ordered.reshape(-1), lower=True, overwrite_ab=True, check_finite=False)
+        return solution.reshape(-1, 6)[self._place]
+
+    def dense(self, band: Float64) -> Float64:
+        """The matrix (6P, 6P) in the order of the nodes, for inspection."""
+        size = self._shape[1]
+        lower = np.zeros((size, size))
+        for offset in range(self._shape[0]):
+            np.fill_diagonal(lower[offset:], band[offset, : size - offset])
+        full = lower + np.tril(lower, -1).T
+        rows = (self._place[:, None] * 6 + np.arange(6)).reshape(-1)
+        return full[np.ix_(rows, rows)]
+
+
+def _summation(group: Int64, count: int) -> csr_matrix:
+    """A sparse matrix that sums rows by ``group``: (count, N) times (N, D)."""
+    return csr_matrix((np.ones(len(group)), (group, np.arange(len(group)))), shape=(count, len(group)))

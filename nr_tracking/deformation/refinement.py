@@ -1,0 +1,189 @@
+"""Fitting a deformation to the next surface by Gauss-Newton.
+
+    refiner = Refiner(config.refinement, graph)
+    fit = refiner.refine(nodes, points, normals, target, size, starts=[predicted_motion])
+
+The moving surface is known by samples that hang on the nodes of a deformation graph. Each step matches it to the target
+from both sides, pulls samples onto the tangent planes of their matches (and, weakly, to the matches themselves), keeps
+adjacent nodes as rigid as possible against the pose before, and solves for all nodes at once; a step that makes things
+worse is undone and tried again with more damping. Distances enter through Tukey's biweight, which ends smoothly where
+matches end, so that the energy means the same at every step.
+
+Nothing depends on the unit of length: ``size`` is that of the subject. The formulation follows Bozic et al., "Neural
+Non-Rigid Tracking", NeurIPS 2020, with matches to a complete surface in place of optical flow.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from nr_tracking.config import RefinementConfig
+from nr_tracking.deformation.matching import Matches, Target, find_matches, find_matches_with_features
+from nr_tracking.deformation.normal_equations import (
+    DeformationGraph,
+    Motion,
+    NormalEquations,
+    edge_gaps,
+    levers,
+    still,
+    turned_normals,
+)
+from nr_tracking.types import Float32, Float64
+
+_CONVERGED = 2e-4  # a step below this share of the subject's size ends the refinement
+
+
+@dataclass(frozen=True)
+class Fit:
+    """A refined motion: what each node does, and how well it went.
+
+    ``residuals`` (S,) distance of each moved sample to the tangent plane of its match, NaN without a match;
+    ``energies``: after each accepted step, the start first.
+    """
+
+    motion: Motion
+    residuals: Float64
+    energies: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class _State:
+    """One pose and everything that is known about it."""
+
+    motion: Motion
+    arms: Float64
+    points: Float64
+    matches: Matches
+    gap: Float64
+    weight: Float64
+    edge_arms: Float64
+    edge_gap: Float64
+    energy: float
+
+
+class Refiner:
+    """Gauss-Newton over the motions of one deformation graph."""
+
+    def __init__(self, config: RefinementConfig, graph: DeformationGraph) -> None:
+        self.config = config
+        self.graph = graph
+        self.equations = NormalEquations(graph)
+        self._cosine = float(np.cos(np.deg2rad(config.normal_degrees)))
+
+    def refine(
+        self,
+        nodes: Float64,
+        points: Float64,
+        normals: Float64,
+        target: Target,
+        size: float,
+        starts: Sequence[Motion] = (),
+        features: Float32 | None = None,
+    ) -> Fit:
+        """Fit the motion from the present pose to ``target``.
+
+        ``nodes`` (P, 3), ``points`` (S, 3) and unit ``normals`` (S, 3) are the present pose; ``size`` the subject's;
+        ``starts`` guesses of the motion, the best of which is taken (none: standing still); ``features`` (S, C) unit
+        rows that go with the target's, or None.
+        """
+        problem = _Problem(self, nodes, points, normals, target, size, features)
+        states = [problem.at(motion) for motion in (starts or [still(nodes)])]
+        state = min(states, key=lambda candidate: candidate.energy)
+        energies, damping = [state.energy], self.config.damping
+        for _ in range(self.config.iterations):
+            step = self._step(state, damping)
+            candidate = problem.at(state.motion.stepped(step))
+            if candidate.energy <= state.energy:
+                state, damping = candidate, max(self.config.damping, 0.1 * damping)
+                energies.append(state.energy)
+            else:
+                damping = 10 * max(damping, 1e-3)
+            if np.abs(step[:, 3:]).max() < _CONVERGED * size:
+                break
+        return Fit(state.motion, self._residuals(state), tuple(energies))
+
+    def _step(self, state: _State, damping: float) -> Float64:
+        """Solve for the increments (P, 6) of one step."""
+        matches, count = state.matches, len(self.graph.index)
+        plane, point = self.config.point_to_plane, self.config.point_to_point
+        # W = w (plane n n^T + point I): summed by sample, because all matches of a sample share its Jacobian.
+        normal, weight = matches.normal, state.weight
+        along = plane * weight[:, None] * normal
+        matrices = (along[:, :, None] * normal[:, None, :]).reshape(-1, 9)
+        matrices[:, ::4] += (point * weight)[:, None]
+        pulls = along * (normal * state.gap).sum(1, keepdims=True) + point * weight[:, None] * state.gap
+        information = _sum_by(matches.sample, matrices, count).reshape(-1, 3, 3)
+        pull = _sum_by(matches.sample, pulls, count)
+        band, right = self.equations.assemble(
+            state.arms, information, pull, state.edge_arms, state.edge_gap, self._edge_weight()
+        )
+        return self.equations.solve(band, right, damping)
+
+    def _edge_weight(self) -> float:
+        """Rigidity is a mean over edges, data a mean over samples, so neither count changes the balance."""
+        return self.config.rigidity / max(len(self.equations.directed), 1)
+
+    def _residuals(self, state: _State) -> Float64:
+        forward = slice(0, state.matches.forward)
+        residuals = np.full(len(self.graph.index), np.nan)
+        distance = np.abs((state.matches.normal[forward] * state.gap[forward]).sum(1))
+        residuals[state.matches.sample[forward]] = distance
+        return residuals
+
+
+class _Problem:
+    """One pair of poses: evaluates a motion."""
+
+    def __init__(
+        self,
+        refiner: Refiner,
+        nodes: Float64,
+        points: Float64,
+        normals: Float64,
+        target: Target,
+        size: float,
+        features: Float32 | None,
+    ) -> None:
+        self.refiner, self.target, self.features, self.size = refiner, target, features, size
+        self.nodes, self.points, self.normals = nodes, points, normals
+        self.radius = refiner.config.match_radius * size
+
+    def at(self, motion: Motion) -> _State:
+        """Move, match and weigh."""
+        graph, config = self.refiner.graph, self.refiner.config
+        arms = levers(graph, self.nodes, self.points, motion)
+        points = np.einsum("sb,sbi->si", graph.weight, arms + motion.translations[graph.index])
+        matches = self._matches(points, turned_normals(graph, self.normals, motion))
+        gap = matches.place - points[matches.sample]
+
+        # Tukey's biweight of the distance; a sample without a match costs as much as one at the radius.
+        share = np.full(len(gap), 1.0 / len(points))
+        share[matches.forward :] = 1.0 / len(self.target.sample)
+        plane, point = config.point_to_plane, config.point_to_point
+        squared = plane * (matches.normal * gap).sum(1) ** 2 + point * (gap**2).sum(1)
+        limit = (plane + point) * self.radius**2
+        weight = share * (1 - np.minimum(squared / limit, 1.0)) ** 2
+        unmatched = 2.0 - float(share.sum())
+        edge_arms, edge_gap = edge_gaps(self.refiner.equations.directed, self.nodes, motion)
+        rigidity = self.refiner._edge_weight() * float((edge_gap**2).sum())
+        data = float((share * _biweight(squared, limit)).sum()) + unmatched * limit / 3
+        return _State(motion, arms, points, matches, gap, weight, edge_arms, edge_gap, data + rigidity)
+
+    def _matches(self, points: Float64, normals: Float64) -> Matches:
+        config, cosine = self.refiner.config, self.refiner._cosine
+        if self.features is None or self.target.features is None or config.embedding == 0:
+            return find_matches(points, normals, self.target, self.radius, cosine)
+        reach = config.embedding * self.size
+        return find_matches_with_features(points, normals, self.features, self.target, self.radius, cosine, reach)
+
+
+def _biweight(squared: Float64, limit: float) -> Float64:
+    """Tukey's loss of squared residuals, equal to them when small and a third of ``limit`` from there on."""
+    return limit / 3 * (1 - (1 - np.minimum(squared / limit, 1.0)) ** 3)
+
+
+def _sum_by(group: np.ndarray, values: Float64, count: int) -> Float64:
+    return np.stack([np.bincount(group, column, minlength=count) for column in values.T], axis=1)
