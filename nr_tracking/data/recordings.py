@@ -1,0 +1,94 @@
+"""Recordings of held-out characters with their true surfaces, to validate and to test on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from nr_tracking.data.cameras import Camera, draw_camera
+from nr_tracking.data.clips import Clip, static_correspondence_error
+from nr_tracking.data.families import FAMILIES, available_families
+from nr_tracking.data.rendering import render_depth
+from nr_tracking.data.sensor import SensorModel, structured_light, time_of_flight
+from nr_tracking.data.sequence import GroundTruth, write_sequence
+from nr_tracking.data.splits import SPLITS, Split
+from nr_tracking.types import DepthFrame, InputError
+
+FRAMES = 21
+PROTOCOL_FRAMES = 17
+LEAST_MOTION = {"makehuman": 0.06, "person": 0.06, "procedural": 0.06, "animal": 0.02, "object": 0.06}
+"""Least mean distance of the surface's points from where they began, first longest edge = 1."""
+MOST_MOTION = 0.16
+"""Beyond it, a subject leaves the place or turns round within half a second."""
+COUNTS = {"makehuman": 3, "person": 2, "animal": 3, "procedural": 1}
+DEPTH_UNIT_M = 0.0002
+_SIZE = (640, 480)
+
+
+def record(
+    clip: Clip, camera: Camera, sensor: SensorModel | None = None, rng: np.random.Generator | None = None
+) -> tuple[list[DepthFrame], GroundTruth]:
+    """Depth frames of a clip seen by ``camera``, through a noisy ``sensor`` where one is given, and the truth."""
+    vertices = camera.to_camera(clip.vertices.astype(np.float64)).astype(np.float32)
+    frames = []
+    for number, surface in enumerate(vertices):
+        depth = render_depth(surface, clip.faces, camera.intrinsics)
+        if sensor is not None:
+            depth = sensor(depth, camera.intrinsics, rng or np.random.default_rng(number))
+        frames.append(DepthFrame(round(number / clip.fps * 1e9), depth, camera.intrinsics))
+    return frames, GroundTruth(vertices, clip.faces)
+
+
+def make_recordings(
+    output: str | Path,
+    *,
+    split: Split = "val",
+    counts: dict[str, int] | None = None,
+    seed: int = 0,
+    frames: int = FRAMES,
+    noisy: bool = False,
+    report: Callable[[str], None] = print,
+) -> list[Path]:
+    """Write SEQUENCE folders ``output/<family>_<number>`` of ``split``'s characters in ``split``'s motions.
+
+    ``counts`` says how many of each family (default :data:`COUNTS`, those that are available), each another body. With
+    the same seed, a ``noisy`` set shows the same clips through the same cameras with a sensor's noise. Needs 17 frames
+    at least; bodies that hardly move, or run out of sight, are drawn again.
+    """
+    if split not in SPLITS:
+        raise InputError("unknown_split", f"split {split!r} is none of {', '.join(SPLITS)}")
+    if frames < PROTOCOL_FRAMES:
+        raise InputError("too_few_frames", f"frames = {frames}: recordings have {PROTOCOL_FRAMES} at least")
+    available = available_families()
+    counts = counts or {family: count for family, count in COUNTS.items() if family in available}
+    paths = []
+    for family, count in counts.items():
+        seen: set[str] = set()
+        for number in range(count):
+            rng = np.random.default_rng([seed, SPLITS.index(split), sorted(FAMILIES).index(family), number])
+            clip = _moving_clip(family, rng, split, frames, seen)
+            seen.add(clip.identity)
+            camera = draw_camera(clip.vertices, rng, size=_SIZE, fill=rng.uniform(0.55, 0.9), aim_off=0.03)
+            sensor = (structured_light, time_of_flight)[number % 2]() if noisy else None
+            shots, truth = record(clip, camera, sensor, rng)
+            path = Path(output) / f"{family}_{number}"
+            write_sequence(path, shots, fps=clip.fps, depth_unit_m=DEPTH_UNIT_M, ground_truth=truth)
+            moved = static_correspondence_error(clip.vertices[:PROTOCOL_FRAMES])
+            report(f"{path.name}: {clip.identity}, {clip.name}, static Corr {moved:.3f}")
+            paths.append(path)
+    return paths
+
+
+def _moving_clip(family: str, rng: np.random.Generator, split: Split, frames: int, seen: set[str]) -> Clip:
+    """A clip of somebody new that moves enough."""
+    for _ in range(40):
+        performer = FAMILIES[family](rng, split)
+        for _ in range(6):
+            clip = performer(rng, frames)
+            if clip.identity in seen:
+                break
+            if LEAST_MOTION[family] <= static_correspondence_error(clip.vertices[:PROTOCOL_FRAMES]) <= MOST_MOTION:
+                return clip
+    raise InputError("too_few_characters", f"found no {len(seen) + 1} moving characters in split {split} of {family}")
