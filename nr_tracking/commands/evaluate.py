@@ -38,16 +38,14 @@ def evaluate(
 
     :class:`InputError` where a recording has no ground truth or is too short.
     """
+    for sequence in sequences:
+        if not (sequence.path / "ground_truth.npz").is_file():
+            raise _no_ground_truth(sequence)
     jobs = [
         (sequence, start)
         for sequence in sequences
         for start in subsequences(len(sequence), length, start_stride, offset)
     ]
-    without = [str(sequence.path) for sequence in sequences if not (sequence.path / "ground_truth.npz").is_file()]
-    if without:
-        raise InputError(
-            "no_ground_truth", f"{', '.join(without)}: no ground_truth.npz, so there is nothing to score against"
-        )
     scores = []
     tracker, _ = trackers(config)
     with Progress("evaluating sub-sequences", len(jobs)) as progress:
@@ -67,9 +65,7 @@ def evaluate_output(output: Output, sequence: Sequence, *, length: int = LENGTH,
     """Score an OUTPUT, of ``nr_tracking track`` or of a node, against the recording that it was made from."""
     truth = truth_of(sequence, output)
     if truth is None:
-        raise InputError(
-            "no_ground_truth", f"{sequence.path}: no ground_truth.npz, so there is nothing to score against"
-        )
+        raise _no_ground_truth(sequence)
     return score_output(output, truth, length=length, count=points)
 
 
@@ -130,6 +126,4 @@ def write_scores(folder: Path, scores: list[Scores], config: Config | None) -> P
 
 
 def _no_ground_truth(sequence: Sequence) -> InputError:
-    return InputError(
-        "no_ground_truth", f"{sequence.path} has no ground_truth.npz, so there is nothing to score against"
-    )
+    return InputError("no_ground_truth", f"{sequence.path} has no ground_truth.npz to score against")

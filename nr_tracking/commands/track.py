@@ -101,7 +101,7 @@ class _Session:
         self.writer = ResultWriter(folder)
         self.rows = Rows()
         self.key_frames = KeyFrames()
-        self._modules = checkpoint.modules_of(tracker)
+        self._modules = checkpoint.modules_of(vars(tracker))
         self._done = 0
         self._done_digest = ""
 
@@ -115,7 +115,8 @@ class _Session:
             return
         _require_same(self.folder, Run.read(self.folder), self.run)
         state = checkpoint.load(self._checkpoint, self._modules)
-        self.tracker, self.rows = state["tracker"], state["rows"]
+        vars(self.tracker).update(state["tracker"])
+        self.rows = state["rows"]
         self._done, self._done_digest = state["done"], state["digest"]
 
     def consume(self, recording: Recording, count: int) -> None:
@@ -133,8 +134,7 @@ class _Session:
                 self._take(item)
                 progress.advance()
                 if (index + 1) % CHECKPOINT_FRAMES == 0:
-                    state = {"tracker": self.tracker, "rows": self.rows, "done": index + 1, "digest": digest.value}
-                    checkpoint.save(self._checkpoint, state, self._modules)
+                    self._save(index + 1, digest.value)
             self._write(self.tracker.flush())
         self.run.input = digest.value
 
@@ -150,6 +150,10 @@ class _Session:
         self.run.write(self.folder)
         self._checkpoint.unlink(missing_ok=True)
         return timings
+
+    def _save(self, done: int, digest: str) -> None:
+        state = {"tracker": vars(self.tracker), "rows": self.rows, "done": done, "digest": digest}
+        checkpoint.save(self._checkpoint, state, self._modules)
 
     def _take(self, item: DepthFrame | Unusable) -> None:
         if isinstance(item, Unusable):

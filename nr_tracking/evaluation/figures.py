@@ -21,7 +21,7 @@ _NO_DEPTH = np.array([240, 240, 242])
 
 @dataclass(frozen=True)
 class Crop:
-    """A square part of a camera's image, in pixels: ``left``, ``top`` and ``side``."""
+    """A square part of a camera's image, in pixels: ``left`` and ``top`` count from the outer edge of pixel 0."""
 
     left: float
     top: float
@@ -48,7 +48,8 @@ def crop_around(points: Float32 | Float64, intrinsics: Intrinsics, margin: float
     u = ahead[:, 0] / ahead[:, 2] * intrinsics.fx + intrinsics.cx
     v = ahead[:, 1] / ahead[:, 2] * intrinsics.fy + intrinsics.cy
     side = max(float(np.ptp(u)), float(np.ptp(v)), 8.0) * margin
-    return Crop(float(u.min() + u.max() - side) / 2, float(v.min() + v.max() - side) / 2, side)
+    left, top = (float(values.min() + values.max() + 1 - side) / 2 for values in (u, v))
+    return Crop(left, top, side)
 
 
 def draw_depth(depth: Float32, crop: Crop, size: int, mask: Bool | None = None) -> Picture:

@@ -18,7 +18,8 @@ from nr_tracking.tracking.result import ColouredMesh, Output
 from nr_tracking.types import DepthFrame, InputError
 
 _COLUMNS = 6
-_TILE = 200
+TILE = 200
+TURNTABLE = {"views": 20, "size": 280}
 
 
 @dataclass
@@ -88,7 +89,7 @@ def tracking_report(
     timings: dict[int, dict[str, float]],
     *,
     title: str,
-    scores: list[Scores] | None = None,
+    scores: Iterable[Scores] = (),
     truth: GroundTruth | None = None,
     remarks: Iterable[str] = (),
 ) -> str:
@@ -97,12 +98,11 @@ def tracking_report(
     ``frames``: some of the input's images, by row; ``timings``: seconds by stage, by row; ``truth`` and ``scores``
     where there is ground truth; ``remarks``: lines of small print.
     """
-    lead = (
-        f"{len(output)} frames, preset {output.run.config.get('preset', 'unknown')}, nr_tracking {output.run.version}"
-    )
-    parts = [_overview(output, timings, scores), _pictures(output, frames, truth)]
-    if scores:
-        parts.append(scores_section(scores))
+    scored, preset = list(scores), output.run.config.get("preset", "unknown")
+    lead = f"{len(output)} frames, preset {preset}, nr_tracking {output.run.version}"
+    parts = [_overview(output, timings, scored), _pictures(output, frames, truth)]
+    if scored:
+        parts.append(scores_section(scored))
     parts += [_timings(timings), _tracks(output), _dropped(output, remarks)]
     return page.page(title, lead, parts)
 
@@ -181,17 +181,17 @@ def _pictures(output: Output, frames: dict[int, DepthFrame], truth: GroundTruth 
     labels = ["depth", "from the camera", "turned 60°", "from behind", *(["truth, from behind"] if truth else [])]
     first = rows[0]
     vertices, faces, colours = meshes[first]
-    turning = animation_bytes(turntable(vertices, faces, colours), seconds=4.0)
+    turning = animation_bytes(turntable(vertices, faces, colours, **TURNTABLE), seconds=4.0)
     return page.section(
         "Input and surface",
-        page.labelled(labels, page.image(png_bytes(draw_strip(shown, frames, truth)), "png")),
+        page.labelled(labels, page.image(png_bytes(draw_strip(shown, frames, truth, TILE)), "png")),
         page.note(f"Frames {', '.join(map(str, shown))}. A point of the subject keeps its colour in every frame."),
-        page.image(turning, "webp", caption=f"Frame {first} from all around.", width=300),
+        page.image(turning, "webp", caption=f"Frame {first} from all around.", width=TURNTABLE["size"]),
     )
 
 
 def draw_strip(
-    meshes: dict[int, ColouredMesh], frames: dict[int, DepthFrame], truth: GroundTruth | None = None, tile: int = _TILE
+    meshes: dict[int, ColouredMesh], frames: dict[int, DepthFrame], truth: GroundTruth | None, tile: int
 ) -> Picture:
     """One column for each row of ``meshes``: depth, the surface from the camera, from the side, from behind, the truth.
 

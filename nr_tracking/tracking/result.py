@@ -14,6 +14,7 @@ Every frame asked for has its row. A dropped frame has NaN tracks and patches, n
 
 from __future__ import annotations
 
+import itertools
 import json
 import shutil
 from collections.abc import Iterable
@@ -27,7 +28,7 @@ from numpy.typing import NDArray
 from nr_tracking.atomic import check_replaceable, written_folder
 from nr_tracking.tracking.colours import canonical_box, correspondence_colours
 from nr_tracking.tracking.ply import read_ply, write_ply
-from nr_tracking.types import Bool, Float32, Float64, InputError, Int32, Int64, TrackedFrame
+from nr_tracking.types import Bool, Float32, Float64, InputError, Int32, Int64, Patches, TrackedFrame
 
 RECOGNISED_BY = "tracks.npz"
 ColouredMesh = tuple[Float32, Int32, NDArray[np.uint8]]
@@ -85,7 +86,7 @@ class ResultWriter:
         lower, upper = self._colour_box(result)
         colours = correspondence_colours(result.canonical, lower, upper)
         write_ply(self.folder / "meshes" / f"{row:06d}.ply", result.surface.vertices, result.surface.faces, colours)
-        tracks, patches = result.tracks, result.patches
+        tracks = result.tracks
         np.savez(
             self._rows / f"{row:06d}.npz",
             ids=tracks.ids,
@@ -94,7 +95,9 @@ class ResultWriter:
             observed=tracks.observed,
             stage_names=np.array(list(result.timings), dtype=np.str_),
             stage_seconds=np.array(list(result.timings.values()), dtype=np.float64),
-            **{name: getattr(patches, name) for name in _PATCH_ARRAYS},
+            **_motion("", result.patches),
+            # The motion of the frame before is known only now, where that frame ended a window.
+            **_motion("previous_", result.previous_patches),
         )
 
     def finish(self, stamps_ns: Int64) -> dict[int, dict[str, float]]:
@@ -138,16 +141,19 @@ class ResultWriter:
         )
 
     def _write_patches(self, rows: dict[int, dict[str, NDArray[Any]]], count: int) -> None:
-        most = max((len(arrays["centres"]) for arrays in rows.values()), default=0)
+        motion = {}
+        for row, following in itertools.pairwise(sorted(rows)):
+            prefix = "previous_" if "previous_centres" in rows[following] else ""
+            source = rows[following if prefix else row]
+            motion[row] = {name: source[prefix + name] for name in _PATCH_ARRAYS}
+        most = max((len(arrays["centres"]) for arrays in motion.values()), default=0)
         shapes: dict[str, tuple[int, ...]] = {"centres": (3,), "rotations": (3, 3), "translations": (3,)}
         padded: dict[str, Any] = {
             name: np.full((count, most, *shape), np.nan, np.float32) for name, shape in shapes.items()
         }
-        last = max(rows, default=-1)
-        for row, arrays in rows.items():
-            for name in _PATCH_ARRAYS:
-                if row != last:  # nothing follows the last tracked frame, so it has no motion to tell
-                    padded[name][row, : len(arrays[name])] = arrays[name]
+        for row, arrays in motion.items():
+            for name, values in arrays.items():
+                padded[name][row, : len(values)] = values
         np.savez(self.folder / "patches.npz", **padded)
 
 
@@ -201,6 +207,10 @@ def read_output(path: Path) -> Output:
         raise
     except Exception as error:  # numpy and zipfile raise half a dozen kinds for a missing or damaged archive
         raise InputError("bad_output", f"{path} is no OUTPUT of nr_tracking track: {error}") from None
+
+
+def _motion(prefix: str, patches: Patches | None) -> dict[str, Any]:
+    return {} if patches is None else {prefix + name: getattr(patches, name) for name in _PATCH_ARRAYS}
 
 
 def _load(path: Path) -> dict[str, NDArray[Any]]:
