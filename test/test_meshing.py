@@ -80,6 +80,20 @@ def test_vertices_lie_on_the_zero_level_of_a_field_that_is_no_distance():
     assert np.abs(np.linalg.norm(vertices, axis=1) - 0.3).max() < 0.02 / 16
 
 
+def test_parts_thinner_than_a_voxel_are_found():
+    def rod(points):  # of radius 0.45 voxel, between the voxel centres
+        return (points[:, :2] - 0.0).norm(dim=1).clamp(min=1e-9) - 0.45 / 32
+
+    def capped(points):
+        return torch.maximum(rod(points), points[:, 2].abs() - 0.3)
+
+    coarse = Analytic(capped).grid(0)
+    assert float(coarse.min()) > 0
+    vertices, faces = extract_surface(Analytic(capped), 0, MeshConfig(upsample=3))
+    assert_closed(vertices, faces)
+    assert np.ptp(vertices[:, 2]) == pytest.approx(0.6, abs=0.02)
+
+
 def test_surface_that_leaves_the_box_is_closed_at_its_border():
     vertices, faces = extract_surface(Analytic(ball(0.3, (0.4, 0.0, -0.45))), 0, MeshConfig())
     assert_closed(vertices, faces)

@@ -1,10 +1,12 @@
 """Sparse convolutions against dense ones, values and gradients, in float64."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from torch.nn import functional
 
-from nr_tracking.fields import sparse
+from nr_tracking.fields import sparse, spconv_backend
 from nr_tracking.fields.sparse import DownConv, SparseGrid, SubmanifoldConv, UpConv
 
 SIDE, FRAMES = 8, 2
@@ -132,3 +134,64 @@ def test_autocast_convolution_stays_close(grid):
         low = layer(features, grid)
     assert low.dtype == torch.bfloat16
     torch.testing.assert_close(low.float(), layer(features, grid), rtol=0.05, atol=0.1)
+
+
+class FakeTensor:
+    """What the backend uses of spconv's SparseConvTensor."""
+
+    def __init__(self, features, indices, spatial_shape, batch_size, indice_dict=None):
+        self.features, self.indices = features, indices
+        self.spatial_shape, self.batch_size, self.indice_dict = spatial_shape, batch_size, indice_dict
+
+
+class FakeConvolution(torch.nn.Module):
+    """A dense convolution with spconv's weight layout (O, 3, 3, 3, I)."""
+
+    def __init__(self, inputs, outputs, kernel_size, bias, indice_key):
+        super().__init__()
+        assert kernel_size == 3 and not bias
+        self.weight = torch.nn.Parameter(torch.randn(outputs, 3, 3, 3, inputs))
+        self.key = indice_key
+
+    def forward(self, tensor):
+        grid = SparseGrid(tensor.indices, tensor.spatial_shape[0], tensor.batch_size)
+        out = functional.conv3d(grid.dense(tensor.features), self.weight.permute(0, 4, 1, 2, 3), padding=1)
+        found = {**tensor.indice_dict, self.key: "pairs"}
+        return FakeTensor(at(grid, out), tensor.indices, tensor.spatial_shape, tensor.batch_size, found)
+
+
+def test_spconv_gets_the_weights_in_its_layout(grid, monkeypatch):
+    library = SimpleNamespace(SparseConvTensor=FakeTensor, SubMConv3d=FakeConvolution)
+    monkeypatch.setattr(spconv_backend, "_library", lambda: library)
+    layer, features = SubmanifoldConv(3, 5), torch.randn(len(grid), 3, requires_grad=True)
+    reference = layer(features, grid)
+    before = torch.random.get_rng_state()
+
+    monkeypatch.setattr(spconv_backend, "usable", lambda features: True)
+    out = layer(features, grid)
+
+    assert torch.equal(torch.random.get_rng_state(), before)
+    assert grid.spconv_indices == {"neighbours": "pairs"}
+    torch.testing.assert_close(out, reference, rtol=1e-4, atol=1e-5)
+    direction = torch.randn_like(out)
+    inputs = [features, layer.weight, layer.bias]
+    for ours, theirs in zip(
+        torch.autograd.grad(out, inputs, direction), torch.autograd.grad(reference, inputs, direction), strict=True
+    ):
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available() or spconv_backend._library() is None, reason="needs CUDA and spconv")
+def test_spconv_equals_the_plain_convolution(grid, monkeypatch):
+    grid = SparseGrid(grid.coords.cuda(), SIDE, FRAMES)
+    layer = SubmanifoldConv(16, 16).cuda()
+    features = torch.randn(len(grid), 16, device="cuda", requires_grad=True)
+    out = layer(features, grid)
+    gradients = torch.autograd.grad(out.square().sum(), [features, layer.weight])
+    monkeypatch.setattr(spconv_backend, "usable", lambda features: False)
+    reference = layer(features, grid)
+    torch.testing.assert_close(out, reference, rtol=1e-3, atol=1e-3)
+    for ours, theirs in zip(
+        gradients, torch.autograd.grad(reference.square().sum(), [features, layer.weight]), strict=True
+    ):
+        torch.testing.assert_close(ours, theirs, rtol=1e-2, atol=1e-2)

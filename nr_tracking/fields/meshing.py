@@ -22,6 +22,7 @@ from nr_tracking.config import MeshConfig
 from nr_tracking.fields.field import upsample
 from nr_tracking.types import Float32, InputError, Int32
 
+REACH = 0.75  # voxels: grid points whose interpolated distance is smaller are evaluated anew
 CLEARANCE = 0.02  # of a cell: least distance of a vertex from a grid point, so that no triangle degenerates
 
 
@@ -55,16 +56,15 @@ def extract_surface(
     values = field.grid(frame)
     if config.carve and bound is not None:
         values = _carve_grid(values, bound)
-    inside = (values < 0).nonzero()
-    if len(inside) == 0:
-        raise InputError(
-            "no_surface",
-            f"the field of frame {frame} is nowhere negative: there is no surface; are the weights trained?",
-        )
-    first = (inside.amin(0) - 2).clamp(min=0)
-    last = (inside.amax(0) + 3).clamp(max=field.resolution)
+    near = (values < (REACH / field.resolution if config.upsample > 1 else 0.0)).nonzero()
+    if len(near) == 0:
+        raise _no_surface(frame)
+    first = (near.amin(0) - 2).clamp(min=0)
+    last = (near.amax(0) + 3).clamp(max=field.resolution)
     window = tuple(slice(int(a), int(b)) for a, b in zip(first, last, strict=True))
     dense = _refined(values[window].contiguous(), first, config.upsample, field.resolution, distance)
+    if not bool((dense < 0).any()):
+        raise _no_surface(frame)
 
     cell = 1.0 / (field.resolution * config.upsample)
     least = CLEARANCE * cell
@@ -74,6 +74,12 @@ def extract_surface(
     origin = first.cpu().numpy() * config.upsample - 1
     vertices = _pulled(places, walled, origin, cell, distance, values)
     return _without_small_components(vertices, faces.astype(np.int32), config.minimum_component)
+
+
+def _no_surface(frame: int) -> InputError:
+    return InputError(
+        "no_surface", f"the field of frame {frame} is nowhere negative: there is no surface; are the weights trained?"
+    )
 
 
 def _carved(field: Field, frame: int, bound: Callable[[Tensor], Tensor] | None) -> Callable[[Tensor], Tensor]:
@@ -102,13 +108,13 @@ def _refined(
     """A part (a, b, c) of the grid, starting at voxel ``first`` (3,), ``factor`` times as dense.
 
     The part is interpolated, and then evaluated anew at all grid points with a neighbour, diagonals included, of the
-    other sign.
+    other sign, and at those that are so near to the surface that something thinner than a voxel may pass between them.
     """
     if factor == 1:
         return values
     dense = upsample(values, factor)
     inside = dense < 0
-    places = (_grown(inside) & _grown(~inside)).nonzero()
+    places = ((_grown(inside) & _grown(~inside)) | (dense.abs() < REACH / resolution)).nonzero()
     points = ((places + first * factor).to(values.dtype) + 0.5) / (resolution * factor) - 0.5
     return dense.index_put(tuple(places.t()), distance(points).to(dense.dtype))
 
