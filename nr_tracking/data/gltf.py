@@ -139,7 +139,7 @@ def _accessor(document: dict[str, Any], binary: bytes, number: int) -> np.ndarra
     stride = view.get("byteStride", kind.itemsize * width)
     values = np.ndarray((accessor["count"], width), kind, binary, start, strides=(stride, kind.itemsize))
     if accessor.get("normalized"):
-        return values / np.iinfo(kind).max
+        return values / float(np.iinfo(kind.name).max)
     return values.copy()
 
 

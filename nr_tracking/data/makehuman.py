@@ -110,7 +110,7 @@ class MakeHuman:
     def skeleton(self, base: np.ndarray) -> Skeleton:
         """The rig on a body (19158, 3), metres: a joint lies in the middle of its cube."""
         names = tuple(self.bones)
-        ends = {bone: {} for bone in names}
+        ends: dict[str, dict[str, np.ndarray]] = {bone: {} for bone in names}
         for bone, entry in self.bones.items():
             for end in ("head", "tail"):
                 if entry[end]["strategy"] == "CUBE":

@@ -31,7 +31,7 @@ def surface_of_field(field: Field, low: np.ndarray, high: np.ndarray, cell: floa
     size = np.ceil((high + 2 * _COARSE * cell - low) / (_COARSE * cell)).astype(int)
     coarse = field(_grid(low, size + 1, _COARSE * cell)).reshape(size + 1)
     fine_size = size * _COARSE + 1
-    index = np.indices(fine_size).reshape(3, -1)
+    index = np.indices(tuple(fine_size.tolist())).reshape(3, -1)
     values = map_coordinates(coarse, index / _COARSE, order=1)
     close = np.abs(values) < 1.8 * _COARSE * cell
     values[close] = field(low + index[:, close].T * cell)
@@ -82,7 +82,7 @@ def smooth(
 
 
 def _grid(low: np.ndarray, size: np.ndarray, cell: float) -> np.ndarray:
-    return low + np.indices(size).reshape(3, -1).T * cell
+    return low + np.indices(tuple(size.tolist())).reshape(3, -1).T * cell
 
 
 def _barycentric(points: np.ndarray, corners: np.ndarray) -> np.ndarray:

@@ -130,10 +130,10 @@ def add_background(
     if up is not None and rng.random() < 0.7:
         points = ray[valid] * depth[valid][:, None]
         planes.append((-np.asarray(up, float), float(-(points @ up).min()) + rng.uniform(0.0, 0.05)))
-    behind = np.full(depth.shape, np.inf)
+    behind: np.ndarray = np.full(depth.shape, np.inf)
     for normal, offset in planes:
         with np.errstate(divide="ignore"):
-            z = offset / (ray @ normal)
+            z: np.ndarray = offset / (ray @ normal)
         behind = np.where((z > 0) & (z < behind), z, behind)
     behind = np.where(np.isfinite(behind) & (behind < 12.0), behind, 0)
     return np.where(valid, depth, behind).astype(np.float32)
@@ -143,10 +143,8 @@ def _jittered(depth: Float32, pixels: float, rng: np.random.Generator) -> np.nda
     """Each pixel reads from a place a little beside its own."""
     if pixels == 0:
         return depth.astype(np.float64)
-    rows, columns = np.indices(depth.shape, dtype=np.float64)
-    rows += rng.normal(size=depth.shape) * pixels
-    columns += rng.normal(size=depth.shape) * pixels
-    return map_coordinates(depth.astype(np.float64), [rows, columns], order=0, mode="nearest")
+    beside = np.indices(depth.shape) + rng.normal(size=(2, *depth.shape)) * pixels
+    return map_coordinates(depth.astype(np.float64), beside, order=0, mode="nearest")
 
 
 def _slope(depth: np.ndarray, intrinsics: Intrinsics) -> np.ndarray:

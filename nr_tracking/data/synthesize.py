@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import multiprocessing
 import os
 import platform
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ import numpy as np
 from nr_tracking.data.cache import FORMAT, WindowSample, read_manifest, write_manifest, write_shard
 from nr_tracking.data.contact_sheet import write_contact_sheet
 from nr_tracking.data.families import FAMILIES, Performer, available_families
+from nr_tracking.data.recordings import make_recordings
 from nr_tracking.data.splits import SPLITS, Split
 from nr_tracking.data.windows import make_window
 from nr_tracking.types import InputError
@@ -75,8 +77,7 @@ def draw_windows(rng: np.random.Generator, families: dict[str, float], split: Sp
     """``count`` windows of bodies drawn by the weights of ``families``."""
     samples: list[WindowSample] = []
     names = sorted(families)
-    uses = np.array([WINDOWS_PER_BODY.get(name, 2) for name in names])
-    share = np.array([families[name] for name in names]) / uses
+    share = np.array([families[name] / WINDOWS_PER_BODY.get(name, 2) for name in names])
     while len(samples) < count:
         family = names[rng.choice(len(names), p=share / share.sum())]
         performer = FAMILIES[family](rng, split)
@@ -93,8 +94,8 @@ def _draw_window(performer: Performer, rng: np.random.Generator) -> WindowSample
         try:
             return make_window(clip, stride, rng)
         except InputError as error:
-            last = error
-    raise last
+            last_fault = error
+    raise last_fault
 
 
 def _shard(task: tuple[str, dict[str, Any], int]) -> dict[str, Any]:
@@ -106,7 +107,9 @@ def _shard(task: tuple[str, dict[str, Any], int]) -> dict[str, Any]:
     return write_shard(Path(folder), number, draw_windows(rng, recipe["families"], recipe["split"], recipe["shard"]))
 
 
-def _made(folder: Path, recipe: dict[str, Any], numbers: list[int], processes: int, nice: int) -> Any:
+def _made(
+    folder: Path, recipe: dict[str, Any], numbers: list[int], processes: int, nice: int
+) -> Iterator[dict[str, Any]]:
     """Entries of the shards as they are finished."""
     tasks = [(str(folder), recipe, number) for number in numbers]
     if not tasks:
@@ -155,3 +158,54 @@ def summary(manifest: dict[str, Any]) -> str:
     bodies = {name for entry in manifest["shards"] for name in entry["identities"]}
     parts = ", ".join(f"{count} {name}" for name, count in families.most_common())
     return f"{sum(families.values())} windows ({parts}) of {len(bodies)} bodies"
+
+
+def main(arguments: list[str]) -> int:
+    """``nr_tracking synthesize``: returns the exit code."""
+    options = _parser().parse_args(arguments)
+    if options.recordings:
+        make_recordings(options.output, split=options.split, seed=options.seed, noisy=options.noisy)
+        return 0
+    synthesize(
+        options.output,
+        windows=options.windows,
+        seed=options.seed,
+        processes=options.processes,
+        families=dict(options.family) if options.family else None,
+        split=options.split,
+    )
+    print(f"{options.output}: {summary(read_manifest(options.output))}; look at contact_sheet.png")
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="nr_tracking synthesize",
+        description="Make training windows, or recordings with ground truth, from generated characters and those below "
+        "the folder that NR_TRACKING_DATA names. Stop and start it as you like.",
+    )
+    parser.add_argument("output", type=Path, metavar="OUTPUT", help="folder to fill or complete")
+    parser.add_argument("--windows", type=int, default=2000, help="training windows (default 2000)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of everything random (default 0)")
+    parser.add_argument("--processes", type=int, default=1, help="processes that work at once (default 1)")
+    parser.add_argument("--split", choices=SPLITS, default="train", help="whose characters and motions (default train)")
+    parser.add_argument(
+        "--family",
+        type=_share,
+        action="append",
+        metavar="NAME=SHARE",
+        help=f"weight of a family ({', '.join(FAMILIES)}); may be repeated; default: all there is data for",
+    )
+    parser.add_argument(
+        "--recordings", action="store_true", help="write SEQUENCE folders with the true surfaces instead"
+    )
+    parser.add_argument("--noisy", action="store_true", help="recordings with a sensor's noise")
+    return parser
+
+
+def _share(text: str) -> tuple[str, float]:
+    name, _, share = text.partition("=")
+    try:
+        return name, float(share or 1)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r}: expected NAME=SHARE, such as animal=0.3") from None
