@@ -231,6 +231,7 @@ class RosConfig(Section):
     mesh_max_triangles: int = setting(100_000, "triangles of a published mesh at most", ge=100, le=5_000_000, live=True)
     publish_tf: bool = setting(False, "publish a TF frame for each patch, where tf2_msgs is installed", live=True)
     output_folder: str = setting("nr_tracking_output", "folder below which ~/save writes")
+    save_report: bool = setting(True, "~/save draws report.html too, which takes the processor for some seconds")
     depth_unit_m: float = setting(0.001, "metres per unit of an integer depth image", unit="m", gt=0, le=1)
     silence_s: float = setting(2.0, "diagnostics complain after this long without depth", unit="s", gt=0, le=3600)
 

@@ -51,6 +51,7 @@ def start_node(ros_context, tmp_path):
 
     def start(factory=FakeTracker, active=True, **given):
         given = {"ros__image_reliability": "reliable", "ros__image_history": 100, "ros__queue_policy": "all", **given}
+        given.setdefault("ros__save_report", False)
         given.setdefault("ros__output_folder", str(tmp_path / "saved"))
         overrides = [Parameter(name.replace("__", "."), value=value) for name, value in given.items()]
         node = TrackingNode(factory, context=ros_context, parameter_overrides=overrides)
@@ -211,6 +212,7 @@ def test_save_finishes_the_window_and_writes_an_output(start_node, peer, tmp_pat
     output = read_output(type(tmp_path)(answer.message))
     np.testing.assert_array_equal(output.stamps_ns, [stamp(i) for i in range(6)])
     np.testing.assert_allclose(output.positions[:, 0, 2], np.arange(6) + 1.0)
+    assert (output.path / "timings.json").is_file() and not (output.path / "report.html").exists()
     assert peer.call(Trigger, "/nr_tracking/save").message != answer.message
 
 

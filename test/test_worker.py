@@ -32,7 +32,7 @@ class Bench:
         self.worker = InferenceWorker(
             self.tracker,
             self.statistics,
-            lambda frame, frame_id: self.results.append((frame.stamp_ns, frame_id)),
+            lambda frame, source: self.results.append((frame.stamp_ns, source.image.header.frame_id)),
             self.failures.append,
             **options,
         )

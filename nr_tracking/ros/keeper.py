@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import logging
 import threading
 from collections import deque
 from pathlib import Path
@@ -9,9 +11,15 @@ from pathlib import Path
 import numpy as np
 
 import nr_tracking
+from nr_tracking.atomic import written_folder
 from nr_tracking.config import Config
-from nr_tracking.tracking.result import Run, write_output
-from nr_tracking.types import InputError, TrackedFrame
+from nr_tracking.ros.conversions import depth_frame
+from nr_tracking.ros.pairing import PairedFrame
+from nr_tracking.tracking.result import RECOGNISED_BY, ResultWriter, Run, read_output
+from nr_tracking.types import DepthFrame, InputError, TrackedFrame
+
+_LOG = logging.getLogger(__name__)
+_PICTURES = 12  # input images in a report
 
 
 class ResultKeeper:
@@ -19,13 +27,13 @@ class ResultKeeper:
 
     def __init__(self, config: Config) -> None:
         self._config = config
-        self._frames: deque[TrackedFrame] = deque(maxlen=config.ros.kept_frames)
+        self._frames: deque[tuple[TrackedFrame, PairedFrame]] = deque(maxlen=config.ros.kept_frames)
         self._lock = threading.Lock()
 
-    def keep(self, frame: TrackedFrame) -> None:
-        """Remember a frame."""
+    def keep(self, frame: TrackedFrame, source: PairedFrame) -> None:
+        """Remember a frame and the messages that it came from."""
         with self._lock:
-            self._frames.append(frame)
+            self._frames.append((frame, source))
 
     def clear(self) -> None:
         """Forget all frames."""
@@ -35,17 +43,44 @@ class ResultKeeper:
     def save(self) -> Path:
         """Write an OUTPUT below ``ros.output_folder``, in a folder of its own; returns that folder.
 
+        Beside what ``nr_tracking track`` writes there is ``timings.json``: seconds by stage, by row.
+
         Raises:
             InputError: ``nothing_tracked``.
             OSError: the folder cannot be written.
         """
         with self._lock:
-            frames = list(self._frames)
-        if not frames:
+            kept = list(self._frames)
+        if not kept:
             raise InputError("nothing_tracked", "no frame has been tracked yet, so there is nothing to save")
-        stamps = np.array([frame.stamp_ns for frame in frames], np.int64)
-        run = Run(version=nr_tracking.__version__, config=self._config.model_dump(mode="json"), frames=len(frames))
-        return write_output(self._next_folder(), stamps, enumerate(frames), run)
+        output = self._next_folder()
+        run = Run(nr_tracking.__version__, self._config.model_dump(mode="json"), frames=len(kept))
+        with written_folder(output, RECOGNISED_BY) as folder:
+            writer = ResultWriter(folder)
+            for row, (frame, _) in enumerate(kept):
+                writer.add(row, frame)
+            timings = writer.finish(np.array([frame.stamp_ns for frame, _ in kept], np.int64))
+            run.write(folder)
+            (folder / "timings.json").write_text(json.dumps(timings) + "\n")
+            if self._config.ros.save_report:
+                self._report(folder, [source for _, source in kept], timings)
+        return output
+
+    def _report(self, folder: Path, sources: list[PairedFrame], timings: dict[int, dict[str, float]]) -> None:
+        """Write report.html; a fault there does not cost the results."""
+        try:
+            from nr_tracking.evaluation.report import tracking_report
+
+            rows = np.unique(np.linspace(0, len(sources) - 1, min(_PICTURES, len(sources))).round().astype(int))
+            frames: dict[int, DepthFrame] = {int(row): self._decode(sources[row]) for row in rows}
+            html = tracking_report(read_output(folder), frames, timings, title="Tracked by the node")
+        except Exception:
+            _LOG.exception("%s is complete but for its report", folder)
+        else:
+            (folder / "report.html").write_text(html, encoding="utf-8")
+
+    def _decode(self, source: PairedFrame) -> DepthFrame:
+        return depth_frame(source.image, source.info, source.mask, self._config.ros.depth_unit_m)
 
     def _next_folder(self) -> Path:
         parent = Path(self._config.ros.output_folder).expanduser().absolute()

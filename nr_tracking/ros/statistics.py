@@ -76,10 +76,11 @@ class Statistics:
             self._last_error = message
 
     def reset(self) -> None:
-        """The tracker started anew."""
+        """The tracker started anew, and with it the latencies."""
         with self._lock:
             self._resets += 1
             self._tracks = 0
+            self._latencies.clear()
 
     def summary(self, now: float) -> Summary:
         """The figures at time ``now``."""

@@ -29,7 +29,7 @@ from nr_tracking.config import Config, ConfigError
 from nr_tracking.ros import parameters
 from nr_tracking.ros.diagnostics import Diagnostics
 from nr_tracking.ros.keeper import ResultKeeper
-from nr_tracking.ros.pairing import FramePairing, Outcome
+from nr_tracking.ros.pairing import FramePairing, Outcome, PairedFrame
 from nr_tracking.ros.publishers import Publishers
 from nr_tracking.ros.settings import settings
 from nr_tracking.ros.statistics import Statistics
@@ -209,10 +209,10 @@ class TrackingNode(LifecycleNode):
 
     # Output, on the inference thread.
 
-    def _on_result(self, frame: TrackedFrame, frame_id: str) -> None:
-        self._keeper.keep(frame)
+    def _on_result(self, frame: TrackedFrame, source: PairedFrame) -> None:
+        self._keeper.keep(frame, source)
         if self._outputs is not None:
-            self._outputs.publish(frame, frame_id)
+            self._outputs.publish(frame, source.image.header.frame_id)
 
     def _on_new_subject(self) -> None:
         self._keeper.clear()

@@ -45,7 +45,7 @@ class InferenceWorker:
     """Runs a tracker on a thread of its own, so that the node stays live while a window is computed.
 
     No frame can stop it: one that cannot be used is dropped and counted by its reason, and after any other failure the
-    tracker starts anew with the next frame. ``on_result`` gets each tracked frame with the frame id of its image;
+    tracker starts anew with the next frame. ``on_result`` gets each tracked frame with the messages it came from;
     ``on_failure`` gets the text of failures that are not the input's fault; ``on_new_subject`` is called when the
     tracker starts anew.
     """
@@ -54,7 +54,7 @@ class InferenceWorker:
         self,
         tracker: TrackerLike,
         statistics: Statistics,
-        on_result: Callable[[TrackedFrame, str], None],
+        on_result: Callable[[TrackedFrame, PairedFrame], None],
         on_failure: Callable[[str], None],
         on_new_subject: Callable[[], None] = lambda: None,
         *,
@@ -182,7 +182,7 @@ class InferenceWorker:
             while waiting.stamp_ns != result.stamp_ns:
                 self._drop(waiting, "no_result")
                 waiting = self._unfinished.popleft()
-            self._on_result(result, waiting.frame.image.header.frame_id)
+            self._on_result(result, waiting.frame)
             self._statistics.tracked(time.monotonic() - waiting.arrived, len(result.tracks.ids), result.timings)
 
     def _drop(self, waiting: WaitingFrame, reason: str) -> None:

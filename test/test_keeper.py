@@ -1,0 +1,62 @@
+"""What ``~/save`` writes."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from fake_tracker import flat_frame, tracked
+
+from nr_tracking.config import load_config
+from nr_tracking.ros.keeper import ResultKeeper
+from nr_tracking.ros.messages import frame_messages
+from nr_tracking.ros.pairing import PairedFrame
+from nr_tracking.tracking.result import read_output
+from nr_tracking.types import InputError
+
+
+def filled(folder, frames, **options):
+    keeper = ResultKeeper(load_config("lite", ros={"output_folder": str(folder), **options}))
+    for index in range(frames):
+        messages = frame_messages(flat_frame(index, 1.0 + index), "camera")
+        source = PairedFrame(index, messages["depth"], messages["camera_info"], None)
+        keeper.keep(tracked(index, 1.0 + index), source)
+    return keeper
+
+
+def test_output_holds_the_latest_frames_and_its_settings(tmp_path):
+    output = read_output(filled(tmp_path, 5, kept_frames=3, save_report=False).save())
+    np.testing.assert_array_equal(output.stamps_ns, [2, 3, 4])
+    np.testing.assert_array_equal(output.positions[:, 0, 2], [3, 4, 5])
+    assert output.run.config["preset"] == "lite" and output.run.frames == 3
+
+
+def test_every_save_has_a_folder_of_its_own(tmp_path):
+    keeper = filled(tmp_path, 1, save_report=False)
+    (tmp_path / "save_007").mkdir()
+    assert [keeper.save().name for _ in range(2)] == ["save_008", "save_009"]
+    keeper.clear()
+    with pytest.raises(InputError, match="nothing to save"):
+        keeper.save()
+
+
+def test_report_is_drawn_and_its_failure_costs_nothing(tmp_path, monkeypatch):
+    report = pytest.importorskip("nr_tracking.evaluation.report")
+    shown = []
+    monkeypatch.setattr(
+        report, "tracking_report", lambda output, frames, timings, title: shown.append(frames) or "<html>"
+    )
+    keeper = filled(tmp_path, 30)
+    assert (keeper.save() / "report.html").read_text() == "<html>"
+    assert len(shown[0]) == 12 and shown[0][29].depth.max() == 30.0
+
+    def broken(*arguments, **options):
+        raise RuntimeError("no font")
+
+    monkeypatch.setattr(report, "tracking_report", broken)
+    assert len(read_output(Path(keeper.save()))) == 30
+
+
+def test_disk_that_cannot_be_written_leaves_nothing_behind(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(OSError):
+        filled(tmp_path / "file", 1).save()
