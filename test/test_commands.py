@@ -11,10 +11,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import test_tracker
+import torch
 import yaml
 from ball_recording import BallTracker, ball_frames, ball_truth, emptied, write_ball
 
-from nr_tracking import cli
+from nr_tracking import Tracker, cli
+from nr_tracking.commands import checkpoint
 from nr_tracking.commands import track as track_module
 from nr_tracking.commands.bench import bench
 from nr_tracking.commands.evaluate import evaluate, evaluate_output, score_table, write_scores
@@ -362,3 +365,34 @@ def test_help_is_quick_to_import_and_config_goes_through_a_pipe() -> None:
     command = [sys.executable, "-m", "nr_tracking", "config", "--preset", "base", "--set", "window.stride=1"]
     printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     assert yaml.safe_load(printed)["window"]["stride"] == 1
+
+
+class Surfaces(torch.nn.Module):
+    """True surfaces in the place of a network: like a network, a checkpoint holds none of it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.truth = test_tracker.TrueSurfaces()
+        self.complete, self.surface = self.truth.complete, self.truth.surface
+
+
+def test_the_real_tracker_goes_on_from_a_checkpoint_as_if_nothing_had_happened(tmp_path: Path) -> None:
+    def fresh() -> Tracker:
+        tracker = test_tracker.tracker()
+        tracker._reconstructor = Surfaces()
+        return tracker
+
+    frames = [test_tracker.frame_at(index) for index in range(12)]
+    whole = fresh()
+    results = [result for frame in frames[:7] for result in whole.push(frame)]
+    checkpoint.save(tmp_path / "state", {"tracker": vars(whole)}, checkpoint.modules_of(vars(whole)))
+    continued = fresh()
+    vars(continued).update(checkpoint.load(tmp_path / "state", checkpoint.modules_of(vars(continued)))["tracker"])
+    for tracker in (whole, continued):
+        results += [result for frame in frames[7:] for result in tracker.push(frame)] + tracker.flush()
+    assert len(results) == 5 + 2 * 7
+    for ours, theirs in zip(results[5:12], results[12:], strict=True):
+        assert ours.stamp_ns == theirs.stamp_ns
+        np.testing.assert_array_equal(ours.tracks.ids, theirs.tracks.ids)
+        np.testing.assert_array_equal(ours.tracks.positions, theirs.tracks.positions)
+        np.testing.assert_array_equal(ours.canonical, theirs.canonical)

@@ -1,0 +1,248 @@
+"""Options of the subcommands, and which function each one calls."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+import nr_tracking
+from nr_tracking.config import PRESETS, Config
+from nr_tracking.types import InputError
+
+DEMO = "demo"
+"""The subcommand whose options belong to :mod:`nr_tracking.ros.demo`."""
+
+
+def parse(arguments: list[str]) -> argparse.Namespace:
+    """Parse a command line; ``run`` of the result is the function that does it. Exits on bad usage and ``--help``."""
+    parser = argparse.ArgumentParser(prog="nr_tracking", description=nr_tracking.__doc__.split("\n")[0])
+    parser.add_argument("--version", action="version", version=f"nr_tracking {nr_tracking.__version__}")
+    parser.add_argument("--debug", action="store_true", help="show where an error came from")
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    _add_track(commands.add_parser("track", help="a recording in, surfaces and tracks out"))
+    _add_evaluate(commands.add_parser("evaluate", help="score on recordings with ground truth"))
+    _add_bench(commands.add_parser("bench", help="measure speed and memory on this machine"))
+    _add_config(commands.add_parser("config", help="print a configuration as YAML"))
+    _add_train(commands.add_parser("train", help="train networks on windows made by synthesize"))
+    _add_view(commands.add_parser("view", help="look at an OUTPUT in the rerun viewer"))
+    _add_synthesize(commands.add_parser("synthesize", help="make training windows or test recordings of characters"))
+    commands.add_parser(DEMO, help="a generated dancer through the real node: record, replay, track, score")
+    return parser.parse_args(arguments)
+
+
+def _add_settings(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("settings")
+    group.add_argument("--preset", choices=PRESETS, help="network and weights (default: the best that has weights)")
+    group.add_argument("--device", choices=("cpu", "cuda"), help="where the network runs")
+    group.add_argument("--config", type=Path, metavar="FILE", help="YAML settings, as `nr_tracking config` prints them")
+    group.add_argument(
+        "--set", action="append", metavar="KEY=VALUE", help="one setting, such as window.stride=1; may be repeated"
+    )
+
+
+def _add_track(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("input", type=Path, metavar="INPUT", help="SEQUENCE folder, rosbag2, or folder of bags")
+    parser.add_argument("--output", type=Path, required=True, metavar="OUT", help="folder to write or replace")
+    parser.add_argument("--start", type=int, default=0, metavar="S", help="first frame (default 0)")
+    parser.add_argument("--frames", type=int, metavar="N", help="number of frames (default: to the end)")
+    parser.add_argument("--resume", action="store_true", help="go on with an interrupted run of the same request")
+    parser.add_argument("--depth-topic", metavar="TOPIC", help="topic of the depth images in a bag")
+    parser.add_argument("--camera-info-topic", metavar="TOPIC", help="topic of the camera info in a bag")
+    _add_settings(parser)
+    parser.set_defaults(run=_track)
+
+
+def _track(options: argparse.Namespace) -> int:
+    config = _config(options)
+    from nr_tracking.commands.evaluate import score_table
+    from nr_tracking.commands.recordings import open_recordings
+    from nr_tracking.commands.track import track
+
+    recordings = open_recordings(
+        options.input, depth_topic=options.depth_topic, camera_info_topic=options.camera_info_topic
+    )
+    folder_of_bags = len(recordings) > 1
+    for recording in recordings:
+        output = options.output / recording.name if folder_of_bags else options.output
+        done = track(recording, output, config, start=options.start, frames=options.frames, resume=options.resume)
+        tracked = done.run.frames - len(done.run.dropped)
+        print(f"{recording.name}: {tracked} of {done.run.frames} frames tracked; see {output / 'report.html'}")
+        for row, reason in done.run.dropped.items():
+            print(f"nr_tracking: frame {row} dropped: {reason}", file=sys.stderr)
+        if done.scores:
+            print(score_table(done.scores), end="")
+    return 0
+
+
+def _add_evaluate(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("sequences", type=Path, nargs="+", metavar="SEQ", help="SEQUENCE folders with ground truth")
+    parser.add_argument("--output", type=Path, metavar="DIR", help="write scores.json, scores.csv and report.html")
+    parser.add_argument("--tracked", type=Path, metavar="OUT", help="score this OUTPUT of the one SEQ; do not track")
+    parser.add_argument("--length", type=int, default=17, help="frames of a sub-sequence (default 17)")
+    parser.add_argument("--start-stride", type=int, default=17, help="frames between starts (default 17)")
+    parser.add_argument("--offset", type=int, default=0, help="frames skipped at the beginning (default 0)")
+    parser.add_argument("--points", type=int, default=100_000, help="points for IoU, CD and Corr (default 100000)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the points")
+    _add_settings(parser)
+    parser.set_defaults(run=_evaluate)
+
+
+def _evaluate(options: argparse.Namespace) -> int:
+    config = None if options.tracked else _config(options)
+    from nr_tracking.commands.evaluate import evaluate, evaluate_output, score_table, write_scores
+    from nr_tracking.data.sequence import read_sequence
+    from nr_tracking.tracking.result import read_output
+
+    sequences = [read_sequence(path) for path in options.sequences]
+    if config is None:
+        if len(sequences) != 1:
+            raise InputError("bad_request", f"--tracked takes one SEQ, the one OUT was made from, not {len(sequences)}")
+        output = read_output(options.tracked)
+        scores = evaluate_output(output, sequences[0], length=options.length, points=options.points)
+    else:
+        scores = evaluate(
+            sequences,
+            config,
+            length=options.length,
+            start_stride=options.start_stride,
+            offset=options.offset,
+            points=options.points,
+            seed=options.seed,
+        )
+    print(score_table(scores), end="")
+    if options.output:
+        print(f"see {write_scores(options.output, scores, config) / 'report.html'}")
+    return 0
+
+
+def _add_bench(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--frames", type=int, default=33, help="frames of the generated recording (default 33)")
+    parser.add_argument("--json", action="store_true", help="one JSON object on stdout, nothing else")
+    _add_settings(parser)
+    parser.set_defaults(run=_bench)
+
+
+def _bench(options: argparse.Namespace) -> int:
+    config = _config(options)
+    from nr_tracking.commands.bench import bench, bench_table
+
+    result = bench(config, frames=options.frames)
+    print(json.dumps(result) if options.json else bench_table(result).rstrip())
+    return 0
+
+
+def _add_config(parser: argparse.ArgumentParser) -> None:
+    _add_settings(parser)
+    parser.set_defaults(run=_print_config)
+
+
+def _print_config(options: argparse.Namespace) -> int:
+    from nr_tracking.commands.settings import config_yaml
+
+    print(config_yaml(_config(options)), end="")
+    return 0
+
+
+def _add_train(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("cache", type=Path, metavar="CACHE", help="folder of training windows, made by synthesize")
+    parser.add_argument("--run", type=Path, required=True, dest="run_folder", metavar="DIR", help="checkpoints and log")
+    parser.add_argument("--schedule", default="completion", help="what is trained (default completion)")
+    length = parser.add_mutually_exclusive_group(required=True)
+    length.add_argument("--steps", type=int, help="steps to train")
+    length.add_argument("--minutes", type=float, help="minutes to train")
+    parser.add_argument("--validation", type=Path, metavar="CACHE", help="folder of held-out windows")
+    parser.add_argument("--start", type=Path, metavar="FILE", help="weights to begin with")
+    _add_settings(parser)
+    parser.set_defaults(run=_train)
+
+
+def _train(options: argparse.Namespace) -> int:
+    config = _config(options, default_preset="lite")
+    from nr_tracking.training.trainer import train
+
+    weights = train(
+        config,
+        options.cache,
+        options.run_folder,
+        schedule=options.schedule,
+        steps=options.steps,
+        minutes=options.minutes,
+        start=options.start,
+        validation=options.validation,
+    )
+    print(f"weights: {weights}")
+    return 0
+
+
+def _add_synthesize(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("folder", type=Path, metavar="DIR", help="where to; a folder of the same settings is completed")
+    parser.add_argument("--windows", type=int, default=2000, help="training windows to make (default 2000)")
+    parser.add_argument("--recordings", action="store_true", help="make SEQUENCE folders with ground truth instead")
+    parser.add_argument("--noisy", action="store_true", help="recordings through a depth sensor's noise")
+    parser.add_argument("--split", choices=("train", "val", "test"), help="which characters (train; recordings: val)")
+    parser.add_argument("--families", metavar="NAME=N,...", help="share, or number, of each kind of character")
+    parser.add_argument("--seed", type=int, default=0, help="seed of everything random (default 0)")
+    parser.add_argument("--processes", type=int, default=1, help="processes that make windows (default 1)")
+    parser.set_defaults(run=_synthesize)
+
+
+def _synthesize(options: argparse.Namespace) -> int:
+    families = _families(options.families)
+    if options.recordings:
+        from nr_tracking.data.recordings import make_recordings
+
+        counts = None if families is None else {name: round(number) for name, number in families.items()}
+        options.split = options.split or "val"
+        made = make_recordings(
+            options.folder, split=options.split, counts=counts, seed=options.seed, noisy=options.noisy
+        )
+        print(f"{len(made)} recordings in {options.folder}")
+        return 0
+    from nr_tracking.data.synthesize import synthesize
+
+    folder = synthesize(
+        options.folder,
+        windows=options.windows,
+        seed=options.seed,
+        processes=options.processes,
+        families=families,
+        split=options.split or "train",
+    )
+    print(f"training windows in {folder}")
+    return 0
+
+
+def _families(text: str | None) -> dict[str, float] | None:
+    """``animal=1,person=2`` by name."""
+    if text is None:
+        return None
+    families = {}
+    for part in text.split(","):
+        name, _, number = part.partition("=")
+        try:
+            families[name] = float(number)
+        except ValueError:
+            raise InputError("bad_request", f"--families {text}: expected name=number, not {part!r}") from None
+    return families
+
+
+def _add_view(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("output", type=Path, metavar="OUT", help="OUTPUT folder of `nr_tracking track`")
+    parser.add_argument("--save", type=Path, metavar="FILE", help="write a .rrd file instead of opening the viewer")
+    parser.set_defaults(run=_view)
+
+
+def _view(options: argparse.Namespace) -> int:
+    from nr_tracking.commands.view import view
+
+    view(options.output, options.save)
+    return 0
+
+
+def _config(options: argparse.Namespace, default_preset: str | None = None) -> Config:
+    from nr_tracking.commands.settings import choose_config
+
+    preset = options.preset or (None if options.config else default_preset)
+    return choose_config(preset, options.config, options.set, options.device)
