@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from nr_tracking.config import ConfigError, load_config
+from nr_tracking.fields import decoder
 from nr_tracking.fields.completion import CompletionNetwork
-from nr_tracking.fields.decoder import nearest
+from nr_tracking.fields.decoder import nearest, united
 from nr_tracking.fields.encoder import informative_cells
 from nr_tracking.fields.field import lattice
 from nr_tracking.fields.fusion import FrameFusion, sinusoidal_places
@@ -202,6 +203,24 @@ def test_the_cap_keeps_the_voxels_nearest_to_the_surface_in_each_frame():
     away = torch.tensor([0.5, 0.1, 0.4, 0.2, 0.3, 0.9, 0.8])
     kept = nearest(coords, away, frames=2, cap=3)
     assert sorted(map(tuple, kept.tolist())) == [(0, 0, 0, 1), (0, 0, 0, 3), (0, 0, 0, 4), (1, 0, 0, 0), (1, 0, 0, 1)]
+
+
+@pytest.mark.parametrize("limit", [0, 1 << 24], ids=["sorted", "marked"])
+def test_united_voxels_are_unique_and_in_order(limit, monkeypatch):
+    monkeypatch.setattr(decoder, "MARKED", limit)
+    first = torch.tensor([[1, 3, 0, 2], [0, 1, 1, 1]], dtype=torch.int32)
+    second = torch.tensor([[0, 1, 1, 1], [0, 0, 3, 3]])
+    assert united([first, second], 4, 2).coords.tolist() == [[0, 0, 3, 3], [0, 1, 1, 1], [1, 3, 0, 2]]
+
+
+def test_all_cells_take_part_in_attention_when_none_may_be_dropped(window):
+    seen = torch.zeros_like(window.seen)
+    seen[:, 0] = 1  # all empty
+    empty = replace(window, coords=window.coords[:0], values=window.values[:0], seen=seen)
+    points, frame = torch.rand(50, 3) - 0.5, torch.zeros(50, dtype=torch.int64)
+    with torch.no_grad():
+        everyone, nobody = (awake(network(drop_empty_tokens=drop))(empty).sdf(points, frame) for drop in (False, True))
+    assert not torch.allclose(everyone, nobody, atol=1e-6)
 
 
 def test_cells_that_were_seen_to_be_empty_are_left_out_of_attention():

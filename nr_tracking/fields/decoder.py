@@ -16,6 +16,8 @@ from nr_tracking.fields.sparse import (
     select_rows,
 )
 
+MARKED = 1 << 24  # voxels of a dense array up to which marking and reading it back is faster than sorting
+
 
 class DenseDecoder(nn.Module):
     """Latent grid -> features at r = R / 4, one trilinear step and one convolution an octave, skips added."""
@@ -145,9 +147,8 @@ def nearest(coords: Tensor, away: Tensor, frames: int, cap: int) -> Tensor:
 def united(parts: list[Tensor], resolution: int, frames: int) -> SparseGrid:
     """The grid of all voxels in ``parts``, each (K, 4) int."""
     coords = torch.cat([part.int() for part in parts])
-    if frames * resolution**3 > 1 << 24:
+    if frames * resolution**3 > MARKED:
         return SparseGrid.from_coords(coords, resolution, frames)
-    # Marking a dense array and reading it back in order is faster than sorting while the array is small.
     marks = torch.zeros(frames * resolution**3, dtype=torch.bool, device=coords.device)
     marks[linear_keys(coords, resolution)] = True
     return SparseGrid(marks.view(frames, resolution, resolution, resolution).nonzero().int(), resolution, frames)
