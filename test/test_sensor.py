@@ -1,0 +1,107 @@
+"""The sensor models: noise of the stated size, losses where they belong, and nothing else."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from nr_tracking.data.sensor import CLEAN, SensorModel, add_background, random_sensor, structured_light, time_of_flight
+from nr_tracking.types import Intrinsics
+
+CAMERA = Intrinsics(160, 120, 200.0, 200.0, 79.5, 59.5)
+NOISE_ONLY = SensorModel(axial=0.002, correlation=0.0, lateral=0.0, quantum=0.0, edge_loss=0.0, flying=0.0)
+
+
+def wall(z: float) -> np.ndarray:
+    return np.full((120, 160), z, np.float32)
+
+
+def step() -> np.ndarray:
+    depth = wall(2.0)
+    depth[30:90, 40:120] = 1.0
+    return depth
+
+
+def test_a_clean_sensor_changes_nothing() -> None:
+    np.testing.assert_array_equal(CLEAN(step(), CAMERA, np.random.default_rng(0)), step())
+
+
+@pytest.mark.parametrize(("power", "ratio"), [(1.0, 3.0), (2.0, 9.0)])
+def test_axial_noise_grows_with_the_stated_power_of_depth(power: float, ratio: float) -> None:
+    model = SensorModel(**{**vars(NOISE_ONLY), "power": power})
+    spread = [float((model(wall(z), CAMERA, np.random.default_rng(1)) - z)[2:-2, 2:-2].std()) for z in (1.0, 3.0)]
+    assert spread[0] == pytest.approx(0.002, rel=0.05)
+    assert spread[1] / spread[0] == pytest.approx(ratio, rel=0.05)
+
+
+def test_noise_has_no_bias_and_depends_on_the_seed_alone() -> None:
+    noisy = NOISE_ONLY(wall(1.5), CAMERA, np.random.default_rng(5))
+    assert abs(float(noisy.mean()) - 1.5) < 2e-4
+    np.testing.assert_array_equal(noisy, NOISE_ONLY(wall(1.5), CAMERA, np.random.default_rng(5)))
+    assert (noisy != NOISE_ONLY(wall(1.5), CAMERA, np.random.default_rng(6))).any()
+
+
+def test_disparity_comes_in_steps_that_widen_with_depth() -> None:
+    model = SensorModel(**{**vars(CLEAN), "disparity": 0.125, "baseline": 0.06})
+    ramp = np.linspace(1.0, 4.0, 160, dtype=np.float32)[None].repeat(120, 0)
+    levels = np.unique(model(ramp, CAMERA, np.random.default_rng(0)))
+    gaps = np.diff(levels)
+    assert len(levels) < 160 and gaps[-1] > 5 * gaps[0]
+    shift = 200 * 0.06 / levels
+    np.testing.assert_allclose(shift / 0.125, np.rint(shift / 0.125), atol=0.02)
+
+
+@pytest.mark.parametrize("model", [structured_light(), time_of_flight()])
+def test_depth_is_lost_and_flies_at_edges_rather_than_on_faces(model: SensorModel) -> None:
+    model = SensorModel(**{**vars(model), "blotches": 0.0, "shadow": False})
+    noisy = model(step(), CAMERA, np.random.default_rng(0))
+    edge = np.zeros((120, 160), bool)
+    edge[27:93, 37:123] = True
+    edge[33:87, 43:117] = False
+    lost = noisy == 0
+    assert lost[edge].mean() > 0.02 and lost[~edge][:].mean() < 0.02
+    flying = (noisy > 1.1) & (noisy < 1.9)
+    assert not flying[~edge].any()
+
+
+def test_flying_pixels_float_between_the_two_surfaces() -> None:
+    model = SensorModel(**{**vars(CLEAN), "flying": 1.0})
+    noisy = model(step(), CAMERA, np.random.default_rng(0))
+    between = (noisy > 1.001) & (noisy < 1.999)
+    assert between.sum() > 100 and noisy[noisy > 0].min() >= 0.999 and noisy.max() <= 2.001
+
+
+def test_steep_surfaces_are_lost() -> None:
+    model = SensorModel(**{**vars(CLEAN), "steep_degrees": 60.0})
+    columns = np.arange(160, dtype=np.float32)
+    for degrees, kept in ((45, True), (72, False)):
+        ramp = (1.0 + np.tan(np.radians(degrees)) * (columns - 80) / 200)[None].repeat(120, 0).astype(np.float32)
+        seen = model(ramp, CAMERA, np.random.default_rng(0)) > 0
+        assert seen[:, 75:85].all() if kept else not seen[:, 75:85].any()
+
+
+def test_the_projector_casts_a_shadow_beside_a_near_surface() -> None:
+    model = SensorModel(**{**vars(CLEAN), "shadow": True, "baseline": 0.06})
+    dark = model(step(), CAMERA, np.random.default_rng(0)) == 0
+    # Disparity 12 pixels on the near surface, 6 on the far one: the shadow is 6 pixels wide, on one side alone.
+    assert dark[60].sum() == pytest.approx(6, abs=1) and not dark[10].any()
+
+
+def test_nothing_comes_from_nothing() -> None:
+    empty = np.zeros((12, 16), np.float32)
+    for _ in range(3):
+        assert not random_sensor(np.random.default_rng(0))(empty, CAMERA, np.random.default_rng(0)).any()
+    assert not add_background(empty, CAMERA, np.random.default_rng(0)).any()
+
+
+def test_a_background_lies_behind_the_subject_and_its_floor_is_level() -> None:
+    depth = np.where(step() == 1.0, 1.0, 0).astype(np.float32)
+    up = np.array([0.0, -1, 0])
+    for seed in range(8):
+        full = add_background(depth, CAMERA, np.random.default_rng(seed), up)
+        np.testing.assert_array_equal(full[depth > 0], depth[depth > 0])
+        assert (full[(full > 0) & (depth == 0)] > 0.5).all()
+    v = np.arange(120)[:, None]
+    floors = [add_background(depth, CAMERA, np.random.default_rng(seed), up) for seed in range(30)]
+    height = [np.where((f > 0) & (depth == 0), f * (v - 59.5) / 200, np.nan)[110:, :20] for f in floors]
+    assert any(np.nanstd(h) < 1e-4 for h in height if np.isfinite(h).all())
