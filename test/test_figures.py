@@ -33,21 +33,23 @@ def test_the_camera_view_shows_the_surface_on_the_pixels_that_measured_it() -> N
 
 def test_a_crop_is_the_same_picture_enlarged() -> None:
     crop = crop_around(BALL, CAMERA)
-    camera = crop.camera(CAMERA, 100)
+    camera = crop.camera(CAMERA, crop.tile(100))
     u = BALL[:, 0] / BALL[:, 2] * camera.fx + camera.cx
     v = BALL[:, 1] / BALL[:, 2] * camera.fy + camera.cy
-    for values in (u, v):
-        assert values.min() > 0 and values.max() < 99
-        assert values.min() + values.max() == pytest.approx(99, abs=0.5)
-    assert np.ptp(u) > 80
+    assert crop.tile(100) == (camera.width, camera.height) and max(crop.tile(100)) == 100
+    for values, size in ((u, camera.width), (v, camera.height)):
+        assert values.min() > 0 and values.max() < size - 1
+        assert values.min() + values.max() == pytest.approx(size - 1, abs=0.5)
+        assert np.ptp(values) > 0.8 * size
 
 
 def test_depth_and_surface_of_one_crop_cover_the_same_pixels() -> None:
     frame = ball_frames(1)[0]
     ball = ball_truth(1).vertices[0]
     crop = crop_around(ball, CAMERA)
-    surface = drawn(draw_surface(ball, FACES, camera_view(crop.camera(CAMERA, 120))))
-    depth = draw_depth(frame.depth, crop, 120)
+    size = crop.tile(120)
+    surface = drawn(draw_surface(ball, FACES, camera_view(crop.camera(CAMERA, size))))
+    depth = draw_depth(frame.depth, crop, size)
     there = np.ptp(depth.astype(int), axis=2) > 10
     assert (surface != there).mean() < 0.05
 
@@ -57,7 +59,7 @@ def test_near_depth_is_lighter_and_what_is_not_the_subject_fades() -> None:
     depth[:5] = 0
     mask = np.zeros((40, 40), bool)
     mask[20:] = True
-    picture = draw_depth(depth, Crop(0, 0, 40), 40, mask).astype(int)
+    picture = draw_depth(depth, Crop(0, 0, 40, 40), (40, 40), mask).astype(int)
     brightness = picture.sum(axis=2)
     assert (np.diff(brightness[30]) <= 0).all() and brightness[30, 0] > brightness[30, -1] + 200
     assert (picture[:5] == picture[0, 0]).all()
@@ -67,17 +69,19 @@ def test_near_depth_is_lighter_and_what_is_not_the_subject_fades() -> None:
 def test_orbiting_by_half_a_turn_shows_the_other_side() -> None:
     colours = np.where(BALL[:, 2:] < BALL[:, 2].mean(), np.uint8([200, 40, 40]), np.uint8([40, 40, 200]))
     centre, extent = middle_and_extent(BALL)
-    assert extent == pytest.approx(2 * RADIUS * np.sqrt(2), rel=0.02)
-    front, behind = (draw_surface(BALL, FACES, orbit_view(centre, extent, turn, 0, 64), colours) for turn in (0, 180))
+    assert extent == pytest.approx((2 * RADIUS, 2 * RADIUS), rel=0.02)
+    front, behind = (
+        draw_surface(BALL, FACES, orbit_view(centre, extent, turn, 0, (64, 64)), colours) for turn in (0, 180)
+    )
     red, blue = (picture[drawn(picture)].mean(axis=0) for picture in (front, behind))
     assert red[0] > 2 * red[2] and blue[2] > 2 * blue[0]
-    side = draw_surface(BALL, FACES, orbit_view(centre, extent, 90, 0, 64), colours)
+    side = draw_surface(BALL, FACES, orbit_view(centre, extent, 90, 0, (64, 64)), colours)
     left, right = side[32, 22].astype(int), side[32, 42].astype(int)
     assert (left[0] > left[2]) != (right[0] > right[2])
 
 
 def test_light_comes_from_above() -> None:
-    picture = draw_surface(BALL, FACES, camera_view(crop_around(BALL, CAMERA).camera(CAMERA, 80)))
+    picture = draw_surface(BALL, FACES, camera_view(crop_around(BALL, CAMERA).camera(CAMERA, (80, 80))))
     assert picture[15, 40].mean() > picture[64, 40].mean() + 25
 
 

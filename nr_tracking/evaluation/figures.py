@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nr_tracking.evaluation.shading import Picture, draw_surface, middle_and_extent, orbit_view
+from nr_tracking.evaluation.shading import Picture, Size, draw_surface, middle_and_extent, orbit_view
 from nr_tracking.types import Bool, Float32, Float64, Int32, Intrinsics
 
 # Near to far; equal steps in depth look about equally large.
@@ -21,44 +21,51 @@ _NO_DEPTH = np.array([240, 240, 242])
 
 @dataclass(frozen=True)
 class Crop:
-    """A square part of a camera's image, in pixels: ``left`` and ``top`` count from the outer edge of pixel 0."""
+    """A part of a camera's image, in pixels: ``left`` and ``top`` count from the outer edge of pixel 0."""
 
     left: float
     top: float
-    side: float
+    width: float
+    height: float
 
-    def camera(self, intrinsics: Intrinsics, size: int) -> Intrinsics:
-        """The camera, without its lens distortion, that sees this part in ``size`` x ``size`` pixels."""
-        scale = size / self.side
+    def camera(self, intrinsics: Intrinsics, size: Size) -> Intrinsics:
+        """The camera, without its lens distortion, that sees this part in a picture of ``size``."""
+        across, down = size[0] / self.width, size[1] / self.height
         return Intrinsics(
-            width=size,
-            height=size,
-            fx=intrinsics.fx * scale,
-            fy=intrinsics.fy * scale,
-            cx=(intrinsics.cx - self.left + 0.5) * scale - 0.5,
-            cy=(intrinsics.cy - self.top + 0.5) * scale - 0.5,
+            width=size[0],
+            height=size[1],
+            fx=intrinsics.fx * across,
+            fy=intrinsics.fy * down,
+            cx=(intrinsics.cx - self.left + 0.5) * across - 0.5,
+            cy=(intrinsics.cy - self.top + 0.5) * down - 0.5,
         )
+
+    def tile(self, longest: int) -> Size:
+        """A picture of this part whose longest side has ``longest`` pixels."""
+        scale = longest / max(self.width, self.height)
+        return round(self.width * scale), round(self.height * scale)
 
 
 def crop_around(points: Float32 | Float64, intrinsics: Intrinsics, margin: float = 1.12) -> Crop:
-    """The square that holds the projections of ``points`` (N, 3), a little widened."""
+    """The part that holds the projections of ``points`` (N, 3), a little widened, not narrower than 3 : 5."""
     ahead = points[points[:, 2] > 1e-3]
     if not len(ahead):
-        return Crop(0.0, 0.0, float(max(intrinsics.width, intrinsics.height)))
+        return Crop(0.0, 0.0, float(intrinsics.width), float(intrinsics.height))
     u = ahead[:, 0] / ahead[:, 2] * intrinsics.fx + intrinsics.cx
     v = ahead[:, 1] / ahead[:, 2] * intrinsics.fy + intrinsics.cy
-    side = max(float(np.ptp(u)), float(np.ptp(v)), 8.0) * margin
-    left, top = (float(values.min() + values.max() + 1 - side) / 2 for values in (u, v))
-    return Crop(left, top, side)
+    longest = margin * max(float(np.ptp(u)), float(np.ptp(v)), 8.0)
+    width, height = (max(margin * float(np.ptp(values)), 0.6 * longest) for values in (u, v))
+    left = (float(u.min() + u.max()) + 1 - width) / 2
+    return Crop(left, (float(v.min() + v.max()) + 1 - height) / 2, width, height)
 
 
-def draw_depth(depth: Float32, crop: Crop, size: int, mask: Bool | None = None) -> Picture:
+def draw_depth(depth: Float32, crop: Crop, size: Size, mask: Bool | None = None) -> Picture:
     """Draw the part ``crop`` of a depth image (H, W): near is light, far is dark, no depth is pale grey.
 
     Where a subject ``mask`` (H, W) is given, all else is faded and colours are spread over the subject.
     """
-    pixel = (np.arange(size) + 0.5) * crop.side / size - 0.5
-    column, row = np.round(crop.left + pixel).astype(int), np.round(crop.top + pixel).astype(int)
+    column = np.round(crop.left + (np.arange(size[0]) + 0.5) * crop.width / size[0] - 0.5).astype(int)
+    row = np.round(crop.top + (np.arange(size[1]) + 0.5) * crop.height / size[1] - 0.5).astype(int)
     inside = ((row >= 0) & (row < depth.shape[0]))[:, None] & ((column >= 0) & (column < depth.shape[1]))
     where = np.ix_(np.clip(row, 0, depth.shape[0] - 1), np.clip(column, 0, depth.shape[1] - 1))
     part = np.where(inside, depth[where], 0)
@@ -89,7 +96,7 @@ def turntable(
     """Pictures of one surface from all around."""
     centre, extent = middle_and_extent(vertices)
     return [
-        draw_surface(vertices, faces, orbit_view(centre, extent, 360.0 * index / views, size=size), colours)
+        draw_surface(vertices, faces, orbit_view(centre, extent, 360.0 * index / views, size=(size, size)), colours)
         for index in range(views)
     ]
 

@@ -18,7 +18,7 @@ from nr_tracking.tracking.result import ColouredMesh, Output
 from nr_tracking.types import DepthFrame, InputError
 
 _COLUMNS = 6
-TILE = 200
+TILE = 250
 TURNTABLE = {"views": 20, "size": 280}
 
 
@@ -199,16 +199,18 @@ def draw_strip(
     """
     camera = frames[next(iter(meshes))].intrinsics
     crop = crop_around(np.concatenate([vertices for vertices, _, _ in meshes.values()]), camera)
-    extent = max(middle_and_extent(vertices)[1] for vertices, _, _ in meshes.values())
+    size = crop.tile(tile)
+    extents = [middle_and_extent(vertices)[1] for vertices, _, _ in meshes.values()]
+    extent = max(width for width, _ in extents), max(height for _, height in extents)
     columns = []
     for row, (vertices, faces, colours) in meshes.items():
         frame = rectify(frames[row])
         centre, _ = middle_and_extent(vertices)
-        behind = orbit_view(centre, extent, 180, size=tile)
+        behind = orbit_view(centre, extent, 180, size=size)
         column = [
-            draw_depth(frame.depth, crop, tile, frame.mask),
-            draw_surface(vertices, faces, camera_view(crop.camera(camera, tile)), colours),
-            draw_surface(vertices, faces, orbit_view(centre, extent, 60, size=tile), colours),
+            draw_depth(frame.depth, crop, size, frame.mask),
+            draw_surface(vertices, faces, camera_view(crop.camera(camera, size)), colours),
+            draw_surface(vertices, faces, orbit_view(centre, extent, 60, size=size), colours),
             draw_surface(vertices, faces, behind, colours),
         ]
         if truth is not None:

@@ -20,6 +20,12 @@ from nr_tracking.types import Bool, Float32, Float64, Int32, Int64, Intrinsics
 Picture = NDArray[np.uint8]
 """(H, W, 3) sRGB."""
 
+Size = tuple[int, int]
+"""Width and height of a picture in pixels."""
+
+Extent = tuple[float, float]
+"""Width and height of a subject in metres."""
+
 _GROUND = (0.99, 0.965)  # brightness of the background at the top and at the bottom
 _CLAY = np.array([0.80, 0.775, 0.74])
 _SUPERSAMPLING = 2
@@ -52,27 +58,31 @@ def camera_view(intrinsics: Intrinsics) -> View:
     return View(intrinsics, np.eye(3), np.zeros(3))
 
 
-def orbit_view(centre: Float64, extent: float, azimuth: float, elevation: float = 8.0, size: int = 240) -> View:
+def orbit_view(
+    centre: Float64, extent: Extent, azimuth: float, elevation: float = 8.0, size: Size = (240, 240)
+) -> View:
     """A viewer that walked around ``centre`` (3,) by ``azimuth`` degrees and looks down on it by ``elevation``.
 
-    ``extent`` (m) is the diameter of what has to fit into the picture of ``size`` x ``size`` pixels.
+    ``extent`` (m) is how wide and how high that is what has to fit into the picture.
     """
     turn, tilt = np.radians(azimuth), np.radians(elevation)
     about_y = np.array([[np.cos(turn), 0, np.sin(turn)], [0, 1, 0], [-np.sin(turn), 0, np.cos(turn)]])
     about_x = np.array([[1, 0, 0], [0, np.cos(tilt), -np.sin(tilt)], [0, np.sin(tilt), np.cos(tilt)]])
     rotation = about_x @ about_y
-    distance = 3.2 * extent  # far enough for little perspective
-    focal = 0.92 * size * distance / extent
-    middle = (size - 1) / 2
-    intrinsics = Intrinsics(width=size, height=size, fx=focal, fy=focal, cx=middle, cy=middle)
+    distance = 3.2 * max(extent)  # far enough for little perspective
+    focal = 0.9 * distance * min(size[0] / extent[0], size[1] / extent[1])
+    intrinsics = Intrinsics(
+        width=size[0], height=size[1], fx=focal, fy=focal, cx=(size[0] - 1) / 2, cy=(size[1] - 1) / 2
+    )
     return View(intrinsics, rotation, np.array([0, 0, distance]) - rotation @ centre)
 
 
-def middle_and_extent(vertices: Float32) -> tuple[Float64, float]:
-    """Centre of the box of (V, 3), and the diameter of what an orbit around it has to show."""
+def middle_and_extent(vertices: Float32) -> tuple[Float64, Extent]:
+    """Centre of the box of (V, 3), and what an orbit around it has to show."""
     lower, upper = vertices.min(axis=0).astype(np.float64), vertices.max(axis=0).astype(np.float64)
-    size = upper - lower
-    return (lower + upper) / 2, float(max(size[1], np.hypot(size[0], size[2]), 1e-3))
+    centre = (lower + upper) / 2
+    across = 2 * float(np.linalg.norm((vertices - centre)[:, [0, 2]], axis=1).max())
+    return centre, (max(across, 1e-3), max(float(upper[1] - lower[1]), 1e-3))
 
 
 def draw_surface(vertices: Float32, faces: Int32, view: View, colours: NDArray[np.uint8] | None = None) -> Picture:
