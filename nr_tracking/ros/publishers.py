@@ -46,12 +46,22 @@ class Publishers:
 
     def publish(self, frame: TrackedFrame, frame_id: str) -> None:
         """Send a frame to whoever listens."""
+        try:
+            self._publish_mesh(frame, frame_id)
+            self._publish_rest(frame, frame_id)
+        except rclpy_implementation.RCLError as error:
+            if self._node.context.ok():  # otherwise a signal has ended it all in the meantime
+                self._on_failure(f"results could not be published: {error}")
+
+    def _publish_mesh(self, frame: TrackedFrame, frame_id: str) -> None:
         with self._lock:
             if self._colour_box is None:
                 self._colour_box = canonical_box(frame.canonical)
             self._latest = (frame, frame_id)
             if self._mesh.get_subscription_count() and self._mesh_due(frame.stamp_ns):
                 self._send_mesh(frame, frame_id)
+
+    def _publish_rest(self, frame: TrackedFrame, frame_id: str) -> None:
         if self._motion.get_subscription_count():
             motion = motion_marker(frame, frame_id, self.config.mesh_max_triangles)
             if motion is not None:

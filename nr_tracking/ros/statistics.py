@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import Counter, deque
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -48,7 +49,7 @@ class Statistics:
     _last_error: str = ""
     _arrivals: deque[float] = field(default_factory=lambda: deque(maxlen=_RECENT))
     _latencies: deque[float] = field(default_factory=lambda: deque(maxlen=_RECENT))
-    _stages: dict[str, float] = field(default_factory=dict)
+    _stages: deque[dict[str, float]] = field(default_factory=lambda: deque(maxlen=_RECENT))
 
     def received(self, now: float) -> None:
         """A depth image came in."""
@@ -62,7 +63,7 @@ class Statistics:
             self._tracked += 1
             self._tracks = tracks
             self._latencies.append(latency_s)
-            self._stages = dict(stages_s)
+            self._stages.append(stages_s)
 
     def dropped(self, reason: str, message: str) -> None:
         """A frame was given up."""
@@ -76,11 +77,12 @@ class Statistics:
             self._last_error = message
 
     def reset(self) -> None:
-        """The tracker started anew, and with it the latencies."""
+        """The tracker started anew, and with it the figures of its speed."""
         with self._lock:
             self._resets += 1
             self._tracks = 0
             self._latencies.clear()
+            self._stages.clear()
 
     def summary(self, now: float) -> Summary:
         """The figures at time ``now``."""
@@ -97,8 +99,14 @@ class Statistics:
                 jitter_s=float(gaps.std()) if len(gaps) else float("nan"),
                 latency_p50_s=float(np.percentile(latencies, 50)) if len(latencies) else float("nan"),
                 latency_p95_s=float(np.percentile(latencies, 95)) if len(latencies) else float("nan"),
-                stages_s=dict(self._stages),
+                stages_s=_mean_by_stage(self._stages),
                 tracks=self._tracks,
                 last_error=self._last_error,
                 since_last_frame_s=quiet,
             )
+
+
+def _mean_by_stage(frames: Iterable[dict[str, float]]) -> dict[str, float]:
+    rows = list(frames)
+    stages = dict.fromkeys(stage for row in rows for stage in row)
+    return {stage: sum(row.get(stage, 0.0) for row in rows) / len(rows) for stage in stages}

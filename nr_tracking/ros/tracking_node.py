@@ -283,6 +283,9 @@ def main(args: list[str] | None = None) -> int:
         executor.spin()
     except (KeyboardInterrupt, ExternalShutdownException):
         pass
+    except Exception:
+        if rclpy.ok():  # otherwise the signal came while a service was being answered, which then fails
+            raise
     finally:
         executor.shutdown()
         node.close()

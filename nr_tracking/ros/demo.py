@@ -1,0 +1,153 @@
+"""``nr_tracking demo``: a generated dancer through the real node, over the real middleware, scored.
+
+A clip of a dancing figure is rendered to depth images and written as a rosbag2. The tracking node and the replay node
+run as processes of their own, as they would on a robot; this process subscribes, asks the node to save, and scores
+what it wrote against the true surfaces, beside what doing nothing would have scored.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from nr_tracking.config import PRESETS
+from nr_tracking.data.cameras import Camera, looking_at
+from nr_tracking.data.sequence import GroundTruth, Sequence, read_sequence, write_sequence
+from nr_tracking.evaluation.protocol import Scores
+from nr_tracking.ros.bags import write_bag
+from nr_tracking.ros.demo_session import Figures, Session
+from nr_tracking.types import DepthFrame, InputError, Intrinsics
+
+FPS = 30.0
+_CAMERA = Intrinsics(640, 480, 525.0, 525.0, 319.5, 239.5)  # as in the first consumer depth cameras
+_DISTANCE_M = 2.4
+_WARM_UP_FRAMES = 9
+_SCORED_POINTS = 20_000
+_MARGIN = 0.8  # the recording is played at most at this share of the speed of inference
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the demo; returns the exit code."""
+    options = _options(arguments)
+    started = time.monotonic()
+    folder: Path = options.output
+    folder.mkdir(parents=True, exist_ok=True)
+    print(f"1. a dancing figure, {options.frames} frames at {FPS:.0f} Hz, seen by a depth camera", flush=True)
+    sequence = make_recording(folder / "sequence", options.frames, options.seed)
+    bag = write_bag(folder / "bag", sequence.frames())
+    print(f"   {folder / 'sequence'} with its true surfaces, {bag} as a rosbag2", flush=True)
+    parameters = {
+        "preset": options.preset,
+        "device": options.device,
+        "ros.output_folder": folder / "saved",
+        "ros.save_report": False,  # the one written here has scores
+        "ros.queue_policy": "all",
+        "ros.image_reliability": "reliable",
+        "ros.image_history": 200,
+        "ros.kept_frames": options.frames,
+        **({"weights": options.weights.absolute()} if options.weights else {}),
+    }
+    print(f"2. the tracking node, preset {options.preset} on {options.device}, a process of its own", flush=True)
+    with Session(parameters, folder / "logs") as session:
+        rate = options.rate or _sustained_rate(session, bag)
+        print(f"3. the replay node plays the rosbag2 over DDS at {rate:.2g} of its own speed", flush=True)
+        sent = session.play(bag, rate=rate)
+        output = session.save()
+        figures = session.finish(sent)
+    print(_account(sent, figures, rate), flush=True)
+    report, scores = write_report(sequence, output)
+    from nr_tracking.commands.evaluate import score_table
+
+    print("4. against the truth (static and chain: what doing nothing would score in Corr)")
+    print(score_table(scores), end="")
+    print(f"   {time.monotonic() - started:.0f} s in all; meshes and tracks in {output}")
+    print(f"   report: {report}")
+    return 0 if figures.tracked == len(sequence) else 1
+
+
+def make_recording(path: Path, frames: int, seed: int) -> Sequence:
+    """Generate a dancing figure and write what a static depth camera in front of it sees, with the truth."""
+    from nr_tracking.data.procedural import procedural_clip
+    from nr_tracking.data.recordings import record
+
+    clip = procedural_clip(np.random.default_rng(seed), frames, FPS, kind="person")
+    low, high = clip.vertices.reshape(-1, 3).min(axis=0), clip.vertices.reshape(-1, 3).max(axis=0)
+    rotation, translation = looking_at((low + high) / 2, np.radians(20), np.radians(8), 0.0, _DISTANCE_M)
+    images, truth = record(clip, Camera(_CAMERA, rotation, translation))
+    return read_sequence(write_sequence(path, images, fps=FPS, ground_truth=truth))
+
+
+def write_report(sequence: Sequence, output: Path) -> tuple[Path, list[Scores]]:
+    """Score an OUTPUT of the node against the recording and write its report.html."""
+    from nr_tracking.evaluation.report import score_output, tracking_report, truth_of
+    from nr_tracking.tracking.result import read_output
+
+    saved = read_output(output)
+    truth: GroundTruth | None = truth_of(sequence, saved)
+    assert truth is not None
+    scores = score_output(saved, truth, name="dancer", count=_SCORED_POINTS)
+    rows = {int(stamp): index for index, stamp in enumerate(sequence.stamps_ns)}
+    shown = np.unique(np.linspace(0, len(saved) - 1, min(6, len(saved))).round().astype(int))
+    frames: dict[int, DepthFrame] = {int(row): sequence.frame(rows[int(saved.stamps_ns[row])]) for row in shown}
+    timings = {int(row): stages for row, stages in json.loads((output / "timings.json").read_text()).items()}
+    report = output / "report.html"
+    html = tracking_report(
+        saved, frames, timings, title="A dancing figure through the node", scores=scores, truth=truth
+    )
+    report.write_text(html, encoding="utf-8")
+    return report, scores
+
+
+def _sustained_rate(session: Session, bag: Path) -> float:
+    """The speed at which inference keeps up on this machine, at most that of the recording; measured on its start."""
+    sent = session.play(bag, rate=1.0, duration=(_WARM_UP_FRAMES - 0.5) / FPS)
+    speed = 1 / session.finish(sent).seconds_a_frame
+    session.reset()
+    rate = min(1.0, _MARGIN * speed / FPS)
+    slower = "" if rate == 1.0 else f": slower than the camera's {FPS:.0f}"
+    print(f"   inference runs at {speed:.1f} frames/s on this machine{slower}", flush=True)
+    return float(np.clip(np.floor(100 * rate) / 100, 0.01, 1.0))
+
+
+def _account(sent: int, figures: Figures, rate: float) -> str:
+    reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(figures.dropped.items()))
+    return (
+        f"   frames in {sent}, out {figures.tracked}, dropped {sum(figures.dropped.values())}"
+        + (f" ({reasons})" if reasons else "")
+        + f"; received by this process: {figures.meshes} meshes, {figures.clouds} track clouds\n"
+        f"   latency from image to result at {rate * FPS:.1f} frames/s: p50 {1000 * figures.latency_p50_s:.0f} ms, "
+        f"p95 {1000 * figures.latency_p95_s:.0f} ms, waiting for a window of five included"
+    )
+
+
+@dataclass(frozen=True)
+class _Options:
+    output: Path
+    preset: str
+    device: str
+    weights: Path | None
+    frames: int
+    seed: int
+    rate: float
+
+
+def _options(arguments: list[str] | None) -> _Options:
+    parser = argparse.ArgumentParser(prog="nr_tracking demo", description=str(__doc__).split("\n")[0])
+    parser.add_argument("--output", type=Path, default=Path("out/demo"), help="folder to write (default out/demo)")
+    parser.add_argument("--preset", choices=PRESETS, default="lite", help="network and weights (default lite)")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="where the network runs")
+    parser.add_argument("--weights", type=Path, metavar="FILE", help="safetensors in place of the preset's")
+    parser.add_argument("--frames", type=int, default=51, help="length of the clip (default 51, three times 17)")
+    parser.add_argument("--seed", type=int, default=7, help="another figure and another dance")
+    parser.add_argument("--rate", type=float, default=0.0, help="replay speed (default: the fastest that is kept up)")
+    chosen = _Options(**vars(parser.parse_args(arguments)))
+    if chosen.frames < 2:
+        raise InputError("no_frames", f"frames {chosen.frames}: a dance has at least two")
+    if not 0 <= chosen.rate <= 100:
+        raise InputError("bad_rate", f"rate {chosen.rate}: choose a speed from 0.01 to 100")
+    return chosen
