@@ -180,7 +180,7 @@ def _gltf_performer(
     proportions = _proportions(character, rng)
     squash = rng.uniform(0.88, 1.12, 3)
     size = rng.uniform(*size_range)
-    names = [name for name in character.clips if split_of_motion(name) == split and character.duration(name) > 0.2]
+    names = _motions_of(character, split)
 
     def perform(motion_rng: np.random.Generator, frames: int) -> Clip:
         if not names:
@@ -223,6 +223,13 @@ def wrapped(path: Path) -> tuple[GltfCharacter, np.ndarray, np.ndarray, np.ndarr
     vertices, faces = wrap(character.vertices, character.faces, size / 105)
     weights = carry(character.weights, character.vertices, character.faces, vertices)
     return character, vertices, faces, weights
+
+
+def _motions_of(character: GltfCharacter, split: Split) -> list[str]:
+    """The split's motions among a character's own; a test character without any performs other held-out ones."""
+    moving = [name for name in character.clips if character.duration(name) > 0.2]
+    own = [name for name in moving if split_of_motion(name) == split]
+    return own or [name for name in moving if split == "test" and split_of_motion(name) != "train"]
 
 
 def _varied(vertices: np.ndarray, faces: np.ndarray, rng: np.random.Generator) -> np.ndarray:

@@ -21,7 +21,8 @@ _MOTIONS: dict[str, frozenset[str]] = {
     "val": frozenset({"runningjump", "gallop_jump", "jump", "dance_b", "spinkick", "131_03", "02_05", "dog_spin"}),
     "test": frozenset(
         {"swordslash", "attack_kick", "attack_headbutt", "dance_a", "cartwheel", "kick", "01_01", "03_01"}
-    ),
+    )
+    | frozenset({"zombiebite", "zombiecrawl", "zombieidle", "zombierun", "zombiewalk"}),
 }
 _CLOTHES: dict[str, frozenset[str]] = {
     "val": frozenset({"male_casualsuit05", "female_casualsuit02"}),
