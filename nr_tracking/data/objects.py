@@ -50,7 +50,7 @@ def object_clip(
 def rest_surface(kind: str, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     """A closed surface of the given kind, about 1 long, along y."""
     half = rng.uniform([0.05, 0.05, 0.05], [0.16, 0.16, 0.16])
-    lumps = rng.uniform(-0.3, 0.3, (5, 3))
+    lumps = rng.uniform(-0.22, 0.22, (5, 3))
     radii = rng.uniform(0.1, 0.22, 5)
     wide, thick, thin = rng.uniform(0.2, 0.45), rng.uniform(0.02, 0.05), rng.uniform(0.05, 0.12)
 
