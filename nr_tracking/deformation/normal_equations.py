@@ -83,35 +83,43 @@ def edge_gaps(directed: Int64, nodes: Float64, motion: Motion) -> tuple[Float64,
 
 
 class NormalEquations:
-    """Assembles and solves ``(J^T W J + damping) x = J^T W r`` for one deformation graph."""
+    """Assembles and solves ``(J^T W J + damping) x = J^T W r`` for one deformation graph.
+
+    The right-hand side is exact. In the matrix, a sample's lever arms are taken from where it is rather than from where
+    each of its nodes would put it, which is the same up to the disagreement of the nodes: then a sample contributes one
+    6 x 6 matrix, and a sparse product with the weights sums them for every pair of nodes.
+    """
 
     def __init__(self, graph: DeformationGraph) -> None:
         self.graph = graph
         self.directed: Int64 = np.concatenate((graph.edges, graph.edges[:, ::-1])).astype(np.int64)
-        count, (near, far) = graph.count, self.directed.T
-        a, b = np.triu_indices(graph.index.shape[1])
-        met = (
-            np.concatenate((graph.index[:, a].reshape(-1), near)),
-            np.concatenate((graph.index[:, b].reshape(-1), far)),
-        )
-        coupling = csr_matrix((np.ones(len(met[0]), np.int32), met), shape=(count, count))
-        order = reverse_cuthill_mckee((coupling + coupling.T).tocsr(), symmetric_mode=True)
+        count, samples, (near, far) = graph.count, len(graph.index), self.directed.T
+        a, b = (slots.reshape(-1) for slots in np.indices((graph.index.shape[1],) * 2))
+        row, column = graph.index[:, a].reshape(-1), graph.index[:, b].reshape(-1)
+        shares = (graph.weight[:, a] * graph.weight[:, b]).reshape(-1)
+
+        pattern = csr_matrix((np.ones(len(row), np.int32), (row, column)), shape=(count, count))
+        pattern = pattern + csr_matrix((np.ones(len(near), np.int32), (near, far)), shape=(count, count))
+        order = reverse_cuthill_mckee(pattern, symmetric_mode=True)
         self._place = np.empty(count, np.int64)
         self._place[order] = np.arange(count)
 
-        # Only the lower triangle is kept, so of two nodes the one that stands later in the order gives the row.
-        self._by_place = np.argsort(-self._place[graph.index], axis=1, kind="stable")
-        index = np.take_along_axis(graph.index, self._by_place, axis=1)
-        self._weight = np.take_along_axis(graph.weight, self._by_place, axis=1)
-        self._slots = (a, b)
-        self._near_is_later = self._place[near] > self._place[far]
-        later, earlier = np.where(self._near_is_later, (near, far), (far, near))
-        first = np.concatenate((index[:, a].reshape(-1), near, far, later))
-        second = np.concatenate((index[:, b].reshape(-1), near, far, earlier))
-        blocks, where = np.unique(self._place[first] * count + self._place[second], return_inverse=True)
-        self._gather = _summation(where, len(blocks))
-        self._gather_nodes = _summation(np.concatenate((index.reshape(-1), near, far)), count)
-        self._prepare_band(*np.divmod(blocks, count))
+        # Blocks of the lower triangle, by their key (place of the row, place of the column).
+        later = np.where(self._place[near] > self._place[far], near, far)
+        earlier = near + far - later
+        lower = self._place[row] >= self._place[column]
+        sample_key = (self._place[row] * count + self._place[column])[lower]
+        edge_key = self._place[np.concatenate((near, far, later))] * count
+        edge_key += self._place[np.concatenate((near, far, earlier))]
+        keys, where = np.unique(np.concatenate((sample_key, edge_key)), return_inverse=True)
+        self._row, self._column = order[keys // count], order[keys % count]
+        of_samples, of_edges = np.split(where, [len(sample_key)])
+        sample = np.repeat(np.arange(samples), len(a))[lower]
+        self._gather = csr_matrix((shares[lower], (of_samples, sample)), shape=(len(keys), samples))
+        self._gather_edges = _summation(of_edges, len(keys))
+        self._later_is_near = later == near
+        self._gather_nodes = _summation(np.concatenate((graph.index.reshape(-1), near, far)), count)
+        self._prepare_band(*np.divmod(keys, count))
 
     def _prepare_band(self, high: Int64, low: Int64) -> None:
         """Find where each entry of each block lies in LAPACK's lower band storage, ``band[i - j, j] = H[i, j]``."""
@@ -124,40 +132,49 @@ class NormalEquations:
         self._target = ((i - j) * self._shape[1] + j)[self._kept]
 
     def assemble(
-        self, arms: Float64, information: Float64, pull: Float64, edge_arms: Float64, edge_gap: Float64, rigidity: float
+        self,
+        places: Float64,
+        arms: Float64,
+        information: Float64,
+        pull: Float64,
+        edge_arms: Float64,
+        edge_gap: Float64,
+        rigidity: float,
     ) -> tuple[Float64, Float64]:
         """Build the matrix, in lower band storage and the internal order of nodes, and the right-hand side (P, 6).
 
-        ``arms`` (S, B, 3) of :func:`levers`; ``information`` (S, 3, 3) and ``pull`` (S, 3), the sums over a sample's
-        matches of W and of W times (match - sample); ``edge_arms`` and ``edge_gap`` (2E, 3) of :func:`edge_gaps` over
-        ``directed``, each edge weighted by ``rigidity``.
+        ``places`` (P, 3) of the moved nodes; ``arms`` (S, B, 3) of :func:`levers`; ``information`` (S, 3, 3) and
+        ``pull`` (S, 3), the sums over a sample's matches of W and of W times (match - sample); ``edge_arms`` and
+        ``edge_gap`` (2E, 3) of :func:`edge_gaps` over ``directed``, each edge weighted by ``rigidity``.
         """
-        a, b = self._slots
-        weight = self._weight
-        cross = skew(np.take_along_axis(arms, self._by_place[..., None], axis=1))
-        turned = information[:, None] @ cross  # W [y]x
-        blocks = np.empty((len(arms), len(a), 6, 6))
-        blocks[..., :3, :3] = np.swapaxes(cross, -1, -2)[:, a] @ turned[:, b]
-        blocks[..., :3, 3:] = -np.swapaxes(turned, -1, -2)[:, a]
-        blocks[..., 3:, :3] = -turned[:, b]
-        blocks[..., 3:, 3:] = information[:, None]
-        blocks *= (weight[:, a] * weight[:, b])[..., None, None]
+        origin = places.mean(axis=0)
+        weight, index = self.graph.weight, self.graph.index
+        cross = skew(np.einsum("sb,sbi->si", weight, arms + places[index]) - origin)
+        turned = information @ cross
+        single = np.empty((len(arms), 6, 6))
+        single[:, :3, :3] = np.swapaxes(cross, 1, 2) @ turned
+        single[:, 3:, :3] = -turned
+        single[:, :3, 3:] = -np.swapaxes(turned, 1, 2)
+        single[:, 3:, 3:] = information
+        summed = (self._gather @ single.reshape(-1, 36)).reshape(-1, 6, 6)
+        # From one common origin to the node's own: rows w gain [u]x times rows t, columns likewise.
+        shift = skew(places - origin)
+        summed[:, :3] -= shift[self._row] @ summed[:, 3:]
+        summed[:, :, :3] += summed[:, :, 3:] @ shift[self._column]
 
         near, far = np.zeros((2, len(self.directed), 3, 6))
         near[..., :3] = -skew(edge_arms)
         near[..., 3:], far[..., 3:] = np.eye(3), -np.eye(3)
-        near_t, far_t = np.swapaxes(near, -1, -2), np.swapaxes(far, -1, -2)
-        mixed = np.where(self._near_is_later[:, None, None], near_t @ far, far_t @ near)
-        edge_blocks = rigidity * np.concatenate((near_t @ near, far_t @ far, mixed))
-        summed = self._gather @ np.concatenate((blocks.reshape(-1, 36), edge_blocks.reshape(-1, 36)))
+        near_t, far_t = np.swapaxes(near, 1, 2), np.swapaxes(far, 1, 2)
+        mixed = np.where(self._later_is_near[:, None, None], near_t @ far, far_t @ near)
+        edge_blocks = np.concatenate((near_t @ near, far_t @ far, mixed)).reshape(-1, 36)
+        summed += rigidity * (self._gather_edges @ edge_blocks).reshape(-1, 6, 6)
         band = np.zeros(self._shape)
-        band.reshape(-1)[self._target] = summed.reshape(-1, 6, 6)[self._kept]
+        band.reshape(-1)[self._target] = summed[self._kept]
 
-        forces = np.concatenate(
-            ((cross @ pull[:, None, :, None])[..., 0], np.broadcast_to(pull[:, None], arms.shape)), axis=-1
-        )
-        edge_forces = -rigidity * np.concatenate((near_t, far_t)) @ np.tile(edge_gap, (2, 1))[..., None]
+        forces = np.concatenate((np.cross(arms, pull[:, None]), np.broadcast_to(pull[:, None], arms.shape)), axis=-1)
         forces *= weight[..., None]
+        edge_forces = -rigidity * np.concatenate((near_t, far_t)) @ np.tile(edge_gap, (2, 1))[..., None]
         return band, self._gather_nodes @ np.concatenate((forces.reshape(-1, 6), edge_forces[..., 0]))
 
     def solve(self, band: Float64, right: Float64, damping: float) -> Float64:

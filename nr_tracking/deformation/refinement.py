@@ -31,7 +31,7 @@ from nr_tracking.deformation.normal_equations import (
     still,
     turned_normals,
 )
-from nr_tracking.types import Float32, Float64
+from nr_tracking.types import Float32, Float64, Int64
 
 _CONVERGED = 2e-4  # a step below this share of the subject's size ends the refinement
 
@@ -50,12 +50,26 @@ class Fit:
 
 
 @dataclass(frozen=True)
+class _Problem:
+    """One pair of poses: what is moved, and where it should come to lie."""
+
+    nodes: Float64
+    points: Float64
+    normals: Float64
+    target: Target
+    size: float
+    features: Float32 | None
+
+
+@dataclass(frozen=True)
 class _State:
-    """One pose and everything that is known about it."""
+    """One motion and all that is known about it.
+
+    ``gap`` (N, 3) leads from each matched sample to its match, ``weight`` (N,) is its robust weight.
+    """
 
     motion: Motion
     arms: Float64
-    points: Float64
     matches: Matches
     gap: Float64
     weight: Float64
@@ -70,8 +84,10 @@ class Refiner:
     def __init__(self, config: RefinementConfig, graph: DeformationGraph) -> None:
         self.config = config
         self.graph = graph
-        self.equations = NormalEquations(graph)
+        self._equations = NormalEquations(graph)
         self._cosine = float(np.cos(np.deg2rad(config.normal_degrees)))
+        # Rigidity is a mean over edges and data a mean over samples, so neither count changes their balance.
+        self._rigidity = config.rigidity / max(len(self._equations.directed), 1)
 
     def refine(
         self,
@@ -89,13 +105,12 @@ class Refiner:
         ``starts`` guesses of the motion, the best of which is taken (none: standing still); ``features`` (S, C) unit
         rows that go with the target's, or None.
         """
-        problem = _Problem(self, nodes, points, normals, target, size, features)
-        states = [problem.at(motion) for motion in (starts or [still(nodes)])]
-        state = min(states, key=lambda candidate: candidate.energy)
+        problem = _Problem(nodes, points, normals, target, size, features)
+        state = min((self._at(problem, motion) for motion in starts or [still(nodes)]), key=lambda one: one.energy)
         energies, damping = [state.energy], self.config.damping
         for _ in range(self.config.iterations):
             step = self._step(state, damping)
-            candidate = problem.at(state.motion.stepped(step))
+            candidate = self._at(problem, state.motion.stepped(step))
             if candidate.energy <= state.energy:
                 state, damping = candidate, max(self.config.damping, 0.1 * damping)
                 energies.append(state.energy)
@@ -105,26 +120,53 @@ class Refiner:
                 break
         return Fit(state.motion, self._residuals(state), tuple(energies))
 
+    def _at(self, problem: _Problem, motion: Motion) -> _State:
+        """Move, match and weigh."""
+        graph, config = self.graph, self.config
+        arms = levers(graph, problem.nodes, problem.points, motion)
+        points = np.einsum("sb,sbi->si", graph.weight, arms + motion.translations[graph.index])
+        matches = self._matches(problem, points, turned_normals(graph, problem.normals, motion))
+        gap = matches.place - points[matches.sample]
+
+        # Each direction is a mean over those that seek; who finds nothing costs as much as a match at the radius.
+        share = np.full(len(gap), 1.0 / len(points))
+        share[matches.forward :] = 1.0 / len(problem.target.sample)
+        plane, point = config.point_to_plane, config.point_to_point
+        limit = (plane + point) * (config.match_radius * problem.size) ** 2
+        squared = plane * (matches.normal * gap).sum(1) ** 2 + point * (gap**2).sum(1)
+        remaining = (1 - np.minimum(squared / limit, 1.0)) ** 2 if limit > 0 else np.zeros(len(gap))
+        data = limit / 3 * (2.0 - float((share * remaining**1.5).sum()))
+        edge_arms, edge_gap = edge_gaps(self._equations.directed, problem.nodes, motion)
+        energy = data + self._rigidity * float((edge_gap**2).sum())
+        return _State(motion, arms, matches, gap, share * remaining, edge_arms, edge_gap, energy)
+
+    def _matches(self, problem: _Problem, points: Float64, normals: Float64) -> Matches:
+        target, radius = problem.target, self.config.match_radius * problem.size
+        if problem.features is None or target.features is None or self.config.embedding == 0:
+            return find_matches(points, normals, target, radius, self._cosine)
+        reach = self.config.embedding * problem.size
+        return find_matches_with_features(points, normals, problem.features, target, radius, self._cosine, reach)
+
     def _step(self, state: _State, damping: float) -> Float64:
         """Solve for the increments (P, 6) of one step."""
         matches, count = state.matches, len(self.graph.index)
         plane, point = self.config.point_to_plane, self.config.point_to_point
         # W = w (plane n n^T + point I): summed by sample, because all matches of a sample share its Jacobian.
-        normal, weight = matches.normal, state.weight
-        along = plane * weight[:, None] * normal
+        normal, weight = matches.normal, state.weight[:, None]
+        along = plane * weight * normal
         matrices = (along[:, :, None] * normal[:, None, :]).reshape(-1, 9)
-        matrices[:, ::4] += (point * weight)[:, None]
-        pulls = along * (normal * state.gap).sum(1, keepdims=True) + point * weight[:, None] * state.gap
-        information = _sum_by(matches.sample, matrices, count).reshape(-1, 3, 3)
-        pull = _sum_by(matches.sample, pulls, count)
-        band, right = self.equations.assemble(
-            state.arms, information, pull, state.edge_arms, state.edge_gap, self._edge_weight()
+        matrices[:, ::4] += point * weight
+        pulls = along * (normal * state.gap).sum(1, keepdims=True) + point * weight * state.gap
+        band, right = self._equations.assemble(
+            state.motion.translations,
+            state.arms,
+            _sum_by(matches.sample, matrices, count).reshape(-1, 3, 3),
+            _sum_by(matches.sample, pulls, count),
+            state.edge_arms,
+            state.edge_gap,
+            self._rigidity,
         )
-        return self.equations.solve(band, right, damping)
-
-    def _edge_weight(self) -> float:
-        """Rigidity is a mean over edges, data a mean over samples, so neither count changes the balance."""
-        return self.config.rigidity / max(len(self.equations.directed), 1)
+        return self._equations.solve(band, right, damping)
 
     def _residuals(self, state: _State) -> Float64:
         forward = slice(0, state.matches.forward)
@@ -134,56 +176,6 @@ class Refiner:
         return residuals
 
 
-class _Problem:
-    """One pair of poses: evaluates a motion."""
-
-    def __init__(
-        self,
-        refiner: Refiner,
-        nodes: Float64,
-        points: Float64,
-        normals: Float64,
-        target: Target,
-        size: float,
-        features: Float32 | None,
-    ) -> None:
-        self.refiner, self.target, self.features, self.size = refiner, target, features, size
-        self.nodes, self.points, self.normals = nodes, points, normals
-        self.radius = refiner.config.match_radius * size
-
-    def at(self, motion: Motion) -> _State:
-        """Move, match and weigh."""
-        graph, config = self.refiner.graph, self.refiner.config
-        arms = levers(graph, self.nodes, self.points, motion)
-        points = np.einsum("sb,sbi->si", graph.weight, arms + motion.translations[graph.index])
-        matches = self._matches(points, turned_normals(graph, self.normals, motion))
-        gap = matches.place - points[matches.sample]
-
-        # Tukey's biweight of the distance; a sample without a match costs as much as one at the radius.
-        share = np.full(len(gap), 1.0 / len(points))
-        share[matches.forward :] = 1.0 / len(self.target.sample)
-        plane, point = config.point_to_plane, config.point_to_point
-        squared = plane * (matches.normal * gap).sum(1) ** 2 + point * (gap**2).sum(1)
-        limit = (plane + point) * self.radius**2
-        weight = share * (1 - np.minimum(squared / limit, 1.0)) ** 2
-        unmatched = 2.0 - float(share.sum())
-        edge_arms, edge_gap = edge_gaps(self.refiner.equations.directed, self.nodes, motion)
-        rigidity = self.refiner._edge_weight() * float((edge_gap**2).sum())
-        data = float((share * _biweight(squared, limit)).sum()) + unmatched * limit / 3
-        return _State(motion, arms, points, matches, gap, weight, edge_arms, edge_gap, data + rigidity)
-
-    def _matches(self, points: Float64, normals: Float64) -> Matches:
-        config, cosine = self.refiner.config, self.refiner._cosine
-        if self.features is None or self.target.features is None or config.embedding == 0:
-            return find_matches(points, normals, self.target, self.radius, cosine)
-        reach = config.embedding * self.size
-        return find_matches_with_features(points, normals, self.features, self.target, self.radius, cosine, reach)
-
-
-def _biweight(squared: Float64, limit: float) -> Float64:
-    """Tukey's loss of squared residuals, equal to them when small and a third of ``limit`` from there on."""
-    return limit / 3 * (1 - (1 - np.minimum(squared / limit, 1.0)) ** 3)
-
-
-def _sum_by(group: np.ndarray, values: Float64, count: int) -> Float64:
+def _sum_by(group: Int64, values: Float64, count: int) -> Float64:
+    """Sum rows of ``values`` (N, D) that share a group into (count, D)."""
     return np.stack([np.bincount(group, column, minlength=count) for column in values.T], axis=1)

@@ -10,8 +10,8 @@ Points are sampled evenly by area on the first surface and hang on the nodes of 
 once, along the surface: limbs that touch later stay apart. From frame to frame the graph is fitted to the next surface
 (:mod:`nr_tracking.deformation.refinement`), starting from the velocity or from the network's guess, whichever fits
 better. The points that come out are projected onto the surface; those that are carried on are not, because projection
-moves every point a little along the surface, and a hundred frames of that are far. Everything is metric, in the camera frame, so the
-cube in which surfaces are reconstructed may move without being noticed here.
+also moves every point a little along the surface, and a hundred frames of that are far. Everything is metric, in the
+camera frame, so the cube in which surfaces are reconstructed may move without being noticed here.
 
 There is one motion, that of the tracked points. Patches of a frame's own surface, previous positions and correspondence
 colours are views of it.

@@ -1,0 +1,312 @@
+import numpy as np
+import pytest
+from moving_shapes import bend, figure_distance, mesh_of, rod_distance, rotation
+from scipy.sparse import csr_matrix
+from scipy.sparse.csgraph import connected_components
+
+from nr_tracking.config import RefinementConfig
+from nr_tracking.deformation.carrier import build_carrier, part_of
+from nr_tracking.deformation.matching import even_sample, find_matches, vertex_normals
+from nr_tracking.deformation.normal_equations import (
+    DeformationGraph,
+    Motion,
+    NormalEquations,
+    edge_gaps,
+    levers,
+    moved_points,
+    still,
+)
+from nr_tracking.deformation.patches import build_patches
+from nr_tracking.deformation.projection import SurfaceIndex, nearest_on_triangles, sample_evenly
+from nr_tracking.deformation.refinement import Refiner
+from nr_tracking.deformation.rotations import rotation_from_vector
+from nr_tracking.types import InputError
+
+CELLS = 48
+CONFIG = RefinementConfig(samples=600, nodes=50, iterations=8)
+
+
+class Scene:
+    """A surface with a refiner on it."""
+
+    def __init__(self, vertices, faces, config=CONFIG):
+        self.samples = sample_evenly(vertices, faces, config.samples)
+        patches = build_patches(vertices, faces, config.nodes)
+        self.nodes, self.graph = build_carrier(patches, self.samples.points, self.samples.vertex)
+        self.refiner = Refiner(config, self.graph)
+        self.size = float(np.ptp(vertices, axis=0).max())
+
+    def refine(self, vertices, faces, **options):
+        target = SurfaceIndex(vertices, faces).target(self.refiner.config.samples)
+        samples = self.samples
+        return self.refiner.refine(self.nodes, samples.points, samples.normals, target, self.size, **options)
+
+    def moved(self, fit):
+        return moved_points(self.graph, self.nodes, self.samples.points, fit.motion)
+
+
+@pytest.fixture(scope="module")
+def figure():
+    return mesh_of(figure_distance, CELLS)
+
+
+@pytest.fixture(scope="module")
+def scene(figure):
+    return Scene(*figure)
+
+
+def random_system(seed=0):
+    generator = np.random.default_rng(seed)
+    nodes = generator.normal(size=(7, 3))
+    edges = np.array([[0, 1], [1, 2], [2, 3], [3, 4], [4, 5], [5, 6], [0, 6], [2, 5]], np.int32)
+    index = np.stack([generator.permutation(7)[:4] for _ in range(30)])
+    weight = generator.dirichlet(np.ones(4), 30)
+    return generator, nodes, DeformationGraph(7, edges, index, weight), generator.normal(size=(30, 3))
+
+
+@pytest.mark.parametrize("rigid", [True, False])
+def test_the_linear_system_agrees_with_finite_differences(rigid):
+    generator, nodes, graph, points = random_system()
+    equations = NormalEquations(graph)
+    if rigid:
+        turn = rotation_from_vector(generator.normal(size=3))
+        motion = Motion(np.tile(turn, (7, 1, 1)), nodes @ turn.T + generator.normal(size=3))
+    else:
+        motion = Motion(
+            rotation_from_vector(generator.normal(0, 0.5, (7, 3))), nodes + generator.normal(0, 0.2, (7, 3))
+        )
+    roots = generator.normal(size=(30, 3, 3))
+    goals, rigidity = generator.normal(size=(30, 3)), 0.7
+
+    def residuals(step):
+        stepped = motion.stepped(step.reshape(7, 6))
+        data = roots @ (goals - moved_points(graph, nodes, points, stepped))[..., None]
+        edges = edge_gaps(equations.directed, nodes, stepped)[1]
+        return np.concatenate((data.ravel(), -np.sqrt(rigidity) * edges.ravel()))
+
+    small = 1e-6
+    jacobian = np.stack(
+        [(residuals(small * one) - residuals(-small * one)) / (2 * small) for one in np.eye(42)], axis=1
+    )
+    information = np.swapaxes(roots, 1, 2) @ roots
+    pull = (information @ (goals - moved_points(graph, nodes, points, motion))[..., None])[..., 0]
+    arms = levers(graph, nodes, points, motion)
+    band, right = equations.assemble(
+        motion.translations, arms, information, pull, *edge_gaps(equations.directed, nodes, motion), rigidity
+    )
+    assert np.allclose(right.ravel(), -jacobian.T @ residuals(np.zeros(42)), atol=1e-6)
+    matrix = equations.dense(band)
+    if rigid:  # nodes agree on where their samples are, so the common lever arm is exact
+        assert np.allclose(matrix, jacobian.T @ jacobian, atol=1e-6)
+    else:
+        assert np.linalg.eigvalsh(matrix).min() > 0
+    step = equations.solve(band, right, 0.0)
+    assert np.allclose(matrix @ step.ravel(), right.ravel(), atol=1e-7)
+
+
+def test_a_node_that_nothing_holds_stays_where_it_is():
+    _, nodes, graph, points = random_system()
+    lonely = DeformationGraph(8, graph.edges, graph.index, graph.weight)
+    places = np.concatenate((nodes, [[5.0, 5.0, 5.0]]))
+    equations = NormalEquations(lonely)
+    motion = still(places)
+    band, right = equations.assemble(
+        places,
+        levers(lonely, places, points, motion),
+        np.tile(np.eye(3), (30, 1, 1)),
+        np.ones((30, 3)),
+        *edge_gaps(equations.directed, places, motion),
+        1.0,
+    )
+    step = equations.solve(band, right, 1e-4)
+    assert np.allclose(step[7], 0) and np.allclose(step[:7, 3:].mean(0), 1, atol=0.05)
+
+
+def test_no_motion_in_gives_no_motion_out(scene, figure):
+    fit = scene.refine(*figure)
+    moved = np.linalg.norm(scene.moved(fit) - scene.samples.points, axis=1)
+    assert moved.mean() < 0.1 / CELLS and moved.max() < 0.3 / CELLS
+    assert np.nanmean(fit.residuals) < 0.05 / CELLS
+
+
+@pytest.mark.parametrize("half", [False, True])
+def test_a_rigid_motion_is_recovered_also_from_one_side(scene, figure, half):
+    vertices, faces = figure
+    turn, shift = rotation([1, 2, 0.5], 0.15), np.array([0.02, -0.01, 0.015])
+    goal = scene.samples.points @ turn.T + shift
+    moved = vertices @ turn.T + shift
+    if half:
+        faces = faces[vertices[faces].mean(axis=1)[:, 2] < 0]
+    error = np.linalg.norm(scene.moved(scene.refine(moved, faces)) - goal, axis=1)
+    assert error.mean() < (0.5 if half else 0.25) / CELLS
+    assert np.linalg.norm(goal - scene.samples.points, axis=1).mean() > 1.5 / CELLS
+
+
+def test_a_bend_is_recovered():
+    vertices, faces = mesh_of(rod_distance, CELLS)
+    rod = Scene(vertices, faces)
+    fit = rod.refine(bend(vertices.astype(float), 0.7), faces)
+    goal = bend(rod.samples.points, 0.7)
+    error = np.linalg.norm(rod.moved(fit) - goal, axis=1)
+    still_error = np.linalg.norm(rod.samples.points - goal, axis=1)
+    assert error.mean() < 0.25 * still_error.mean()
+    assert error.mean() < 0.2 / CELLS
+
+
+def test_energy_never_rises(scene, figure):
+    vertices, faces = figure
+    fit = scene.refine(vertices @ rotation([0, 1, 0], 0.25).T, faces)
+    assert len(fit.energies) > 2
+    assert np.all(np.diff(fit.energies) <= 0)
+
+
+def test_the_unit_of_length_does_not_matter(figure):
+    vertices, faces = figure
+    moved = vertices @ rotation([0, 1, 0], 0.1).T + 0.01
+    small, large = Scene(vertices, faces), Scene(vertices * 1024, faces)
+    result, scaled = small.moved(small.refine(moved, faces)), large.moved(large.refine(moved * 1024, faces))
+    assert np.allclose(scaled / 1024, result, atol=1e-6)
+
+
+def test_a_good_guess_reaches_what_is_out_of_sight(scene, figure):
+    vertices, faces = figure
+    shift = np.array([0.25, 0.1, 0.0])
+    far = vertices + shift
+    guess = Motion(still(scene.nodes).rotations, scene.nodes + 0.9 * shift)
+    guided = scene.refine(far, faces, starts=[still(scene.nodes), guess])
+    alone = scene.refine(far, faces)
+    goal = scene.samples.points + shift
+    assert np.linalg.norm(scene.moved(guided) - goal, axis=1).mean() < 0.25 / CELLS
+    assert np.linalg.norm(scene.moved(alone) - goal, axis=1).mean() > 2 / CELLS
+
+
+def test_features_show_a_turn_that_the_shape_hides():
+    vertices, faces = mesh_of(rod_distance, CELLS)
+    rod = Scene(vertices, faces, CONFIG.model_copy(update={"embedding": 0.3, "point_to_point": 1.0}))
+    turn = rotation([0, 0, 1], 0.4)
+    index = SurfaceIndex(vertices @ turn.T, faces)
+    target = index.target(600)
+
+    def features(points):  # what tells the places around a rod apart
+        angle = np.arctan2(points[:, 1], points[:, 0])
+        return np.stack((np.cos(angle), np.sin(angle)), axis=1).astype(np.float32)
+
+    known = type(target)(
+        target.points, target.normals, target.tree, target.sample, features(target.points[target.sample] @ turn)
+    )
+    samples = rod.samples
+    pose = rod.nodes, samples.points, samples.normals
+    blind = rod.refiner.refine(*pose, target, rod.size)
+    seeing = rod.refiner.refine(*pose, known, rod.size, features=features(samples.points))
+    goal = samples.points @ turn.T
+    blind_error = np.linalg.norm(rod.moved(blind) - goal, axis=1).mean()
+    assert np.linalg.norm(rod.moved(seeing) - goal, axis=1).mean() < 0.35 * blind_error
+
+
+def test_matches_keep_to_their_side_and_within_the_radius():
+    sheet = np.stack(np.meshgrid(np.arange(5.0), np.arange(5.0), indexing="ij"), -1).reshape(-1, 2) * 0.1
+    upper = np.concatenate((sheet, np.full((25, 1), 0.02)), axis=1)
+    lower = np.concatenate((sheet, np.full((25, 1), -0.01)), axis=1)
+    quads = (np.arange(4)[:, None] * 5 + np.arange(4)).reshape(-1)
+    up = np.concatenate((np.stack((quads, quads + 5, quads + 1), 1), np.stack((quads + 1, quads + 5, quads + 6), 1)))
+    faces = np.concatenate((up, 25 + up[:, ::-1]))
+    target = SurfaceIndex(np.concatenate((upper, lower)), faces).target(50)
+    assert np.allclose(target.normals[:25, 2], 1) and np.allclose(target.normals[25:, 2], -1)
+    points, normals = np.concatenate((sheet, np.zeros((25, 1))), axis=1), np.tile([0.0, 0.0, 1.0], (25, 1))
+    matches = find_matches(points, normals, target, 0.05, 0.5)
+    assert matches.forward == 25 and len(matches.sample) == 50  # the lower sheet, though nearer, faces away
+    assert np.allclose(matches.place[:, 2], 0.02)
+    assert np.array_equal(np.sort(matches.sample[25:]), np.arange(25))
+    assert len(find_matches(points, normals, target, 0.015, 0.5).sample) == 0
+
+
+def test_vertex_normals_point_outward():
+    vertices, faces = mesh_of(lambda points: np.linalg.norm(points, axis=-1) - 0.3, 40)
+    normals = vertex_normals(vertices, faces)
+    assert (normals * vertices).sum(1).min() > 0.29
+
+
+def test_samples_are_even_by_area_and_reproducible():
+    vertices, faces = mesh_of(figure_distance, 32)
+    samples = sample_evenly(vertices, faces, 3000)
+    again = sample_evenly(vertices, faces, 3000)
+    assert samples.points.shape == (3000, 3) and np.array_equal(samples.points, again.points)
+    corners = vertices[faces].astype(float)
+    area = 0.5 * np.linalg.norm(np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]), axis=1)
+    for axis in range(3):
+        for cut in np.quantile(vertices[:, axis], (0.2, 0.5, 0.8)):
+            expected = area[corners.mean(axis=1)[:, axis] < cut].sum() / area.sum()
+            assert abs((samples.points[:, axis] < cut).mean() - expected) < 0.03
+    place, _ = nearest_on_triangles(
+        samples.points, corners[np.argmin(np.ptp(corners, axis=1).sum(1))][None].repeat(3000, 0)
+    )
+    assert place.shape == (3000, 3)
+    assert np.allclose(np.linalg.norm(samples.normals, axis=1), 1)
+
+
+def test_a_surface_without_area_is_refused():
+    with pytest.raises(InputError) as error:
+        sample_evenly(np.zeros((3, 3)), np.array([[0, 1, 2]]), 10)
+    assert error.value.reason == "no_surface"
+
+
+def test_projection_equals_a_search_of_all_triangles():
+    vertices, faces = mesh_of(figure_distance, 32)
+    generator = np.random.default_rng(0)
+    samples = sample_evenly(vertices, faces, 150)
+    points = samples.points + 0.005 * generator.normal(size=(150, 3))
+    found = SurfaceIndex(vertices, faces).project(points, samples.normals, 0.1, 0.0)
+    corners = vertices[faces].astype(float)
+    best = [
+        np.linalg.norm(nearest_on_triangles(np.tile(point, (len(faces), 1)), corners)[0] - point, axis=1).min()
+        for point in points
+    ]
+    excess = found.distance - np.array(best)
+    assert np.allclose(found.distance, np.linalg.norm(found.points - points, axis=1))
+    assert excess.min() > -1e-9 and np.quantile(excess, 0.9) < 1e-9 and excess.max() < 0.5 / 32
+    nowhere = SurfaceIndex(vertices, faces).project(points + 5, samples.normals, 0.1, 0.0)
+    assert (nowhere.vertex == -1).all() and np.isinf(nowhere.distance).all() and np.isnan(nowhere.points).all()
+
+
+def test_nearest_places_on_triangles_beat_every_other_place_on_them():
+    generator = np.random.default_rng(1)
+    points, corners = generator.normal(size=(400, 3)), generator.normal(size=(400, 3, 3))
+    corners[:20, 2] = corners[:20, 1]  # an edge
+    corners[20:25] = corners[20:25, :1]  # a point
+    place, shares = nearest_on_triangles(points, corners)
+    assert shares.min() >= -1e-12 and np.allclose(shares.sum(1), 1)
+    assert np.allclose(np.einsum("qc,qci->qi", shares, corners), place)
+    distance = np.linalg.norm(place - points, axis=1)
+    for weights in generator.dirichlet(np.full(3, 0.5), 300):
+        other = np.einsum("c,qci->qi", weights, corners)
+        assert (distance <= np.linalg.norm(other - points, axis=1) + 1e-9).all()
+
+
+def test_an_even_sample_covers_the_surface():
+    points = mesh_of(figure_distance, 40)[0].astype(float)
+    chosen = even_sample(points, 300)
+    assert len(np.unique(chosen)) == 300
+    distance = np.linalg.norm(points[:, None] - points[chosen][None], axis=2).min(1)
+    assert distance.max() < 0.08
+    assert np.array_equal(even_sample(points, 10**6), np.arange(len(points)))
+
+
+def test_parts_that_are_apart_are_tied_together():
+    vertices, faces = mesh_of(rod_distance, 24)
+    count = len(vertices)
+    three = np.concatenate([vertices + np.array([shift, 0, 0]) for shift in (0.0, 0.3, 0.6)])
+    faces = np.concatenate((faces, faces + count, faces + 2 * count))
+    samples = sample_evenly(three, faces, 200)
+    patches = build_patches(three, faces, 30)
+    nodes, graph = build_carrier(patches, samples.points, samples.vertex)
+    links = csr_matrix((np.ones(len(graph.edges)), tuple(graph.edges.T)), shape=(len(nodes),) * 2)
+    assert connected_components(links, directed=False)[0] == 1
+    assert (
+        connected_components(
+            csr_matrix((np.ones(len(patches.neighbours)), tuple(patches.neighbours.T)), shape=(len(nodes),) * 2)
+        )[0]
+        == 3
+    )
+    assert np.allclose(graph.weight.sum(1), 1)
+    few = part_of(graph, np.array([3, 5]))
+    assert np.array_equal(few.index, graph.index[[3, 5]]) and few.count == graph.count
