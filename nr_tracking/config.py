@@ -181,12 +181,18 @@ class TrainingConfig(Section):
     active_cap: float = setting(
         2.5, "model.active_cap while training: an unlearnt field would refine everything", gt=0, le=64
     )
-    points: int = setting(2000, "distance samples in a frame and step", ge=16, le=100_000)
+    points: int = setting(1200, "distance samples around the surface in a frame and step", ge=16, le=100_000)
+    hidden_points: int = setting(600, "distance samples anywhere in space that the camera did not see into", ge=0)
+    empty_points: int = setting(200, "distance samples anywhere in space that was seen to be empty", ge=0)
     surface_points: int = setting(400, "samples on the true surface in a frame and step", ge=0, le=100_000)
     clamp_cells: tuple[float, float, float] = setting(
         (2.0, 2.5, 3.0), "distances are compared up to this many cells of R/4, R/2 and R", unit="cell"
     )
-    occupancy: float = setting(0.2, "weight of the inside-outside cross entropy beside a distance loss of one", ge=0)
+    occupancy: float = setting(0.4, "weight of the inside-outside cross entropy beside a distance loss of one", ge=0)
+    precision: float = setting(0.5, "weight of distances near the surface beside a distance loss of one", ge=0)
+    precision_cells: float = setting(
+        1.0, "a sample further off than this is left to the losses over volume", unit="cell", gt=0, le=10
+    )
     contrast: float = setting(0.02, "weight of the contrastive loss of the embedding", ge=0)
     contrast_points: int = setting(256, "corresponding surface points in a contrastive pair of frames", ge=8, le=8192)
     contrast_radius: float = setting(0.02, "points this close count as partly the same", unit="box side", gt=0, le=1)

@@ -90,8 +90,8 @@ def bending_window(seed: int = 0, frames: int = 5, points: int = 3000, surface: 
     )
 
 
-def write_cache(folder, windows: int, first: int = 0) -> None:
-    """A cache of one shard."""
+def write_cache(folder, windows: int, frames: int) -> None:
+    """A cache of one shard, of windows drawn with seeds 0, 1, ..."""
     folder.mkdir(parents=True, exist_ok=True)
-    entry = write_shard(folder, 0, [bending_window(first + i) for i in range(windows)])
+    entry = write_shard(folder, 0, [bending_window(seed, frames) for seed in range(windows)])
     write_manifest(folder, {"format": 1, "shards": [entry]})

@@ -70,7 +70,7 @@ def test_cycles_and_self_reconstruction_vanish_for_a_permutation():
     features = torch.linalg.qr(torch.randn(30, 30))[0]
     first = torch.randn(30, 3)
     order, again = torch.randperm(30), torch.randperm(30)
-    second, third = first[order], first[again]
+    second = first[order]
     f2, f3 = features[order], features[again]
 
     def to(a, b):

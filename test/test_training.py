@@ -25,7 +25,12 @@ from nr_tracking.training.motion import true_positions
 from nr_tracking.training.trainer import export_weights, train
 from nr_tracking.types import InputError
 
-SMALL = {"points": 300, "surface_points": 60, "contrast_points": 32, "workers": 0, "warmup_steps": 5}
+SMALL = {"points": 200, "hidden_points": 60, "empty_points": 40, "surface_points": 60, "contrast_points": 32, "workers": 0, "warmup_steps": 5}
+UNDISTURBED = {
+    **dict.fromkeys(("noise", "mirror", "reverse", "background", "dropout", "centre_jitter"), 0.0),
+    "side_jitter": (1.0, 1.0),
+    "single_frame_cube": 0.0,
+}
 
 
 @pytest.fixture(scope="module")
@@ -36,8 +41,19 @@ def sample():
 @pytest.fixture(scope="module")
 def cache(tmp_path_factory):
     folder = tmp_path_factory.mktemp("cache")
-    write_cache(folder, windows=3)
+    write_cache(folder, windows=3, frames=3)
     return folder
+
+
+@pytest.fixture(scope="module")
+def by_heart(tmp_path_factory):
+    """A cache of one window, and a run that learnt it by heart."""
+    folder = tmp_path_factory.mktemp("heart")
+    write_cache(folder / "cache", windows=1, frames=2)
+    training = {**SMALL, **UNDISTURBED, "points": 500, "active_cap": 8.0, "learning_rate": 5e-3, "average": 0.9}
+    config = load_config("test", training=training)
+    weights = train(config, folder / "cache", folder / "run", steps=150, validation=folder / "cache")
+    return folder / "cache", weights
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -123,30 +139,13 @@ def test_the_same_draw_gives_the_same_batch(sample):
     assert one.volume.side == two.volume.side != other.volume.side
 
 
-def test_one_window_is_learnt_by_heart(tmp_path, sample):
+def test_one_window_is_learnt_by_heart(by_heart):
     """A bending body at R = 32: the field must reproduce it, on the masks that it finds itself."""
-    from nr_tracking.data.cache import write_manifest, write_shard
-
-    write_manifest(tmp_path / "c", {"format": 1, "shards": [write_shard(_made(tmp_path / "c"), 0, [sample])]})
-    plain = {"noise": 0.0, "mirror": 0.0, "reverse": 0.0, "background": 0.0, "dropout": 0.0, "centre_jitter": 0.0}
-    config = load_config(
-        "test",
-        model={"active_cap": 2.0},
-        training={
-            **SMALL,
-            **plain,
-            "points": 600,
-            "learning_rate": 6e-3,
-            "single_frame_cube": 0.0,
-            "side_jitter": (1.0, 1.0),
-            "average": 0.9,
-        },
-    )
-    train(config, tmp_path / "c", tmp_path / "run", steps=120, validation=tmp_path / "c")
-    (scores,) = Journal(tmp_path / "run" / "log.jsonl").entries("validation")
+    _, weights = by_heart
+    (scores,) = Journal(weights.parent / "log.jsonl").entries("validation")
     assert scores["iou"] > 0.95
     assert scores["surface_cells"] < 0.25
-    assert (tmp_path / "run" / "curve.png").stat().st_size > 500
+    assert (weights.parent / "curve.png").stat().st_size > 500
 
 
 RUN = """
@@ -172,50 +171,48 @@ def curve(run: Path) -> list[dict]:
 
 
 def test_a_killed_run_goes_on_to_the_bit(cache, tmp_path):
-    """Kill -9 in the middle of an epoch, twice; other numbers of workers; then compare with a run left alone."""
-    assert start(cache, tmp_path / "whole", 12, workers=1).wait(60) == 0
-    for reached in (3, 7):
-        process = start(cache, tmp_path / "killed", 12)
-        deadline = time.monotonic() + 60
-        while len(curve(tmp_path / "killed")) < reached and time.monotonic() < deadline:
-            time.sleep(0.01)
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-    assert start(cache, tmp_path / "killed", 12).wait(60) == 0
-    whole, killed = curve(tmp_path / "whole"), curve(tmp_path / "killed")
-    assert [entry["step"] for entry in killed] == list(range(12))
-    assert whole == killed
+    """Kill -9 in the middle of an epoch; resume with other workers; then compare with a run left alone."""
+    alone = start(cache, tmp_path / "whole", 8, workers=1)
+    killed = start(cache, tmp_path / "killed", 8)
+    deadline = time.monotonic() + 100
+    while len(curve(tmp_path / "killed")) < 5 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    os.killpg(killed.pid, signal.SIGKILL)
+    killed.wait()
+    assert len(curve(tmp_path / "killed")) >= 5
+    assert start(cache, tmp_path / "killed", 8).wait(100) == alone.wait(100) == 0
+    one, other = curve(tmp_path / "whole"), curve(tmp_path / "killed")
+    assert [entry["step"] for entry in other] == list(range(8))
+    assert one == other
     ours, theirs = (read_weights(tmp_path / name / "weights.safetensors") for name in ("whole", "killed"))
     assert ours.sha256 == theirs.sha256
-    assert ours.notes["steps"] == "12"
+    assert ours.notes["steps"] == "8"
 
 
-def test_deformation_is_learnt_on_frozen_fields(cache, tmp_path):
-    config = load_config("test", model={"active_cap": 2.0}, training={**SMALL, "learning_rate": 5e-3})
-    weights = train(config, cache, tmp_path / "fields", steps=40)
-    run = tmp_path / "motion"
-    final = read_weights(train(config, cache, run, steps=14, schedule="deformation", start=weights))
+def test_deformation_is_learnt_on_frozen_fields(by_heart, tmp_path):
+    cache, weights = by_heart
+    config = load_config("test", training={**SMALL, **UNDISTURBED, "learning_rate": 5e-3})
+    final = read_weights(train(config, cache, tmp_path, steps=25, schedule="deformation", start=weights))
     for name, value in read_weights(weights).part("completion").items():
         assert torch.equal(final.part("completion")[name], value)
-    steps = curve(run)
+    steps = curve(tmp_path)
     assert {"match", "rigidity", "surface", "position"} <= set(steps[0])
-    assert np.mean([e["loss"] for e in steps[-4:]]) < np.mean([e["loss"] for e in steps[:4]])
+    assert np.mean([e["loss"] for e in steps[-5:]]) < 0.8 * np.mean([e["loss"] for e in steps[:5]])
 
 
-def test_paper_schedule_reaches_its_last_column(cache, tmp_path, monkeypatch):
+def test_paper_schedule_trains_in_its_last_column(by_heart, cache, tmp_path, monkeypatch):
     from nr_tracking.training import schedule, trainer
 
-    monkeypatch.setattr(
-        trainer,
-        "stage_at",
-        lambda name, training, **at: schedule.stage_at(name, training, **{**at, "epoch": 0 if at["step"] < 25 else 30}),
-    )
-    config = load_config("test", model={"active_cap": 2.0}, training=SMALL)
-    train(config, cache, tmp_path, steps=27, schedule="paper")
-    steps = curve(tmp_path)
-    assert "distance_32" not in steps[0] and "eikonal_8" in steps[0]
-    assert {"cycle", "own", "coarse_cycle", "coarse_own", "match", "eikonal_32"} <= set(steps[-1])
-    assert all(np.isfinite(entry["loss"]) for entry in steps)
+    def at_epoch(name, training, **place):
+        return schedule.stage_at(name, training, **{**place, "epoch": 0 if place["step"] == 0 else 30})
+
+    monkeypatch.setattr(trainer, "stage_at", at_epoch)
+    train(load_config("test", training=SMALL), cache, tmp_path, steps=3, schedule="paper", start=by_heart[1])
+    first, *_, last = curve(tmp_path)
+    assert {"distance_8", "eikonal_8"} <= set(first) and "distance_32" not in first
+    assert {"cycle", "own", "coarse_cycle", "coarse_own", "match", "rigidity", "surface", "eikonal_32"} <= set(last)
+    assert "position" not in last and "contrast" not in last
+    assert np.isfinite(last["loss"])
 
 
 def test_settings_must_not_change_under_a_run(cache, tmp_path):
@@ -268,8 +265,3 @@ def test_journal_forgets_what_will_be_done_again(tmp_path):
     assert [entry["step"] for entry in journal.entries()] == [0, 1, 2]
     journal.write("step", 3, loss=2.0)
     assert [json.loads(line)["step"] for line in journal.path.read_text().splitlines()] == [0, 1, 2, 3]
-
-
-def _made(folder: Path) -> Path:
-    folder.mkdir(parents=True)
-    return folder

@@ -24,6 +24,7 @@ from nr_tracking.sensing.volume import Volume, fit_volume
 from nr_tracking.types import Float32, Intrinsics
 
 _FARTHEST_RETURN = 12.0  # metres
+_NEAR_SIGMAS = np.array([0.01, 0.03, 0.08])  # spreads of the stored near points, over the subject's longest edge
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,8 @@ class TrainingBatch:
 
     ``window``: the network's input. ``teacher``: resolution -> (M, 4) int32 [frame, x, y, z], the voxels around the
     true surface at R/2 and R. ``points`` (Q, 3), ``frame`` (Q,) int64, ``distance`` (Q,): signed distances, points on
-    the surface included. ``tracks`` (N, S, 3): points of the true surface in correspondence over time, some outside the
+    the surface included; ``weight`` (Q,): the volume that each stands for, up to a factor, and 0 for those on the
+    surface. ``tracks`` (N, S, 3): points of the true surface in correspondence over time, some outside the
     cube. ``pair`` and ``matched`` (2, K, 3): two frames and K corresponding points inside the cube in both.
     """
 
@@ -41,6 +43,7 @@ class TrainingBatch:
     points: Tensor
     frame: Tensor
     distance: Tensor
+    weight: Tensor
     tracks: Tensor
     pair: tuple[int, int]
     matched: Tensor
@@ -58,7 +61,10 @@ class TrainingBatch:
                 seen=window.seen.to(device),
             ),
             teacher={cells: voxels.to(device) for cells, voxels in self.teacher.items()},
-            **{name: getattr(self, name).to(device) for name in ("points", "frame", "distance", "tracks", "matched")},
+            **{
+                name: getattr(self, name).to(device)
+                for name in ("points", "frame", "distance", "weight", "tracks", "matched")
+            },
         )
 
 
@@ -81,14 +87,18 @@ def prepare(sample: WindowSample, config: Config, rng: np.random.Generator, *, a
     surface = volume.to_box(sample.surface).astype(np.float32)
     near = volume.to_box(sample.points).astype(np.float32)
     distance = (sample.sdf / volume.side).astype(np.float32)
-    points, frame, target = distance_samples(near, distance, surface, training, rng)
+    window = make_window(frames)
+    chosen = chosen_samples(near, sample.near, window.seen.numpy(), training, rng)
+    weight = sample_weights(sample, min(training.points, sample.near))
+    points, frame, target, weight = joined_samples(near, distance, weight, chosen, surface, training, rng)
     pair, matched = matched_points(surface, training.contrast_points, rng)
     return TrainingBatch(
-        window=make_window(frames),
+        window=window,
         teacher={cells: surface_voxels(surface, near, distance, cells) for cells in (resolution // 2, resolution)},
         points=torch.from_numpy(points),
         frame=torch.from_numpy(frame),
         distance=torch.from_numpy(target),
+        weight=torch.from_numpy(weight),
         tracks=torch.from_numpy(surface),
         pair=pair,
         matched=torch.from_numpy(matched),
@@ -192,22 +202,72 @@ def subject_volume(depth: Float32, camera: Intrinsics, config: Config, rng: np.r
     return Volume(volume.centre + shift, volume.side * float(np.exp(rng.uniform(np.log(low), np.log(high)))))
 
 
-def distance_samples(
-    points: Float32, distance: Float32, surface: Float32, training: TrainingConfig, rng: np.random.Generator
-) -> tuple[Float32, np.ndarray, Float32]:
-    """Draw points inside the cube, frame by frame: ``training.points`` anywhere, ``surface_points`` on the surface.
+def sample_weights(sample: WindowSample, near: int) -> Float32:
+    """The volume (N, Q) that each stored point stands for, in units of that of a uniform point far from the surface.
 
-    Takes points (N, Q, 3), distance (N, Q), surface (N, S, 3); returns points (K, 3), frame (K,) int64, distance (K,).
+    ``near`` of the points around the surface take part. They lie hundreds of times as densely as the uniform ones, and
+    where they lie depends on the truth; unweighted, they make every doubtful limb worth predicting (its inside is
+    sampled densely when it is there, and hardly at all when it is not) and bodies grow on the side that nobody sees.
     """
-    drawn: list[tuple[Float32, int, Float32]] = []
+    edge = float(np.ptp(sample.surface, axis=1).max())
+    offset = np.abs(sample.sdf) / edge
+    spread = np.exp(-0.5 * (offset[..., None] / _NEAR_SIGMAS) ** 2) / (_NEAR_SIGMAS * np.sqrt(2 * np.pi))
+    # The uniform points in a thin shell tell the ratio of the sampled volume to the area of the surface.
+    shell = 0.03
+    share = max(float((offset[:, sample.near :] < shell).mean()), 1e-4)
+    uniform = sample.sdf.shape[1] - sample.near
+    return (1.0 / (1.0 + near / uniform * 2 * shell / share * spread.mean(-1))).astype(np.float32)
+
+
+def chosen_samples(
+    points: Float32, near: int, seen: Float32, training: TrainingConfig, rng: np.random.Generator
+) -> list[np.ndarray]:
+    """Draw rows of points (N, Q, 3), frame by frame: around the surface, in hidden space, in seen space.
+
+    Whether space was seen is read from ``seen`` (N, 2, r, r, r); all points inside the cube can be drawn.
+    """
+    chosen = []
     for index in range(len(points)):
-        chosen = _choose(_inside(points[index]), training.points, rng)
-        drawn.append((points[index][chosen], index, distance[index][chosen]))
-        chosen = _choose(_inside(surface[index]), training.surface_points, rng)
-        drawn.append((surface[index][chosen], index, np.zeros(len(chosen), np.float32)))
-    where, frames, values = zip(*drawn, strict=True)
-    frame = np.repeat(np.array(frames, np.int64), [len(block) for block in where])
-    return np.concatenate(where), frame, np.concatenate(values)
+        rows = _inside(points[index])
+        around, anywhere = rows[rows < near], rows[rows >= near]
+        cells = ((points[index][anywhere] + 0.5) * seen.shape[-1]).astype(np.int64)
+        known = seen[index].sum(0)[tuple(cells.T)] > 0.5
+        chosen.append(
+            np.concatenate(
+                (
+                    _choose(around, training.points, rng),
+                    _choose(anywhere[~known], training.hidden_points, rng),
+                    _choose(anywhere[known], training.empty_points, rng),
+                )
+            )
+        )
+    return chosen
+
+
+def joined_samples(
+    points: Float32,
+    distance: Float32,
+    weight: Float32,
+    chosen: list[np.ndarray],
+    surface: Float32,
+    training: TrainingConfig,
+    rng: np.random.Generator,
+) -> tuple[Float32, np.ndarray, Float32, Float32]:
+    """Chosen points of all frames with some on the surface: points (K, 3), frame (K,), distance (K,), weight (K,)."""
+    blocks = []
+    for index, rows in enumerate(chosen):
+        on = _choose(_inside(surface[index]), training.surface_points, rng)
+        nothing = np.zeros(len(on), np.float32)
+        blocks.append(
+            (
+                np.concatenate((points[index][rows], surface[index][on])),
+                np.full(len(rows) + len(on), index, np.int64),
+                np.concatenate((distance[index][rows], nothing)),
+                np.concatenate((weight[index][rows], nothing)),
+            )
+        )
+    places, frame, distances, weights = (np.concatenate(part) for part in zip(*blocks, strict=True))
+    return places, frame, distances, weights
 
 
 def matched_points(surface: Float32, count: int, rng: np.random.Generator) -> tuple[tuple[int, int], Float32]:

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
-def clamped_distance(predicted: Tensor, target: Tensor, clamp: float) -> Tensor:
+def clamped_distance(predicted: Tensor, target: Tensor, clamp: float, weight: Tensor | None = None) -> Tensor:
     """L1 between signed distances (Q,), blind to how far a point is beyond ``clamp``: eq. 5, truncated.
 
     Only the target is clamped on both sides. A prediction is free beyond the clamp where the target is there too, on
@@ -21,16 +21,26 @@ def clamped_distance(predicted: Tensor, target: Tensor, clamp: float) -> Tensor:
     aim = target.clamp(-clamp, clamp)
     excess = predicted - aim
     beyond = ((target >= clamp) & (excess > 0)) | ((target <= -clamp) & (excess < 0))
-    return _mean(excess.abs().masked_fill(beyond, 0.0))
+    return _mean(excess.abs().masked_fill(beyond, 0.0), weight)
 
 
-def occupancy_entropy(predicted: Tensor, target: Tensor, sharpness: float = 3.0) -> Tensor:
+def close_distance(predicted: Tensor, target: Tensor, reach: float) -> Tensor:
+    """L1 between signed distances (Q,) that are within ``reach`` of each other; further ones have no gradient.
+
+    It sharpens a surface that is there already, and has no say in whether there is one.
+    """
+    return _mean((predicted - target).abs().clamp(max=reach))
+
+
+def occupancy_entropy(
+    predicted: Tensor, target: Tensor, weight: Tensor | None = None, sharpness: float = 3.0
+) -> Tensor:
     """Binary cross entropy of being inside, with logit ``-sharpness * predicted``; distances (Q,) in cells.
 
     A point on the surface itself is half inside.
     """
     inside = (target < 0).to(predicted.dtype) + 0.5 * (target == 0)
-    return _mean(F.binary_cross_entropy_with_logits(-sharpness * predicted, inside, reduction="none"))
+    return _mean(F.binary_cross_entropy_with_logits(-sharpness * predicted, inside, reduction="none"), weight)
 
 
 def eikonal(gradient: Tensor) -> Tensor:
@@ -94,6 +104,8 @@ def _squared_distances(points: Tensor) -> Tensor:
     return torch.cdist(points, points).square()
 
 
-def _mean(values: Tensor) -> Tensor:
-    """Mean that is zero, and still part of the graph, where there is nothing to average."""
-    return values.sum() / max(values.numel(), 1)
+def _mean(values: Tensor, weight: Tensor | None = None) -> Tensor:
+    """Weighted mean that is zero, and still part of the graph, where there is nothing to average."""
+    if weight is None:
+        return values.sum() / max(values.numel(), 1)
+    return (weight * values).sum() / weight.sum().clamp_min(1e-6)

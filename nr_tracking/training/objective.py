@@ -29,10 +29,13 @@ def field_losses(
         points = batch.points.detach().requires_grad_(smooth > 0)
         predicted, valid = field.level_sdf(level, points, batch.frame)
         # Cells of this level: the same error then weighs the same in proportion to what the level can resolve.
-        cells, target = level * predicted[valid], level * batch.distance[valid]
-        found[f"distance_{level}"] = distance * losses.clamped_distance(cells, target, training.clamp_cells[position])
+        cells, target, weight = level * predicted[valid], level * batch.distance[valid], batch.weight[valid]
+        clamped = losses.clamped_distance(cells, target, training.clamp_cells[position], weight)
+        close = training.precision * losses.close_distance(cells, target, training.precision_cells)
+        found[f"distance_{level}"] = distance * clamped
+        found[f"close_{level}"] = distance * close
         if weights.occupancy > 0:
-            found[f"occupancy_{level}"] = distance * weights.occupancy * losses.occupancy_entropy(cells, target)
+            found[f"occupancy_{level}"] = distance * weights.occupancy * losses.occupancy_entropy(cells, target, weight)
         if smooth > 0:
             (gradient,) = torch.autograd.grad(predicted.sum(), points, create_graph=True)
             found[f"eikonal_{level}"] = smooth * losses.eikonal(gradient[valid])
