@@ -179,6 +179,14 @@ def test_correspondence_is_not_nearest_distance_on_a_turning_bar() -> None:
     assert chain[1] == pytest.approx(moved, rel=0.01)  # the chain sees no motion at all
 
 
+def test_curve_order_keeps_every_point_and_puts_neighbours_together() -> None:
+    points = rng(5).random((4096, 3))
+    order = metrics.curve_order(points)
+    np.testing.assert_array_equal(np.sort(order), np.arange(4096))
+    steps = np.linalg.norm(np.diff(points[order], axis=0), axis=1)
+    assert np.median(steps) < 0.2 * np.median(np.linalg.norm(np.diff(points, axis=0), axis=1))
+
+
 def test_an_empty_surface_holds_nothing_and_cannot_be_sampled() -> None:
     empty = Mesh(np.zeros((0, 3), np.float32), np.zeros((0, 3), np.int32))
     points = rng().random((10, 3))
