@@ -19,7 +19,7 @@ _RGB_FROM_LMS = np.array(
     ]
 )
 _LIGHTNESS = (0.86, 0.60)  # from the upper to the lower end of the subject
-_CHROMA = 0.15
+_CHROMA = 0.125
 
 
 def canonical_box(canonical: Float32) -> tuple[Float64, Float64]:
