@@ -31,7 +31,9 @@ class Camera:
         return self.rotation[:, 1]
 
 
-def looking_at(target: np.ndarray, azimuth: float, elevation: float, roll: float, distance: float) -> tuple:
+def looking_at(
+    target: np.ndarray, azimuth: float, elevation: float, roll: float, distance: float
+) -> tuple[np.ndarray, np.ndarray]:
     """Rotation and translation of a camera that sees ``target`` from ``distance``; angles in radians.
 
     Azimuth 0 looks along -z (at the front of a subject that faces +z), elevation is above the subject.

@@ -70,7 +70,8 @@ class SensorModel:
         return np.maximum(out, 0).astype(np.float32)
 
 
-CLEAN = SensorModel(0, 0, 0, 0, 0, 0.05, 0, 0, 0, 90.0)
+CLEAN = SensorModel(axial=0, correlation=0, lateral=0, quantum=0, edge_loss=0, flying=0, steep_degrees=90)
+"""Changes nothing."""
 
 
 def structured_light(strength: float = 1.0) -> SensorModel:

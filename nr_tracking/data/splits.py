@@ -18,7 +18,7 @@ _CHARACTERS: dict[str, frozenset[str]] = {
     "test": frozenset({"male_casual", "zombie", "stag", "shibainu", "trex"}),
 }
 _MOTIONS: dict[str, frozenset[str]] = {
-    "val": frozenset({"runningjump", "gallop_jump", "jump", "dance_b", "spinkick", "131_03", "02_05", "dog_spin"}),
+    "val": frozenset({"runningjump", "gallop_jump", "jump", "dance_b", "spinkick", "131_03", "02_05"}),
     "test": frozenset(
         {"swordslash", "attack_kick", "attack_headbutt", "dance_a", "cartwheel", "kick", "01_01", "03_01"}
     )
@@ -42,7 +42,6 @@ def motion_name(clip: str) -> str:
     name = re.sub(
         r"^(man|female|male|humanoid3d|armature|[a-z]+saurus|[a-z]+lophus|trex|[a-z]+ceratops|[a-z]+raptor)_", "", name
     )
-    return name.replace("dog3d", "dog")
 
 
 def split_of_character(file_stem: str) -> Split:
