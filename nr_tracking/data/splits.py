@@ -39,7 +39,7 @@ def character_name(file_stem: str) -> str:
 def motion_name(clip: str) -> str:
     """One name for all performances of a motion: ``Man_Jump``, ``AnimalArmature|Jump`` and ``Jump`` are ``jump``."""
     name = clip.lower().rsplit("|", 1)[-1]
-    name = re.sub(
+    return re.sub(
         r"^(man|female|male|humanoid3d|armature|[a-z]+saurus|[a-z]+lophus|trex|[a-z]+ceratops|[a-z]+raptor)_", "", name
     )
 
