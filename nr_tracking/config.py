@@ -208,7 +208,7 @@ class TrainingConfig(Section):
     single_frame_cube: float = setting(0.3, "share of cubes fitted to one frame instead of the window", ge=0, le=1)
     centre_jitter: float = setting(0.02, "largest shift of the cube", unit="box side", ge=0, le=0.5)
     side_jitter: tuple[float, float] = setting((0.92, 1.12), "range of the factor on the side of the cube")
-    match: float = setting(1.0, "weight of deformed patch centres against their associations", ge=0)
+    match: float = setting(0.1, "weight of deformed patch centres against their associations", ge=0)
     rigidity: float = setting(2.0, "weight of the rigidity of deformations", ge=0)
     surface: float = setting(1.0, "weight of deformed vertices against the next surface", ge=0)
     position: float = setting(2.0, "weight of deformed patch centres against their true positions", ge=0)

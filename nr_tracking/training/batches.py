@@ -24,7 +24,9 @@ from nr_tracking.sensing.volume import Volume, fit_volume
 from nr_tracking.types import Float32, Intrinsics
 
 _FARTHEST_RETURN = 12.0  # metres
-_NEAR_SIGMAS = np.array([0.01, 0.03, 0.08])  # spreads of the stored near points, over the subject's longest edge
+_SHELLS = np.array(
+    [-0.05, -0.03, -0.02, -0.01, 0, 0.01, 0.02, 0.03, 0.045, 0.06, 0.08, 0.1, 0.15, 0.2, 0.3]
+)  # of its size
 
 
 @dataclass(frozen=True)
@@ -145,8 +147,15 @@ def mirrored(sample: WindowSample) -> WindowSample:
 
 def reversed_in_time(sample: WindowSample) -> WindowSample:
     """The window played backwards."""
-    names = ("depth", "points", "sdf", "surface", "normals", "visible")
-    return replace(sample, **{name: np.ascontiguousarray(getattr(sample, name)[::-1]) for name in names})
+    return replace(
+        sample,
+        depth=sample.depth[::-1].copy(),
+        points=sample.points[::-1].copy(),
+        sdf=sample.sdf[::-1].copy(),
+        surface=sample.surface[::-1].copy(),
+        normals=sample.normals[::-1].copy(),
+        visible=sample.visible[::-1].copy(),
+    )
 
 
 def with_background(
@@ -208,15 +217,13 @@ def sample_weights(sample: WindowSample, near: int) -> Float32:
     ``near`` of the points around the surface take part. They lie hundreds of times as densely as the uniform ones, and
     where they lie depends on the truth; unweighted, they make every doubtful limb worth predicting (its inside is
     sampled densely when it is there, and hardly at all when it is not) and bodies grow on the side that nobody sees.
+    How much denser is counted, in shells of equal distance from the surface.
     """
     edge = float(np.ptp(sample.surface, axis=1).max())
-    offset = np.abs(sample.sdf) / edge
-    spread = np.exp(-0.5 * (offset[..., None] / _NEAR_SIGMAS) ** 2) / (_NEAR_SIGMAS * np.sqrt(2 * np.pi))
-    # The uniform points in a thin shell tell the ratio of the sampled volume to the area of the surface.
-    shell = 0.03
-    share = max(float((offset[:, sample.near :] < shell).mean()), 1e-4)
-    uniform = sample.sdf.shape[1] - sample.near
-    return (1.0 / (1.0 + near / uniform * 2 * shell / share * spread.mean(-1))).astype(np.float32)
+    shell = np.digitize(sample.sdf / edge, _SHELLS)
+    around = np.bincount(shell[:, : sample.near].ravel(), minlength=len(_SHELLS) + 1) * (near / sample.near)
+    uniform = np.bincount(shell[:, sample.near :].ravel(), minlength=len(_SHELLS) + 1)
+    return ((uniform + 1) / (uniform + around + 1)).astype(np.float32)[shell]
 
 
 def chosen_samples(
