@@ -21,12 +21,14 @@ from nr_tracking.commands import checkpoint
 from nr_tracking.commands import track as track_module
 from nr_tracking.commands.bench import bench
 from nr_tracking.commands.evaluate import evaluate, evaluate_output, score_table, write_scores
+from nr_tracking.commands.progress import Progress
 from nr_tracking.commands.recordings import Recording, open_recordings
 from nr_tracking.commands.settings import choose_config, config_yaml
 from nr_tracking.commands.track import Tracked, track
 from nr_tracking.config import PRESETS, Config, ConfigError, load_config
 from nr_tracking.data.sequence import read_sequence, write_sequence
 from nr_tracking.evaluation import report
+from nr_tracking.fields import weights
 from nr_tracking.tracking.result import read_output
 from nr_tracking.types import DepthFrame, InputError
 
@@ -396,3 +398,77 @@ def test_the_real_tracker_goes_on_from_a_checkpoint_as_if_nothing_had_happened(t
         np.testing.assert_array_equal(ours.tracks.ids, theirs.tracks.ids)
         np.testing.assert_array_equal(ours.tracks.positions, theirs.tracks.positions)
         np.testing.assert_array_equal(ours.canonical, theirs.canonical)
+
+
+def test_the_default_preset_is_the_best_that_has_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(weights, "_shipped_folders", lambda: [tmp_path])
+    assert choose_config().preset == "lite"  # none: the tracker then says where it looked
+    for preset in ("test", "lite", "base"):
+        (tmp_path / f"{preset}.safetensors").touch()
+    assert choose_config().preset == "base"
+    assert choose_config(settings=["weights=mine.safetensors"]).preset == "lite"
+
+
+def test_missing_weights_are_named_and_cost_nothing(
+    ball: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(weights, "_shipped_folders", lambda: [tmp_path / "models"])
+    assert cli.main(["track", str(ball), "--output", str(tmp_path / "out"), "--preset", "base"]) == 2
+    error = capsys.readouterr().err
+    assert str(tmp_path / "models" / "base.safetensors") in error and len(error.splitlines()) == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["ball"]
+
+
+@pytest.mark.parametrize("package", ["igl", "rerun", "rosbags", "something_else"])
+def test_a_missing_package_is_named_with_what_brings_it(
+    package: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def missing(*_: object) -> None:
+        raise ModuleNotFoundError(f"No module named '{package}'", name=package)
+
+    monkeypatch.setattr("nr_tracking.commands.settings.choose_config", missing)
+    assert cli.main(["config"]) == 2
+    assert "pip install" in capsys.readouterr().err
+
+
+def test_tracking_without_the_scoring_package_still_gives_results(
+    ball: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "igl", None)
+    done = run(ball, tmp_path / "out", frames=4)
+    assert done.scores == [] and done.run.dropped == {}
+    assert "No scores: they need igl" in (done.output / "report.html").read_text()
+
+
+def test_faulty_ground_truth_does_not_cost_the_results(ball: Path, tmp_path: Path) -> None:
+    (ball / "ground_truth.npz").write_bytes(b"damaged")
+    done = run(ball, tmp_path / "out", frames=4)
+    assert done.scores == [] and len(read_output(done.output)) == 4
+    assert "No scores: " in (done.output / "report.html").read_text()
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_progress_is_one_live_line_or_a_line_now_and_then(
+    terminal: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    clock = iter(range(0, 1000, 4))
+    monkeypatch.setattr("nr_tracking.commands.progress.time.monotonic", lambda: float(next(clock)))
+    monkeypatch.setattr("sys.stderr.isatty", lambda: terminal)
+    with Progress("tracking", 8) as progress:
+        for _ in range(8):
+            progress.advance()
+    shown = capsys.readouterr().err
+    assert shown.count("\n") == (1 if terminal else 2)
+    assert shown.count("\r") == (8 if terminal else 0)
+    assert ("8 of 8" if terminal else "frame 6 of 8") in shown and "frames/s" in shown
+
+
+def test_view_needs_an_output(tmp_path: Path) -> None:
+    pytest.importorskip("rerun")
+    from nr_tracking.commands.view import view
+
+    done = run(write_ball(tmp_path / "ball", 3), tmp_path / "out")
+    view(done.output, tmp_path / "out.rrd")
+    assert (tmp_path / "out.rrd").stat().st_size > 1000
+    with pytest.raises(InputError):
+        view(tmp_path / "ball", tmp_path / "out.rrd")

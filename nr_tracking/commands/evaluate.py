@@ -66,7 +66,7 @@ def evaluate_output(output: Output, sequence: Sequence, *, length: int = LENGTH,
     truth = truth_of(sequence, output)
     if truth is None:
         raise _no_ground_truth(sequence)
-    return score_output(output, truth, length=length, count=points)
+    return score_output(output, truth, name=sequence.path.resolve().name, length=length, count=points)
 
 
 def track_candidate(tracker: TrackerLike, frames: Iterable[DepthFrame]) -> Candidate:
