@@ -11,6 +11,7 @@ from nr_tracking.deformation.normal_equations import (
     DeformationGraph,
     Motion,
     NormalEquations,
+    edge_arms,
     edge_gaps,
     levers,
     moved_points,
@@ -61,7 +62,8 @@ def random_system(seed=0):
     edges = np.array([[0, 1], [1, 2], [2, 3], [3, 4], [4, 5], [5, 6], [0, 6], [2, 5]], np.int32)
     index = np.stack([generator.permutation(7)[:4] for _ in range(30)])
     weight = generator.dirichlet(np.ones(4), 30)
-    return generator, nodes, DeformationGraph(7, edges, index, weight), generator.normal(size=(30, 3))
+    lengths = np.linalg.norm(nodes[edges[:, 0]] - nodes[edges[:, 1]], axis=1)
+    return generator, nodes, DeformationGraph(7, edges, lengths, index, weight), generator.normal(size=(30, 3))
 
 
 @pytest.mark.parametrize("rigid", [True, False])
@@ -81,7 +83,7 @@ def test_the_linear_system_agrees_with_finite_differences(rigid):
     def residuals(step):
         stepped = motion.stepped(step.reshape(7, 6))
         data = roots @ (goals - moved_points(graph, nodes, points, stepped))[..., None]
-        edges = edge_gaps(equations.directed, nodes, stepped)[1]
+        edges = edge_gaps(graph, edge_arms(graph, nodes), stepped)[1]
         return np.concatenate((data.ravel(), -np.sqrt(rigidity) * edges.ravel()))
 
     small = 1e-6
@@ -92,7 +94,7 @@ def test_the_linear_system_agrees_with_finite_differences(rigid):
     pull = (information @ (goals - moved_points(graph, nodes, points, motion))[..., None])[..., 0]
     arms = levers(graph, nodes, points, motion)
     band, right = equations.assemble(
-        motion.translations, arms, information, pull, *edge_gaps(equations.directed, nodes, motion), rigidity
+        motion.translations, arms, information, pull, *edge_gaps(graph, edge_arms(graph, nodes), motion), rigidity
     )
     assert np.allclose(right.ravel(), -jacobian.T @ residuals(np.zeros(42)), atol=1e-6)
     matrix = equations.dense(band)
@@ -104,9 +106,18 @@ def test_the_linear_system_agrees_with_finite_differences(rigid):
     assert np.allclose(matrix @ step.ravel(), right.ravel(), atol=1e-7)
 
 
+def test_edges_keep_their_length_at_rest_and_forget_how_they_were_bent():
+    _, nodes, graph, _ = random_system()
+    grown = edge_arms(graph, 1.5 * nodes)
+    near, far = graph.edges.T
+    assert np.allclose(grown[: len(near)], nodes[far] - nodes[near])
+    bent = nodes @ rotation([1, 0, 0], 0.8).T
+    assert np.allclose(edge_gaps(graph, edge_arms(graph, bent), still(bent))[1], 0, atol=1e-12)
+
+
 def test_a_node_that_nothing_holds_stays_where_it_is():
     _, nodes, graph, points = random_system()
-    lonely = DeformationGraph(8, graph.edges, graph.index, graph.weight)
+    lonely = DeformationGraph(8, graph.edges, graph.lengths, graph.index, graph.weight)
     places = np.concatenate((nodes, [[5.0, 5.0, 5.0]]))
     equations = NormalEquations(lonely)
     motion = still(places)
@@ -115,7 +126,7 @@ def test_a_node_that_nothing_holds_stays_where_it_is():
         levers(lonely, places, points, motion),
         np.tile(np.eye(3), (30, 1, 1)),
         np.ones((30, 3)),
-        *edge_gaps(equations.directed, places, motion),
+        *edge_gaps(lonely, edge_arms(lonely, places), motion),
         1.0,
     )
     step = equations.solve(band, right, 1e-4)

@@ -32,9 +32,9 @@ def build_carrier(patches: PatchGraph, points: Float64, vertex: Int64) -> tuple[
     """
     blend = blend_weights(torch.as_tensor(points), patches, patches.owner[vertex], limit=_BLENDED)
     nodes = patches.centres.astype(np.float64)
-    return nodes, DeformationGraph(
-        len(nodes), _tied(nodes, patches.neighbours), blend.index.numpy(), blend.weight.numpy()
-    )
+    edges = _tied(nodes, patches.neighbours)
+    lengths = np.linalg.norm(nodes[edges[:, 0]] - nodes[edges[:, 1]], axis=1)
+    return nodes, DeformationGraph(len(nodes), edges, lengths, blend.index.numpy(), blend.weight.numpy())
 
 
 def part_of(graph: DeformationGraph, samples: Int64) -> DeformationGraph:

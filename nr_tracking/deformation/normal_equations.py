@@ -26,12 +26,13 @@ from nr_tracking.types import Float64, Int32, Int64
 class DeformationGraph:
     """How samples hang on nodes: the same in every pose.
 
-    ``count`` nodes; ``edges`` (E, 2) int32, each once; ``index`` (S, B) int64 and ``weight`` (S, B) float64, the nodes
-    that move each sample and their shares, rows sum to 1.
+    ``count`` nodes; ``edges`` (E, 2) int32, each once, and their ``lengths`` (E,) float64 at rest; ``index`` (S, B)
+    int64 and ``weight`` (S, B) float64, the nodes that move each sample and their shares, rows sum to 1.
     """
 
     count: int
     edges: Int32
+    lengths: Float64
     index: Int64
     weight: Float64
 
@@ -75,11 +76,31 @@ def turned_normals(graph: DeformationGraph, normals: Float64, motion: Motion) ->
     return turned / np.maximum(np.linalg.norm(turned, axis=1, keepdims=True), 1e-12)
 
 
-def edge_gaps(directed: Int64, nodes: Float64, motion: Motion) -> tuple[Float64, Float64]:
-    """Arms ``R_k (node_l - node_k)`` and residuals of rigidity ``arm + u_k - u_l`` of directed edges (k, l): (E, 3)."""
-    first, second = directed.T
-    arms = np.einsum("eij,ej->ei", motion.rotations[first], nodes[second] - nodes[first])
-    return arms, arms + motion.translations[first] - motion.translations[second]
+def directed_edges(graph: DeformationGraph) -> Int64:
+    """Each edge in both directions, (2E, 2)."""
+    return np.concatenate((graph.edges, graph.edges[:, ::-1])).astype(np.int64)
+
+
+def edge_arms(graph: DeformationGraph, nodes: Float64) -> Float64:
+    """Where the far end of each directed edge should lie from the near one before any motion, (2E, 3).
+
+    The direction is that of the present pose, so bending is forgotten and costs nothing once done; the length is that
+    at rest, so stretching is remembered: what moves is skin and cloth, which bend but keep their size.
+    """
+    near, far = directed_edges(graph).T
+    arms = nodes[far] - nodes[near]
+    present = np.linalg.norm(arms, axis=1)
+    return arms * (np.tile(graph.lengths, 2) / np.maximum(present, 1e-12))[:, None]
+
+
+def edge_gaps(graph: DeformationGraph, arms: Float64, motion: Motion) -> tuple[Float64, Float64]:
+    """Turned arms ``R_k arm`` and residuals of rigidity ``R_k arm + u_k - u_l`` of directed edges (k, l): (2E, 3) each.
+
+    ``arms`` are those of :func:`edge_arms`.
+    """
+    near, far = directed_edges(graph).T
+    turned = (motion.rotations[near] @ arms[..., None])[..., 0]
+    return turned, turned + motion.translations[near] - motion.translations[far]
 
 
 class NormalEquations:
@@ -92,8 +113,8 @@ class NormalEquations:
 
     def __init__(self, graph: DeformationGraph) -> None:
         self.graph = graph
-        self.directed: Int64 = np.concatenate((graph.edges, graph.edges[:, ::-1])).astype(np.int64)
-        count, samples, (near, far) = graph.count, len(graph.index), self.directed.T
+        count, samples = graph.count, len(graph.index)
+        near, far = directed_edges(graph).T
         a, b = (slots.reshape(-1) for slots in np.indices((graph.index.shape[1],) * 2))
         row, column = graph.index[:, a].reshape(-1), graph.index[:, b].reshape(-1)
         shares = (graph.weight[:, a] * graph.weight[:, b]).reshape(-1)
@@ -137,15 +158,15 @@ class NormalEquations:
         arms: Float64,
         information: Float64,
         pull: Float64,
-        edge_arms: Float64,
+        turned_arms: Float64,
         edge_gap: Float64,
         rigidity: float,
     ) -> tuple[Float64, Float64]:
         """Build the matrix, in lower band storage and the internal order of nodes, and the right-hand side (P, 6).
 
         ``places`` (P, 3) of the moved nodes; ``arms`` (S, B, 3) of :func:`levers`; ``information`` (S, 3, 3) and
-        ``pull`` (S, 3), the sums over a sample's matches of W and of W times (match - sample); ``edge_arms`` and
-        ``edge_gap`` (2E, 3) of :func:`edge_gaps` over ``directed``, each edge weighted by ``rigidity``.
+        ``pull`` (S, 3), the sums over a sample's matches of W and of W times (match - sample); ``turned_arms``
+        and ``edge_gap`` (2E, 3) of :func:`edge_gaps`, each directed edge weighted by ``rigidity``.
         """
         origin = places.mean(axis=0)
         weight, index = self.graph.weight, self.graph.index
@@ -162,8 +183,8 @@ class NormalEquations:
         summed[:, :3] -= shift[self._row] @ summed[:, 3:]
         summed[:, :, :3] += summed[:, :, 3:] @ shift[self._column]
 
-        near, far = np.zeros((2, len(self.directed), 3, 6))
-        near[..., :3] = -skew(edge_arms)
+        near, far = np.zeros((2, len(edge_gap), 3, 6))
+        near[..., :3] = -skew(turned_arms)
         near[..., 3:], far[..., 3:] = np.eye(3), -np.eye(3)
         near_t, far_t = np.swapaxes(near, 1, 2), np.swapaxes(far, 1, 2)
         mixed = np.where(self._later_is_near[:, None, None], near_t @ far, far_t @ near)

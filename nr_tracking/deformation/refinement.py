@@ -5,9 +5,9 @@
 
 The moving surface is known by samples that hang on the nodes of a deformation graph. Each step matches it to the target
 from both sides, pulls samples onto the tangent planes of their matches (and, weakly, to the matches themselves), keeps
-adjacent nodes as rigid as possible against the pose before, and solves for all nodes at once; a step that makes things
-worse is undone and tried again with more damping. Distances enter through Tukey's biweight, which ends smoothly where
-matches end, so that the energy means the same at every step.
+adjacent nodes as rigid as possible against the pose before, though at the distance they had at rest, and solves for all
+nodes at once; a step that makes things worse is undone and tried again with more damping. Distances enter through
+Tukey's biweight, which ends smoothly where matches end, so that the energy means the same at every step.
 
 Nothing depends on the unit of length: ``size`` is that of the subject. The formulation follows Bozic et al., "Neural
 Non-Rigid Tracking", NeurIPS 2020, with matches to a complete surface in place of optical flow.
@@ -26,6 +26,7 @@ from nr_tracking.deformation.normal_equations import (
     DeformationGraph,
     Motion,
     NormalEquations,
+    edge_arms,
     edge_gaps,
     levers,
     still,
@@ -54,6 +55,7 @@ class _Problem:
     """One pair of poses: what is moved, and where it should come to lie."""
 
     nodes: Float64
+    edge_arms: Float64
     points: Float64
     normals: Float64
     target: Target
@@ -73,7 +75,7 @@ class _State:
     matches: Matches
     gap: Float64
     weight: Float64
-    edge_arms: Float64
+    turned_arms: Float64
     edge_gap: Float64
     energy: float
 
@@ -87,7 +89,7 @@ class Refiner:
         self._equations = NormalEquations(graph)
         self._cosine = float(np.cos(np.deg2rad(config.normal_degrees)))
         # Rigidity is a mean over edges and data a mean over samples, so neither count changes their balance.
-        self._rigidity = config.rigidity / max(len(self._equations.directed), 1)
+        self._rigidity = config.rigidity / max(2 * len(graph.edges), 1)
 
     def refine(
         self,
@@ -105,7 +107,7 @@ class Refiner:
         ``starts`` guesses of the motion, the best of which is taken (none: standing still); ``features`` (S, C) unit
         rows that go with the target's, or None.
         """
-        problem = _Problem(nodes, points, normals, target, size, features)
+        problem = _Problem(nodes, edge_arms(self.graph, nodes), points, normals, target, size, features)
         state = min((self._at(problem, motion) for motion in starts or [still(nodes)]), key=lambda one: one.energy)
         energies, damping = [state.energy], self.config.damping
         for _ in range(self.config.iterations):
@@ -136,9 +138,9 @@ class Refiner:
         squared = plane * (matches.normal * gap).sum(1) ** 2 + point * (gap**2).sum(1)
         remaining = (1 - np.minimum(squared / limit, 1.0)) ** 2 if limit > 0 else np.zeros(len(gap))
         data = limit / 3 * (2.0 - float((share * remaining**1.5).sum()))
-        edge_arms, edge_gap = edge_gaps(self._equations.directed, problem.nodes, motion)
+        turned_arms, edge_gap = edge_gaps(graph, problem.edge_arms, motion)
         energy = data + self._rigidity * float((edge_gap**2).sum())
-        return _State(motion, arms, matches, gap, share * remaining, edge_arms, edge_gap, energy)
+        return _State(motion, arms, matches, gap, share * remaining, turned_arms, edge_gap, energy)
 
     def _matches(self, problem: _Problem, points: Float64, normals: Float64) -> Matches:
         target, radius = problem.target, self.config.match_radius * problem.size
@@ -162,7 +164,7 @@ class Refiner:
             state.arms,
             _sum_by(matches.sample, matrices, count).reshape(-1, 3, 3),
             _sum_by(matches.sample, pulls, count),
-            state.edge_arms,
+            state.turned_arms,
             state.edge_gap,
             self._rigidity,
         )
