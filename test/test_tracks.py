@@ -72,8 +72,8 @@ def test_a_bending_rod_is_followed_though_it_is_meshed_anew_each_time():
         truth = bend(start.astype(float), angle)
         errors.append(np.linalg.norm(found.positions - truth, axis=1).mean())
         static.append(np.linalg.norm(start - truth, axis=1).mean())
-    assert np.mean(errors) < 0.25 * np.mean(static)
-    assert np.mean(errors) < 0.6 * VOXEL
+    assert np.mean(errors) < 0.35 * np.mean(static)
+    assert np.mean(errors) < 0.4 * VOXEL
 
 
 def test_velocities_come_from_stamps_also_across_dropped_frames(figure):
