@@ -49,7 +49,8 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"nr_tracking: this needs the Python package {error.name!r}: {remedy}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("nr_tracking: interrupted; `track --resume` goes on from the last checkpoint", file=sys.stderr)
+        remedy = "; --resume goes on from the last checkpoint" if arguments[:1] == ["track"] else ""
+        print(f"nr_tracking: interrupted{remedy}", file=sys.stderr)
         return 130
     except BrokenPipeError:
         return 141

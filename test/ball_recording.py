@@ -8,6 +8,9 @@ from pathlib import Path
 import numpy as np
 import trimesh
 
+from nr_tracking.commands.recordings import Recording, open_recordings
+from nr_tracking.commands.track import Tracked, track
+from nr_tracking.config import Config, load_config
 from nr_tracking.data.rendering import render_depth
 from nr_tracking.data.sequence import GroundTruth, write_sequence
 from nr_tracking.types import DepthFrame, InputError, Intrinsics, Patches, Surface, TrackedFrame, Tracks
@@ -17,6 +20,7 @@ RADIUS = 0.3
 STEP = np.array([0.02, 0.0, 0.01])
 BALL = trimesh.creation.icosphere(subdivisions=3, radius=RADIUS)
 FACES = BALL.faces.astype(np.int32)
+CONFIG = load_config("test")
 
 
 def ball_at(centre: np.ndarray) -> np.ndarray:
@@ -97,3 +101,18 @@ class BallTracker:
 
 def emptied(frame: DepthFrame) -> DepthFrame:
     return replace(frame, depth=np.zeros_like(frame.depth))
+
+
+def ball_tracker(config: Config) -> tuple[BallTracker, str]:
+    return BallTracker(), "weights of a ball"
+
+
+def run(source: Path | Recording, output: Path, **options: object) -> Tracked:
+    recording = source if isinstance(source, Recording) else open_recordings(source)[0]
+    return track(recording, output, CONFIG, points=2000, **{"trackers": ball_tracker, **options})
+
+
+def contents(output: Path) -> dict[str, bytes]:
+    """Every file but the report, which tells how long things took."""
+    files = (path for path in output.rglob("*") if path.is_file() and path.name != "report.html")
+    return {str(path.relative_to(output)): path.read_bytes() for path in files}

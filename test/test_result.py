@@ -186,3 +186,11 @@ def test_rows_refuse_results_of_images_that_were_never_asked_for() -> None:
     rows.ask(5)
     with pytest.raises(ValueError, match="no image of that stamp"):
         rows.place(results(1)[0])
+
+
+def test_folders_are_replaced_where_the_system_cannot_exchange_them(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr("nr_tracking.atomic._exchange", lambda first, second: False)
+    write(tmp_path / "out", dict(enumerate(results(1))), 1)
+    write(tmp_path / "out", dict(enumerate(results(2))), 2)
+    assert len(read_output(tmp_path / "out")) == 2
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]

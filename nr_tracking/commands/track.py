@@ -51,8 +51,12 @@ class Tracked:
 
 def make_tracker(config: Config) -> tuple[TrackerLike, str]:
     """The tracker of a configuration, and the hash of the weights in it."""
+    import torch
+
     from nr_tracking.tracking.tracker import Tracker
 
+    if config.device == "cuda" and not torch.cuda.is_available():
+        raise InputError("no_gpu", f"device cuda: torch {torch.__version__} sees no GPU here; use --device cpu")
     return Tracker(config), read_weights(weights_path(config)).sha256
 
 

@@ -1,0 +1,203 @@
+"""The command line as a user meets it: what it prints, and one clear line for what is wrong."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from ball_recording import (
+    ball_frames,
+    ball_tracker,
+    write_ball,
+)
+
+from nr_tracking import cli
+from nr_tracking.commands import track as track_module
+from nr_tracking.commands.bench import bench
+from nr_tracking.commands.evaluate import evaluate
+from nr_tracking.config import ConfigError
+from nr_tracking.evaluation import report
+from nr_tracking.fields import weights
+from nr_tracking.tracking.result import read_output
+from nr_tracking.types import InputError
+
+
+@pytest.fixture(autouse=True)
+def small_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(report, "TILE", 24)
+    monkeypatch.setattr(report, "TURNTABLE", {"views": 2, "size": 24})
+
+
+@pytest.fixture
+def ball(tmp_path: Path) -> Path:
+    return write_ball(tmp_path / "ball")
+
+
+@pytest.fixture
+def real_commands(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The command line with the ball's tracker in the place of the real one."""
+    for function in (track_module.track, evaluate, bench):
+        monkeypatch.setitem(function.__kwdefaults__, "trackers", ball_tracker)
+    monkeypatch.setitem(track_module.track.__kwdefaults__, "points", 2000)
+
+
+def test_command_line_tracks_scores_and_measures(
+    ball: Path, tmp_path: Path, real_commands: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    assert (
+        cli.main(["track", str(ball), "--output", str(out), "--preset", "test", "--start", "1", "--frames", "4"]) == 0
+    )
+    assert "4 of 4 frames tracked" in capsys.readouterr().out
+    request = ["--points", "2000", "--output", str(tmp_path / "scores")]
+    assert cli.main(["evaluate", str(ball), "--tracked", str(out), *request]) == 0
+    assert cli.main(["evaluate", str(ball), "--preset", "test", *request]) == 0
+    assert "mean of 1" in capsys.readouterr().out
+    assert cli.main(["bench", "--preset", "test", "--frames", "6", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["preset"] == "test"
+
+
+def test_a_folder_of_bags_gives_an_output_for_each(
+    tmp_path: Path, real_commands: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bags = pytest.importorskip("nr_tracking.ros.bags")
+    for name, storage in (("one", "mcap"), ("two", "sqlite3")):
+        bags.write_bag(tmp_path / "bags" / name, ball_frames(3), storage)
+    assert cli.main(["track", str(tmp_path / "bags"), "--output", str(tmp_path / "out"), "--preset", "test"]) == 0
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["one", "two"]
+    assert len(read_output(tmp_path / "out" / "two")) == 3
+
+
+def no_such_input(tmp_path: Path) -> list[str]:
+    return ["track", str(tmp_path / "nowhere"), "--output", str(tmp_path / "out"), "--preset", "test"]
+
+
+def empty_folder(tmp_path: Path) -> list[str]:
+    (tmp_path / "empty").mkdir()
+    return ["track", str(tmp_path / "empty"), "--output", str(tmp_path / "out"), "--preset", "test"]
+
+
+def corrupt_bag(tmp_path: Path) -> list[str]:
+    (tmp_path / "bag.mcap").write_bytes(b"\x89MCAP0\r\n damaged")
+    return ["track", str(tmp_path / "bag.mcap"), "--output", str(tmp_path / "out"), "--preset", "test"]
+
+
+def unknown_setting(tmp_path: Path) -> list[str]:
+    return ["config", "--preset", "test", "--set", "windw.stride=1"]
+
+
+def foreign_output(tmp_path: Path) -> list[str]:
+    (tmp_path / "thesis").mkdir()
+    (tmp_path / "thesis" / "chapter.tex").write_text("")
+    return ["track", str(write_ball(tmp_path / "ball", 2)), "--output", str(tmp_path / "thesis"), "--preset", "test"]
+
+
+@pytest.mark.parametrize(
+    ("request_of", "says"),
+    [
+        (no_such_input, "no file or folder"),
+        (empty_folder, "neither a SEQUENCE"),
+        (corrupt_bag, "cannot be read as a rosbag2"),
+        (unknown_setting, "did you mean 'window'?"),
+        (foreign_output, "left alone"),
+    ],
+)
+def test_what_is_wrong_is_one_line_and_exit_code_2(
+    tmp_path: Path,
+    real_commands: None,
+    capsys: pytest.CaptureFixture[str],
+    request_of: Callable[[Path], list[str]],
+    says: str,
+) -> None:
+    arguments = request_of(tmp_path)
+    assert cli.main(arguments) == 2
+    captured = capsys.readouterr()
+    assert captured.out == "" and len(captured.err.splitlines()) == 1
+    assert captured.err.startswith("nr_tracking: ") and says in captured.err
+    with pytest.raises((InputError, ConfigError)):
+        cli.main([*arguments, "--debug"])
+
+
+def test_help_is_quick_to_import_and_config_goes_through_a_pipe() -> None:
+    code = "import sys, nr_tracking.cli as c\ntry: c.main(['track', '-h'])\nfinally: print('torch' in sys.modules)"
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert "--camera-info-topic" in shown and shown.strip().endswith("False")
+    command = [sys.executable, "-m", "nr_tracking", "config", "--preset", "base", "--set", "window.stride=1"]
+    printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert yaml.safe_load(printed)["window"]["stride"] == 1
+
+
+def test_missing_weights_are_named_and_cost_nothing(
+    ball: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(weights, "_shipped_folders", lambda: [tmp_path / "models"])
+    assert cli.main(["track", str(ball), "--output", str(tmp_path / "out"), "--preset", "base"]) == 2
+    error = capsys.readouterr().err
+    assert str(tmp_path / "models" / "base.safetensors") in error and len(error.splitlines()) == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["ball"]
+
+
+@pytest.mark.parametrize("package", ["igl", "rerun", "rosbags", "something_else"])
+def test_a_missing_package_is_named_with_what_brings_it(
+    package: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def missing(*_: object) -> None:
+        raise ModuleNotFoundError(f"No module named '{package}'", name=package)
+
+    monkeypatch.setattr("nr_tracking.commands.settings.choose_config", missing)
+    assert cli.main(["config"]) == 2
+    assert "pip install" in capsys.readouterr().err
+
+
+def test_a_device_that_is_not_there_is_named(ball: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    if torch.cuda.is_available():
+        pytest.skip("there is a GPU")
+    request = ["track", str(ball), "--output", str(tmp_path / "out"), "--preset", "lite", "--device", "cuda"]
+    assert cli.main(request) == 2
+    assert "use --device cpu" in capsys.readouterr().err
+
+
+def test_interruption_is_one_line(ball: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(track_module, "track", raising(KeyboardInterrupt))
+        assert cli.main(["track", str(ball), "--output", str(tmp_path / "out"), "--preset", "test"]) == 130
+        assert "--resume goes on" in capsys.readouterr().err
+        patch.setattr(track_module, "track", raising(BrokenPipeError))
+        assert cli.main(["track", str(ball), "--output", str(tmp_path / "out"), "--preset", "test"]) == 141
+
+
+def raising(kind: type[BaseException]) -> Callable[..., None]:
+    def fail(*_: object, **__: object) -> None:
+        raise kind
+
+    return fail
+
+
+def test_synthesize_and_train_hand_on_what_was_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    calls: list[tuple[object, ...]] = []
+
+    def recorded(*arguments: object, **options: object) -> list[Path]:
+        calls.append((*arguments, options))
+        return [tmp_path]
+
+    monkeypatch.setattr("nr_tracking.data.synthesize.synthesize", recorded)
+    monkeypatch.setattr("nr_tracking.data.recordings.make_recordings", recorded)
+    monkeypatch.setattr("nr_tracking.training.trainer.train", recorded)
+    folder = str(tmp_path)
+    assert cli.main(["synthesize", folder, "--windows", "32", "--families", "animal=1,person=0.5"]) == 0
+    assert cli.main(["synthesize", folder, "--recordings", "--noisy", "--families", "animal=2"]) == 0
+    assert cli.main(["train", folder, "--run", folder, "--steps", "7"]) == 0
+    windows, recordings, training = calls
+    assert windows[1]["families"] == {"animal": 1.0, "person": 0.5} and windows[1]["split"] == "train"
+    assert recordings[1]["counts"] == {"animal": 2} and recordings[1]["noisy"] and recordings[1]["split"] == "val"
+    assert training[0].preset == "lite" and training[1:3] == (tmp_path, tmp_path) and training[3]["steps"] == 7
+    assert cli.main(["synthesize", folder, "--families", "animal"]) == 2
+    assert "expected name=number" in capsys.readouterr().err

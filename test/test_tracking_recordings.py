@@ -1,0 +1,244 @@
+"""Tracking a recording: every frame has its row, runs repeat to the bit, and interrupted ones go on."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import test_tracker
+import torch
+from ball_recording import (
+    BallTracker,
+    ball_frames,
+    ball_tracker,
+    ball_truth,
+    contents,
+    emptied,
+    run,
+    write_ball,
+)
+
+from nr_tracking import Tracker
+from nr_tracking.commands import checkpoint
+from nr_tracking.commands import track as track_module
+from nr_tracking.commands.recordings import Recording, open_recordings
+from nr_tracking.commands.track import track
+from nr_tracking.config import Config, load_config
+from nr_tracking.data.sequence import read_sequence, write_sequence
+from nr_tracking.evaluation import report
+from nr_tracking.tracking.result import read_output
+from nr_tracking.types import DepthFrame, InputError
+
+
+@pytest.fixture(autouse=True)
+def small_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(report, "TILE", 24)
+    monkeypatch.setattr(report, "TURNTABLE", {"views": 2, "size": 24})
+
+
+@pytest.fixture
+def ball(tmp_path: Path) -> Path:
+    return write_ball(tmp_path / "ball")
+
+
+def test_tracking_a_sequence_gives_every_file_and_scores(ball: Path, tmp_path: Path) -> None:
+    done = run(ball, tmp_path / "out")
+    assert done.run.dropped == {} and done.run.frames == 17
+    output = read_output(tmp_path / "out")
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+        "meshes",
+        "patches.npz",
+        "report.html",
+        "run.json",
+        "tracks.npz",
+    ]
+    assert np.isfinite(output.positions).all() and len(output) == 17
+    scores = done.scores[0].mean()
+    assert scores["iou"] > 0.9 and scores["corr"] < 0.3 * scores["static_corr"]
+    html = (tmp_path / "out" / "report.html").read_text()
+    for words in ("frames asked for", "network", "Scores", "IoU", "image/webp", "truth, from behind"):
+        assert words in html
+    assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
+
+
+def test_a_recording_gives_the_same_output_twice_and_as_a_bag(ball: Path, tmp_path: Path) -> None:
+    bags = pytest.importorskip("nr_tracking.ros.bags")
+    run(ball, tmp_path / "a")
+    run(ball, tmp_path / "b")
+    assert contents(tmp_path / "a") == contents(tmp_path / "b")
+    for storage in ("mcap", "sqlite3"):
+        bag = bags.write_bag(tmp_path / storage, read_sequence(ball).frames(), storage)
+        run(bag, tmp_path / f"out_{storage}")
+        assert contents(tmp_path / f"out_{storage}") == contents(tmp_path / "a")
+
+
+def test_start_and_frames_count_in_the_recording_and_rows_from_zero(ball: Path, tmp_path: Path) -> None:
+    (ball / "depth" / "000002.png").write_bytes(b"nothing earlier is read")
+    output = read_output(run(ball, tmp_path / "out", start=3, frames=5).output)
+    np.testing.assert_array_equal(output.stamps_ns, read_sequence(ball).stamps_ns[3:8])
+    mesh = output.mesh(0)
+    assert mesh is not None and len(output) == 5
+    np.testing.assert_allclose(mesh[0].mean(axis=0), ball_truth(4).vertices[3].mean(axis=0), atol=0.03)
+    for start in (17, -1):
+        with pytest.raises(InputError, match="frames 0 to 16"):
+            run(ball, tmp_path / "other", start=start)
+
+
+def test_a_bad_frame_keeps_its_row_and_is_named(tmp_path: Path) -> None:
+    frames = ball_frames(10)
+    frames[3] = emptied(frames[3])
+    ball = write_sequence(tmp_path / "ball", frames, fps=30.0, depth_unit_m=0.0001)
+    (ball / "depth" / "000006.png").write_bytes(b"damaged")
+    done = run(ball, tmp_path / "out")
+    assert list(done.run.dropped) == [3, 6]
+    output = read_output(done.output)
+    assert [row for row in range(10) if output.mesh(row) is None] == [3, 6]
+    np.testing.assert_array_equal(np.isnan(output.positions).all(axis=(1, 2)).nonzero()[0], [3, 6])
+    np.testing.assert_array_equal(output.stamps_ns, [frame.stamp_ns for frame in frames])
+    html = (done.output / "report.html").read_text()
+    assert "every pixel is 0" in html and "000006.png cannot be read" in html
+
+
+def test_nothing_to_track_is_an_error_and_leaves_nothing(tmp_path: Path) -> None:
+    empty = write_sequence(tmp_path / "empty", map(emptied, ball_frames(3)), fps=30.0)
+    with pytest.raises(InputError, match="none of 3 frames could be tracked: every pixel is 0"):
+        run(empty, tmp_path / "out")
+    assert [path.name for path in tmp_path.iterdir()] == ["empty"]
+
+
+def test_tracking_without_the_scoring_package_still_gives_results(
+    ball: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "igl", None)
+    done = run(ball, tmp_path / "out", frames=4)
+    assert done.scores == [] and done.run.dropped == {}
+    assert "No scores: they need igl" in (done.output / "report.html").read_text()
+
+
+def test_faulty_ground_truth_does_not_cost_the_results(ball: Path, tmp_path: Path) -> None:
+    (ball / "ground_truth.npz").write_bytes(b"damaged")
+    done = run(ball, tmp_path / "out", frames=4)
+    assert done.scores == [] and len(read_output(done.output)) == 4
+    assert "No scores: " in (done.output / "report.html").read_text()
+
+
+class Interrupted:
+    """A recording that is interrupted at a frame, once."""
+
+    def __init__(self, path: Path, at: int) -> None:
+        self.recording, self.at = open_recordings(path)[0], at
+
+    def open(self) -> Recording:
+        def read(start: int, count: int | None) -> Iterator[DepthFrame]:
+            for index, item in enumerate(self.recording.read(start, count)):
+                if index == self.at:
+                    raise KeyboardInterrupt
+                yield item
+
+        return Recording(self.recording.name, self.recording.length, read, self.recording.ground_truth)
+
+
+@pytest.fixture
+def stopped(ball: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An interrupted run with a checkpoint at frame 10 whose OUTPUT would have been ``out``."""
+    monkeypatch.setattr(track_module, "CHECKPOINT_FRAMES", 5)
+    with pytest.raises(KeyboardInterrupt):
+        run(Interrupted(ball, 12).open(), tmp_path / "out")
+    return tmp_path / "out"
+
+
+def test_an_interrupted_run_shows_nothing_and_goes_on_to_the_same_bytes(ball: Path, stopped: Path) -> None:
+    assert not stopped.exists()
+    trackers: list[BallTracker] = []
+
+    def watched(config: Config) -> tuple[BallTracker, str]:
+        trackers.append(BallTracker())
+        return trackers[-1], "weights of a ball"
+
+    pushed: list[int] = []
+    original = BallTracker.push
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(BallTracker, "push", lambda self, frame: pushed.append(frame.stamp_ns) or original(self, frame))
+        run(ball, stopped, resume=True, trackers=watched)
+    assert pushed == read_sequence(ball).stamps_ns[10:].tolist()
+    run(ball, stopped.with_name("whole"))
+    assert contents(stopped) == contents(stopped.with_name("whole"))
+
+
+def test_without_resume_an_interrupted_run_begins_anew(ball: Path, stopped: Path) -> None:
+    run(ball, stopped, frames=3)
+    assert len(read_output(stopped)) == 3
+    assert [path.name for path in stopped.parent.iterdir() if path.name.startswith(".")] == []
+
+
+@pytest.mark.parametrize("finished", [False, True])
+def test_resume_refuses_what_does_not_agree(ball: Path, stopped: Path, finished: bool) -> None:
+    if finished:
+        run(ball, stopped)
+    before = contents(stopped) if finished else None
+    other = load_config("test", tracks={"count": 200})
+    recording = open_recordings(ball)[0]
+    with pytest.raises(InputError, match="different config"):
+        track(recording, stopped, other, resume=True, trackers=ball_tracker)
+    with pytest.raises(InputError, match="different weights"):
+        run(ball, stopped, resume=True, trackers=lambda config: (BallTracker(), "other"))
+    with pytest.raises(InputError, match="different start, frames"):
+        run(ball, stopped, resume=True, start=1)
+    frames = ball_frames(17)
+    frames[4] = frames[5]
+    changed = write_sequence(ball, frames, fps=30.0, depth_unit_m=0.0001)
+    with pytest.raises(InputError, match="different input"):
+        run(changed, stopped, resume=True)
+    assert (contents(stopped) if finished else None) == before
+
+
+def test_resume_leaves_a_finished_run_as_it_is(ball: Path, tmp_path: Path) -> None:
+    run(ball, tmp_path / "out")
+    marks = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*")}
+    done = run(ball, tmp_path / "out", resume=True, trackers=lambda config: (None, "weights of a ball"))
+    assert done.run.frames == 17
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*")} == marks
+
+
+def test_a_checkpoint_that_names_foreign_code_is_refused(ball: Path, stopped: Path) -> None:
+    checkpoint = stopped.with_name(".out.partial") / "checkpoint.pickle"
+    checkpoint.write_bytes(b"cposix\nsystem\n(S'touch pwned'\ntR.")
+    with pytest.raises(InputError, match=r"must not name posix\.system"):
+        run(ball, stopped, resume=True)
+    checkpoint.write_bytes(b"\x80\x05damaged")
+    with pytest.raises(InputError, match="run without --resume"):
+        run(ball, stopped, resume=True)
+
+
+class Surfaces(torch.nn.Module):
+    """True surfaces in the place of a network: like a network, a checkpoint holds none of it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.truth = test_tracker.TrueSurfaces()
+        self.complete, self.surface = self.truth.complete, self.truth.surface
+
+
+def test_the_real_tracker_goes_on_from_a_checkpoint_as_if_nothing_had_happened(tmp_path: Path) -> None:
+    def fresh() -> Tracker:
+        tracker = test_tracker.tracker()
+        tracker._reconstructor = Surfaces()
+        return tracker
+
+    frames = [test_tracker.frame_at(index) for index in range(12)]
+    whole = fresh()
+    results = [result for frame in frames[:7] for result in whole.push(frame)]
+    checkpoint.save(tmp_path / "state", {"tracker": vars(whole)}, checkpoint.modules_of(vars(whole)))
+    continued = fresh()
+    vars(continued).update(checkpoint.load(tmp_path / "state", checkpoint.modules_of(vars(continued)))["tracker"])
+    for tracker in (whole, continued):
+        results += [result for frame in frames[7:] for result in tracker.push(frame)] + tracker.flush()
+    assert len(results) == 5 + 2 * 7
+    for ours, theirs in zip(results[5:12], results[12:], strict=True):
+        assert ours.stamp_ns == theirs.stamp_ns
+        np.testing.assert_array_equal(ours.tracks.ids, theirs.tracks.ids)
+        np.testing.assert_array_equal(ours.tracks.positions, theirs.tracks.positions)
+        np.testing.assert_array_equal(ours.canonical, theirs.canonical)
