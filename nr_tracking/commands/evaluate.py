@@ -48,7 +48,7 @@ def evaluate(
     ]
     scores = []
     tracker, _ = trackers(config)
-    with Progress("evaluating sub-sequences", len(jobs)) as progress:
+    with Progress("evaluating", len(jobs), "sub-sequence") as progress:
         for sequence, start in jobs:
             truth = sequence.ground_truth(start, length)
             if truth is None:

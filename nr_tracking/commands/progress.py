@@ -10,10 +10,10 @@ _QUIET_S = 10.0
 
 
 class Progress:
-    """Counts frames: one line that renews itself on a terminal, a line every ten seconds elsewhere."""
+    """Counts frames, or other things: one line that renews itself on a terminal, a line every ten seconds elsewhere."""
 
-    def __init__(self, what: str, total: int | None = None) -> None:
-        self._what, self._total = what, total
+    def __init__(self, what: str, total: int | None = None, unit: str = "frame") -> None:
+        self._what, self._total, self._unit = what, total, unit
         self._done = 0
         self._begun = self._shown = time.monotonic()
         self._live = sys.stderr.isatty()
@@ -36,7 +36,7 @@ class Progress:
         self._shown = now
         rate = self._done / max(now - self._begun, 1e-9)
         total = "" if self._total is None else f" of {self._total}"
-        line = f"{self._what}: frame {self._done}{total}, {rate:.1f} frames/s"
+        line = f"{self._what}: {self._unit} {self._done}{total}, {rate:.2g} {self._unit}s/s"
         if self._total and self._done < self._total:
             line += f", {(self._total - self._done) / rate:.0f} s left"
         print(f"\r{line}\033[K" if self._live else line, end="" if self._live else "\n", file=sys.stderr, flush=True)
