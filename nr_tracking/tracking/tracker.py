@@ -72,6 +72,7 @@ class Tracker:
         self._decoder = networks.deformation.to(self._reconstructor.device).eval()
         self._window: SlidingWindow[View] = SlidingWindow(config.window.length, config.window.stride)
         self._order = StampOrder()
+        self._next_id = 0
         self.reset()
 
     def reset(self) -> None:
@@ -79,7 +80,7 @@ class Tracker:
         self._window.clear()
         self._order.forget()
         self._volume: Volume | None = None
-        self._tracks = PersistentTracks(self.config.refinement, self.config.tracks)
+        self._tracks = PersistentTracks(self.config.refinement, self.config.tracks, self._next_id)
         self._last: _Step | None = None
 
     def push(self, frame: DepthFrame) -> list[TrackedFrame]:
@@ -144,6 +145,7 @@ class Tracker:
         if last is None:
             with clock("tracks"):
                 tracks = self._tracks.start(surface, stamp)
+            self._next_id = int(tracks.ids[-1]) + 1
         else:
             with clock("deform"):
                 cues = self._cues(field, index, last, graph, volume)

@@ -69,10 +69,10 @@ class _Pose:
 
 
 class PersistentTracks:
-    """Carries points from one surface to the next; see the module's text."""
+    """Carries points from one surface to the next; see the module's text. Ids count from ``first_id``."""
 
-    def __init__(self, refinement: RefinementConfig, tracks: TracksConfig) -> None:
-        self.refinement, self.settings = refinement, tracks
+    def __init__(self, refinement: RefinementConfig, tracks: TracksConfig, first_id: int = 0) -> None:
+        self.refinement, self.settings, self.first_id = refinement, tracks, first_id
         self._cosine = float(np.cos(np.deg2rad(refinement.normal_degrees)))
         self._previous: _Pose | None = None
         self._motion: Motion | None = None
@@ -197,7 +197,7 @@ class PersistentTracks:
             velocities = (pose.placed - before.placed) / (1e-9 * (pose.stamp_ns - before.stamp_ns))
         observed: Bool = (vertex >= 0) & surface.observed[vertex]
         return Tracks(
-            np.arange(len(pose.placed), dtype=np.int64),
+            self.first_id + np.arange(len(pose.placed), dtype=np.int64),
             pose.placed.astype(np.float32),
             velocities.astype(np.float32),
             confidence,
