@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import resource
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
@@ -19,15 +20,17 @@ _PERIOD_S = 1.0
 
 
 class Diagnostics:
-    """Publishes the figures of a node; ``state`` and ``waiting`` are set by the node as they change."""
+    """Publishes the figures of a node; the node sets ``active``, ``depth_topic`` and ``silence_s`` as they change."""
 
-    def __init__(self, node: LifecycleNode, statistics: Statistics, silence_s: float) -> None:
+    def __init__(
+        self, node: LifecycleNode, statistics: Statistics, silence_s: float, waiting: Callable[[], int]
+    ) -> None:
         self.active = False
-        self.waiting = 0
         self.silence_s = silence_s
         self.depth_topic = ""
         self._node = node
         self._statistics = statistics
+        self._waiting = waiting
         self._publisher = node.create_publisher(DiagnosticArray, "/diagnostics", QoSProfile(depth=10))
         # Steady time: diagnostics go on while a simulated clock stands still.
         steady = Clock(clock_type=ClockType.STEADY_TIME)
@@ -82,7 +85,7 @@ class Diagnostics:
             "latency p95 [s]": _number(summary.latency_p95_s),
             "frames received": str(summary.received),
             "frames tracked": str(summary.tracked),
-            "frames waiting": str(self.waiting),
+            "frames waiting": str(self._waiting()),
             "frames dropped": str(summary.dropped_total),
         }
         values |= {f"dropped: {reason}": str(count) for reason, count in sorted(summary.dropped.items())}

@@ -80,7 +80,7 @@ class TrackingNode(LifecycleNode):
         self.create_service(Trigger, "~/reset", self._on_reset, callback_group=services)
         self.create_service(Trigger, "~/save", self._on_save, callback_group=services)
         self.add_on_set_parameters_callback(self._on_parameters)
-        self._diagnostics = Diagnostics(self, self.statistics, self.config.ros.silence_s)
+        self._diagnostics = Diagnostics(self, self.statistics, self.config.ros.silence_s, self._waiting)
         self._jumps = self.get_clock().create_jump_callback(
             JumpThreshold(min_forward=None, min_backward=Duration(nanoseconds=-1), on_clock_change=False),
             post_callback=self._on_clock_jump,
@@ -201,7 +201,10 @@ class TrackingNode(LifecycleNode):
                 self.statistics.dropped(outcome.reason, str(outcome))
             elif worker is not None:
                 worker.submit(outcome, arrived)
-        self._diagnostics.waiting = worker.waiting if worker is not None else 0
+
+    def _waiting(self) -> int:
+        worker = self.worker
+        return worker.waiting if worker is not None else 0
 
     def _on_clock_jump(self, jump: TimeJump) -> None:
         if jump.clock_change == ClockChange.ROS_TIME_NO_CHANGE and self.worker is not None:
