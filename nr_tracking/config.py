@@ -87,7 +87,7 @@ class TsdfConfig(Section):
 
 
 class ModelConfig(Section):
-    """The completion network (METHOD section 4); what a set of weights is made for."""
+    """The completion network; what a set of weights is made for."""
 
     resolution: int = setting(64, "voxels along one side of the cube, R", unit="voxel", ge=16, le=256)
     sparse_channels: tuple[int, int, int] = setting((8, 16, 32), "encoder channels at R, R/2 and R/4")
@@ -110,11 +110,16 @@ class ModelConfig(Section):
         (2.0, 2.0), "refine where the coarser field is within this many voxels of R/2, then of R", unit="voxel"
     )
     active_cap: float = setting(
-        8.0, "active voxels of a frame at most, over the squared resolution; those nearest to the surface stay", gt=0, le=64
+        8.0,
+        "active voxels of a frame at most, over the squared resolution; those nearest to the surface stay",
+        gt=0,
+        le=64,
     )
     embedding_channels: int = setting(32, "channels of the association embedding", ge=4, le=128)
     deformation_width: int = setting(64, "width of the deformation decoder", ge=8, le=256)
-    deformation_heads: int = setting(4, "weight matrices that edges of the deformation decoder choose among", ge=1, le=16)
+    deformation_heads: int = setting(
+        4, "weight matrices that edges of the deformation decoder choose among", ge=1, le=16
+    )
 
 
 class MeshConfig(Section):
@@ -192,6 +197,9 @@ class TrainingConfig(Section):
     precision: float = setting(0.5, "weight of distances near the surface beside a distance loss of one", ge=0)
     precision_cells: float = setting(
         1.0, "a sample further off than this is left to the losses over volume", unit="cell", gt=0, le=10
+    )
+    volume_rise: tuple[float, float] = setting(
+        (0.1, 0.3), "shares of a run between which samples come to weigh as much as the volume they stand for"
     )
     contrast: float = setting(0.02, "weight of the contrastive loss of the embedding", ge=0)
     contrast_points: int = setting(256, "corresponding surface points in a contrastive pair of frames", ge=8, le=8192)

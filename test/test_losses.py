@@ -19,6 +19,24 @@ def test_clamped_distance_pulls_wherever_the_answer_is_wrong():
     assert torch.equal(predicted.grad.sign(), torch.tensor([0.0, -1, 0, 1, 1, -1]))
 
 
+def test_weights_are_volumes():
+    """A sample that stands for three times the volume counts like three samples."""
+    predicted, target = torch.tensor([0.0, 1.0]), torch.tensor([1.0, 1.5])
+    weighted = losses.clamped_distance(predicted, target, 2.0, torch.tensor([3.0, 1.0]))
+    assert weighted.item() == pytest.approx((3 * 1.0 + 0.5) / 4)
+    thrice = losses.occupancy_entropy(predicted[[0, 0, 0, 1]], target[[0, 0, 0, 1]])
+    once = losses.occupancy_entropy(predicted, target, torch.tensor([3.0, 1.0]))
+    assert once.item() == pytest.approx(thrice.item())
+
+
+def test_close_distance_leaves_alone_what_is_far():
+    predicted = torch.tensor([0.2, -3.0], requires_grad=True)
+    loss = losses.close_distance(predicted, torch.tensor([0.5, 2.0]), reach=1.0)
+    assert loss.item() == pytest.approx((0.3 + 1.0) / 2)
+    loss.backward()
+    assert predicted.grad.tolist() == [-0.5, 0.0]
+
+
 def test_occupancy_prefers_the_right_side():
     target = torch.tensor([1.0, -1.0])
     right, wrong = losses.occupancy_entropy(target, target), losses.occupancy_entropy(-target, target)

@@ -40,7 +40,7 @@ def test_epochs_of_the_columns(epoch, column):
 def test_paper_schedule_uses_no_true_correspondences():
     for epoch in range(40):
         stage = stage_at("paper", TRAINING, step=7, epoch=epoch, progress=0.5)
-        assert not switched_on(stage.weights) & {"contrast", "position"}
+        assert not switched_on(stage.weights) & {"contrast", "position", "occupancy", "close"}
         assert stage.weights.associates == (epoch >= 10)
         assert stage.weights.deforms == (epoch >= 20)
     assert [c.learning_rate for c in PAPER_COLUMNS] == sorted((c.learning_rate for c in PAPER_COLUMNS), reverse=True)
@@ -60,6 +60,13 @@ def test_help_of_true_masks_fades():
     assert share[: int(first * 20) + 1] == [1.0] * (int(first * 20) + 1)
     assert all(value == 0.0 for value in share[int(last * 20 + 0.999) :])
     assert share == sorted(share, reverse=True)
+
+
+def test_volume_comes_to_count():
+    stages = [stage_at("completion", TRAINING, step=0, epoch=0, progress=p / 20).volume for p in range(21)]
+    assert stages == sorted(stages)
+    assert (stages[0], stages[-1]) == (0.0, 1.0)
+    assert stage_at("paper", TRAINING, step=0, epoch=30, progress=0.9).volume == 0.0
 
 
 def test_learning_rate_warms_up_and_falls():

@@ -25,7 +25,15 @@ from nr_tracking.training.motion import true_positions
 from nr_tracking.training.trainer import export_weights, train
 from nr_tracking.types import InputError
 
-SMALL = {"points": 200, "hidden_points": 60, "empty_points": 40, "surface_points": 60, "contrast_points": 32, "workers": 0, "warmup_steps": 5}
+SMALL = {
+    "points": 200,
+    "hidden_points": 60,
+    "empty_points": 40,
+    "surface_points": 60,
+    "contrast_points": 32,
+    "workers": 0,
+    "warmup_steps": 5,
+}
 UNDISTURBED = {
     **dict.fromkeys(("noise", "mirror", "reverse", "background", "dropout", "centre_jitter"), 0.0),
     "side_jitter": (1.0, 1.0),
@@ -50,9 +58,17 @@ def by_heart(tmp_path_factory):
     """A cache of one window, and a run that learnt it by heart."""
     folder = tmp_path_factory.mktemp("heart")
     write_cache(folder / "cache", windows=1, frames=2)
-    training = {**SMALL, **UNDISTURBED, "points": 500, "precision": 1.0, "active_cap": 8.0, "learning_rate": 5e-3, "average": 0.9}
+    training = {
+        **SMALL,
+        **UNDISTURBED,
+        "points": 500,
+        "precision": 1.0,
+        "active_cap": 8.0,
+        "learning_rate": 5e-3,
+        "average": 0.9,
+    }
     config = load_config("test", training=training)
-    weights = train(config, folder / "cache", folder / "run", steps=180, validation=folder / "cache")
+    weights = train(config, folder / "cache", folder / "run", steps=200, validation=folder / "cache")
     return folder / "cache", weights
 
 
@@ -118,6 +134,20 @@ def test_a_batch_tells_the_truth_in_box_coordinates(sample):
     moved, known = true_positions(batch.matched[0], batch.tracks[first], batch.tracks[second])
     assert known.all()
     torch.testing.assert_close(moved, batch.matched[1])
+
+
+def test_samples_weigh_as_much_as_the_volume_they_stand_for():
+    """Weighted over all stored points, a body has the volume that uniform points alone give it."""
+    inside, volume, plain = [], [], []
+    for seed in range(4):
+        sample = bending_window(seed, points=9000)
+        weight = batches.sample_weights(sample, sample.near)
+        truth = sample.sdf < 0
+        inside.append((weight * truth).sum() / weight.sum())
+        volume.append(truth[:, sample.near :].mean())
+        plain.append(truth.mean())
+    assert np.mean(inside) == pytest.approx(np.mean(volume), rel=0.1)
+    assert np.mean(plain) > 5 * np.mean(volume)
 
 
 def test_true_masks_hold_every_corner_that_the_surface_needs(sample):

@@ -13,14 +13,14 @@ from nr_tracking.config import TrainingConfig
 from nr_tracking.fields.field import FieldWindow
 from nr_tracking.training import losses
 from nr_tracking.training.batches import TrainingBatch
-from nr_tracking.training.schedule import LossWeights
+from nr_tracking.training.schedule import Stage
 
 
-def field_losses(
-    field: FieldWindow, batch: TrainingBatch, weights: LossWeights, training: TrainingConfig
-) -> dict[str, Tensor]:
+def field_losses(field: FieldWindow, batch: TrainingBatch, stage: Stage, training: TrainingConfig) -> dict[str, Tensor]:
     """Weighted losses of the fields on every level that counts, and of the embedding."""
     found: dict[str, Tensor] = {}
+    weights = stage.weights
+    volume = batch.weight.clamp_min(1e-9).pow(stage.volume) * (batch.weight > 0)
     for position, level in enumerate(field.levels):
         distance = weights.fine_distance if position else weights.coarse_distance
         smooth = weights.fine_eikonal if position else weights.coarse_eikonal
@@ -29,11 +29,12 @@ def field_losses(
         points = batch.points.detach().requires_grad_(smooth > 0)
         predicted, valid = field.level_sdf(level, points, batch.frame)
         # Cells of this level: the same error then weighs the same in proportion to what the level can resolve.
-        cells, target, weight = level * predicted[valid], level * batch.distance[valid], batch.weight[valid]
+        cells, target, weight = level * predicted[valid], level * batch.distance[valid], volume[valid]
         clamped = losses.clamped_distance(cells, target, training.clamp_cells[position], weight)
-        close = training.precision * losses.close_distance(cells, target, training.precision_cells)
         found[f"distance_{level}"] = distance * clamped
-        found[f"close_{level}"] = distance * close
+        if weights.close > 0:
+            close = losses.close_distance(cells, target, training.precision_cells)
+            found[f"close_{level}"] = distance * weights.close * close
         if weights.occupancy > 0:
             found[f"occupancy_{level}"] = distance * weights.occupancy * losses.occupancy_entropy(cells, target, weight)
         if smooth > 0:

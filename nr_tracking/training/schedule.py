@@ -23,8 +23,8 @@ class LossWeights:
     """One weight for each loss; zero switches it off, and nothing is computed for it.
 
     Of the paper: ``coarse_*`` and ``fine_*`` (eq. 4 and 7), ``cycle`` and ``own`` (self-reconstruction) with their
-    coarse twins (eq. 20), ``match``, ``rigidity``, ``surface`` (eq. 12-15). Ours: ``occupancy``, ``contrast`` and
-    ``position``, the last two on true correspondences.
+    coarse twins (eq. 20), ``match``, ``rigidity``, ``surface`` (eq. 12-15). Ours: ``occupancy``; ``close`` sharpens
+    what is nearly right; ``contrast`` and ``position`` rest on true correspondences.
     """
 
     coarse_distance: float = 0.0
@@ -32,6 +32,7 @@ class LossWeights:
     fine_distance: float = 0.0
     fine_eikonal: float = 0.0
     occupancy: float = 0.0
+    close: float = 0.0
     contrast: float = 0.0
     cycle: float = 0.0
     coarse_cycle: float = 0.0
@@ -62,12 +63,15 @@ class LossWeights:
 class Stage:
     """What holds for one step.
 
-    ``teacher`` is the probability that true refinement masks are united with the predicted ones.
+    ``teacher`` is the probability that true refinement masks are united with the predicted ones. ``volume`` is the
+    exponent of the samples' volumes as weights: with 0 all count alike and the network soon finds the surface, with 1
+    it learns to doubt what it cannot see.
     """
 
     weights: LossWeights
     learning_rate: float
     teacher: float
+    volume: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -107,10 +111,21 @@ def stage_at(name: ScheduleName, config: TrainingConfig, *, step: int, epoch: in
             match=config.match, rigidity=config.rigidity, surface=config.surface, position=config.position
         )
         return Stage(weights, rate, teacher=0.0)
-    weights = LossWeights(coarse_distance=1.0, fine_distance=1.0, occupancy=config.occupancy, contrast=config.contrast)
-    first, last = config.teacher_fade
-    fade = (progress - first) / max(last - first, 1e-9)
-    return Stage(weights, rate, teacher=1.0 - min(max(fade, 0.0), 1.0))
+    weights = LossWeights(
+        coarse_distance=1.0,
+        fine_distance=1.0,
+        occupancy=config.occupancy,
+        close=config.precision,
+        contrast=config.contrast,
+    )
+    return Stage(
+        weights, rate, teacher=1.0 - _ramp(progress, config.teacher_fade), volume=_ramp(progress, config.volume_rise)
+    )
+
+
+def _ramp(progress: float, span: tuple[float, float]) -> float:
+    """Return 0 before a span, 1 after it, and a straight line between."""
+    return min(max((progress - span[0]) / max(span[1] - span[0], 1e-9), 0.0), 1.0)
 
 
 def paper_column(epoch: int) -> PaperColumn:

@@ -186,7 +186,7 @@ class Run:
         frozen = not any(parameter.requires_grad for parameter in completion.parameters())
         with torch.set_grad_enabled(not frozen):
             field = completion(batch.window, batch.teacher if taught else None)
-        losses = field_losses(field, batch, stage.weights, self.config.training)
+        losses = field_losses(field, batch, stage, self.config.training)
         if stage.weights.associates or stage.weights.deforms:
             losses |= motion_losses(field, self.networks["deformation"], batch, stage.weights, self.config)
         return losses
