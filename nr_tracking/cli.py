@@ -31,7 +31,7 @@ def main(arguments: list[str] | None = None) -> int:
     arguments = [argument for argument in arguments if argument != "--debug"]
     try:
         if arguments[:1] == [DEMO]:
-            from nr_tracking.ros.demo import main as demo
+            from nr_tracking.commands.demo import main as demo
 
             return int(demo(arguments[1:]) or 0)
         options = parse(arguments)

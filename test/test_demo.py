@@ -5,10 +5,10 @@ import pytest
 
 pytest.importorskip("rclpy")
 
+from nr_tracking.commands import demo
 from nr_tracking.commands.recordings import open_recordings
 from nr_tracking.commands.track import track
 from nr_tracking.config import load_config
-from nr_tracking.ros import demo
 from nr_tracking.ros.bags import write_bag
 from nr_tracking.ros.demo_session import Figures, Session
 from nr_tracking.tracking.result import read_output

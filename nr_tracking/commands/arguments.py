@@ -12,7 +12,7 @@ from nr_tracking.config import PRESETS, Config
 from nr_tracking.types import InputError
 
 DEMO = "demo"
-"""The subcommand whose options belong to :mod:`nr_tracking.ros.demo`."""
+"""The subcommand whose options belong to :mod:`nr_tracking.commands.demo`."""
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
+from nr_tracking.commands.evaluate import score_table
 from nr_tracking.config import PRESETS
 from nr_tracking.data.cameras import Camera, looking_at
 from nr_tracking.data.sequence import GroundTruth, Sequence, read_sequence, write_sequence
@@ -63,8 +64,6 @@ def main(arguments: list[str] | None = None) -> int:
         figures = session.finish(sent)
     print(_account(sent, figures, rate), flush=True)
     report, scores = write_report(sequence, output)
-    from nr_tracking.commands.evaluate import score_table
-
     print("4. against the truth (static and chain: what doing nothing would score in Corr)")
     print(score_table(scores), end="")
     print(f"   {time.monotonic() - started:.0f} s in all; meshes and tracks in {output}")
