@@ -168,6 +168,12 @@ def test_frames_that_cannot_be_used_are_refused_and_change_nothing(figure):
     assert np.abs(shifted.velocities.mean(0) - 0.01 / 0.033333333).max() < 0.1
 
 
+def test_nothing_can_be_asked_before_the_first_surface(figure):
+    tracks = new_tracks()
+    with pytest.raises(RuntimeError, match="call start"):
+        tracks.advance(surface_of(*figure), 0)
+
+
 def test_the_same_input_gives_the_same_tracks(figure):
     vertices, faces = figure
     results = []

@@ -15,6 +15,7 @@ from scipy.spatial import cKDTree
 
 from nr_tracking.types import Float32, Float64, Int64
 
+_COMPARED = 12  # nearest points among which features decide
 _CANDIDATES = 4  # nearest points among which the nearest with a similar normal is chosen
 
 
@@ -91,21 +92,37 @@ def find_matches_with_features(
     """Match as :func:`find_matches`, nearest in space and feature together, among the target's sample.
 
     ``features`` (S, C) unit rows; ``reach`` (in the unit of the points) is the distance that weighs as much as features
-    differing by 1: lambda L.
+    differing by 1: lambda L. Of the samples within the radius the nearest dozen are compared.
     """
     if target.features is None:
         raise ValueError("the target has no features")
     seeking = target.sample
-    place, side = target.points[seeking], target.normals[seeking]
-    origin = place.mean(axis=0)
-    squared = _squared_distances(points - origin, place - origin)
-    cost = squared + np.float32(reach**2) * (2 - 2 * (features @ target.features.T))
-    cost[normals.astype(np.float32) @ side.astype(np.float32).T < cosine] = np.inf
-    cost[squared > radius**2] = np.inf
-    there, back = cost.argmin(axis=1), cost.argmin(axis=0)
-    there = np.where(np.isfinite(cost[np.arange(len(points)), there]), seeking[there], -1)
-    back = np.where(np.isfinite(cost[back, np.arange(len(seeking))]), back, -1)
-    return _joined(there, back, target, seeking)
+    moving = points, normals, features
+    sampled = target.points[seeking], target.normals[seeking], target.features
+    there, back = (
+        _nearest_alike(theirs, ours, radius, cosine, reach) for theirs, ours in ((sampled, moving), (moving, sampled))
+    )
+    return _joined(np.where(there >= 0, seeking[there], -1), back, target, seeking)
+
+
+def _nearest_alike(
+    theirs: tuple[Float64, Float64, Float32],
+    ours: tuple[Float64, Float64, Float32],
+    radius: float,
+    cosine: float,
+    reach: float,
+) -> Int64:
+    """For each of ours the most alike of theirs, -1 where there is none; both are points, normals and features."""
+    tree = cKDTree(theirs[0], balanced_tree=False, compact_nodes=False)
+    count = min(_COMPARED, tree.n)
+    distance, found = tree.query(ours[0], k=np.arange(1, count + 1), distance_upper_bound=radius)
+    usable = np.isfinite(distance)
+    found = np.where(usable, found, 0)
+    usable &= np.einsum("ski,si->sk", theirs[1][found], ours[1]) >= cosine
+    likeness = np.einsum("skc,sc->sk", theirs[2][found], ours[2])
+    cost = np.where(usable, distance, np.inf) ** 2 + reach**2 * (2 - 2 * likeness)
+    rows, best = np.arange(len(cost)), cost.argmin(axis=1)
+    return np.where(usable[rows, best], found[rows, best], -1)
 
 
 def nearest_similar(
@@ -132,9 +149,3 @@ def _joined(there: Int64, back: Int64, target: Target, seeking: Int64) -> Matche
     out, home = np.flatnonzero(there >= 0), np.flatnonzero(back >= 0)
     goal = np.concatenate((there[out], seeking[home]))
     return Matches(np.concatenate((out, back[home])), target.points[goal], target.normals[goal], len(out))
-
-
-def _squared_distances(first: Float64, second: Float64) -> Float32:
-    """All squared distances (S, M), by one product."""
-    a, b = first.astype(np.float32), second.astype(np.float32)
-    return np.maximum((a**2).sum(1)[:, None] + (b**2).sum(1) - 2 * (a @ b.T), 0)

@@ -74,22 +74,24 @@ class PersistentTracks:
     def __init__(self, refinement: RefinementConfig, tracks: TracksConfig, first_id: int = 0) -> None:
         self.refinement, self.settings, self.first_id = refinement, tracks, first_id
         self._cosine = float(np.cos(np.deg2rad(refinement.normal_degrees)))
+        self._newest: _Pose | None = None
         self._previous: _Pose | None = None
         self._motion: Motion | None = None
 
     @property
-    def started(self) -> bool:
-        """Whether there is a first surface."""
-        return hasattr(self, "_pose")
+    def _pose(self) -> _Pose:
+        if self._newest is None:
+            raise RuntimeError("tracks have no first surface yet: call start before anything else")
+        return self._newest
 
     def start(self, surface: Surface, stamp_ns: int) -> Tracks:
         """Lay the points on the first surface. Raises :class:`InputError` ("no_surface") where it has no area."""
         samples = sample_evenly(surface.vertices, surface.faces, self.settings.count)
-        self._patches = build_patches(surface.vertices, surface.faces, self.refinement.nodes)
-        nodes, self._graph = build_carrier(self._patches, samples.points, samples.vertex)
+        patches = build_patches(surface.vertices, surface.faces, self.refinement.nodes)
+        nodes, self._graph = build_carrier(patches, samples.points, samples.vertex)
         self._solved = even_sample(samples.points, self.refinement.samples)
         self._refiner = Refiner(self.refinement, part_of(self._graph, self._solved))
-        self._pose = _Pose(stamp_ns, nodes, samples.points, samples.normals, samples.points)
+        self._newest = _Pose(stamp_ns, nodes, samples.points, samples.normals, samples.points)
         self._birth = samples.points
         self._previous, self._motion = None, None
         return self._tracks(surface, samples.vertex, surface.confidence[samples.vertex])
@@ -117,7 +119,7 @@ class PersistentTracks:
         placed = points + share * (np.where(landed[:, None], landing.points, points) - points)
 
         self._previous, self._motion = pose, motion
-        self._pose = _Pose(stamp_ns, motion.translations, points, normals, placed)
+        self._newest = _Pose(stamp_ns, motion.translations, points, normals, placed)
         pull = np.where(landed, np.exp(-((landing.distance / (_TRUSTED_PULL * size)) ** 2)), 0.0)
         return self._tracks(surface, landing.vertex, (pull * surface.confidence[landing.vertex]).astype(np.float32))
 
