@@ -88,7 +88,8 @@ class Patches:
 
     ``centres`` (P, 3) metres; ``rotations`` (P, 3, 3) and ``translations`` (P, 3) carry a vertex v of patch k to
     ``R_k (v - c_k) + t_k``, so a translation is the new position of its centre (Merrouche et al. 2024, eq. 22); NaN
-    where the motion is not known (the last frame). ``owner`` (V,) int32, the patch of each vertex; ``neighbours`` (E, 2) int32.
+    where the motion is not known (the last frame). ``owner`` (V,) int32, the patch of each vertex; ``neighbours``
+    (E, 2) int32.
     """
 
     centres: Float32
