@@ -6,13 +6,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-pytest.importorskip("rclpy")
+rclpy = pytest.importorskip("rclpy")
 
 import os
 import signal
 import subprocess
 import sys
 
+from builtin_interfaces.msg import Time
 from diagnostic_msgs.msg import DiagnosticArray
 from fake_tracker import CAMERA, FakeTracker, flat_frame
 from geometry_msgs.msg import PoseArray
@@ -22,6 +23,7 @@ from rcl_interfaces.srv import SetParameters
 from rclpy.executors import MultiThreadedExecutor
 from rclpy.parameter import Parameter
 from ros_peer import LATCHED, Peer, Spinner
+from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import Image, PointCloud2
 from std_srvs.srv import Trigger
 from visualization_msgs.msg import Marker
@@ -237,6 +239,43 @@ def test_reset_service_and_looped_stamps_start_anew(start_node, peer):
     peer.send(flat_frame(stamp(5)))  # nearly three seconds earlier: the recording began again
     through(peer, node, 3)
     assert node._tracker.resets == 2 and figures(node).tracked == 3
+
+
+def test_simulated_clock_that_jumps_back_starts_anew_without_losing_a_frame(start_node, peer):
+    node = start_node(lambda config: FakeTracker(config, lag=2), use_sim_time=True)
+    clock = peer.node.create_publisher(Clock, "/clock", 10)
+    peer.inputs_matched()
+    peer.until(lambda: clock.get_subscription_count() > 0)
+
+    def at(seconds):
+        clock.publish(Clock(clock=Time(sec=seconds)))
+        peer.until(lambda: node.get_clock().now().nanoseconds == seconds * 10**9)
+
+    at(9)
+    for index in range(5):
+        peer.send(flat_frame(stamp(index)))
+    through(peer, node, 5)
+    at(8)
+    peer.until(lambda: node._tracker.resets == 1)
+    for index in range(5):  # 0.13 s earlier: too little to tell from frames that are late
+        peer.send(flat_frame(stamp(index)))
+    through(peer, node, 10)
+    assert figures(node).tracked == 10 and not figures(node).dropped
+
+
+def test_wrong_kind_of_publisher_is_named(start_node, peer, ros_domain):
+    peer.node.destroy_publisher(peer._inputs.pop("depth"))
+    elsewhere = rclpy.Context()  # one participant cannot have two types on a topic
+    rclpy.init(context=elsewhere, domain_id=ros_domain)
+    other = rclpy.create_node("colour_camera", context=elsewhere)
+    try:
+        other.create_publisher(Marker, "depth/image_raw", 1)
+        start_node(ros__silence_s=0.1)
+        status = peer.listen(DiagnosticArray, "/diagnostics")
+        status.wait(lambda got: any("carries visualization_msgs/msg/Marker" in m.status[0].message for m in got))
+    finally:
+        other.destroy_node()
+        rclpy.try_shutdown(context=elsewhere)
 
 
 def test_services_and_diagnostics_answer_while_a_window_is_computed(start_node, peer):

@@ -1,0 +1,104 @@
+"""Messages that do not fit together are refused by name; patches go out on TF where that is installed."""
+
+import sys
+from dataclasses import replace
+from types import ModuleType, SimpleNamespace
+
+import numpy as np
+import pytest
+from fake_tracker import CAMERA, flat_frame, tracked
+
+from nr_tracking.ros.conversions import depth_frame, intrinsics
+from nr_tracking.ros.messages import frame_messages
+from nr_tracking.types import DepthFrame, InputError
+
+
+def messages(mask=None):
+    return frame_messages(replace(flat_frame(0), mask=mask), "camera")
+
+
+def reason(image, info, mask=None):
+    with pytest.raises(InputError) as caught:
+        depth_frame(image, info, mask)
+    return caught.value.reason
+
+
+def test_region_and_binning_describe_the_published_image():
+    info = messages()["camera_info"]
+    whole = intrinsics(replace(info, width=32, height=24, binning_x=2, binning_y=2))
+    assert (whole.width, whole.height, whole.fx) == (16, 12, CAMERA.fx / 2)
+    part = intrinsics(replace(info, roi=replace(info.roi, x_offset=4, y_offset=2, width=8, height=6)))
+    assert (part.width, part.height, part.cx, part.cy) == (8, 6, CAMERA.cx - 4, CAMERA.cy - 2)
+
+
+def test_depth_in_millimetres_of_either_byte_order_and_with_padded_rows():
+    given = messages()
+    units = np.arange(12 * 16, dtype=np.uint16).reshape(12, 16)
+    padded = np.zeros((12, 40), np.uint8)
+    padded[:, :32] = units.astype(">u2").view(np.uint8)
+    image = replace(given["depth"], encoding="16UC1", is_bigendian=1, step=40, data=padded.reshape(-1))
+    np.testing.assert_array_equal(depth_frame(image, given["camera_info"]).depth, (units * 0.001).astype(np.float32))
+
+
+def test_masks_that_do_not_fit_are_named():
+    given = messages(np.ones((12, 16), bool))
+    image, info, mask = given["depth"], given["camera_info"], given["mask"]
+    assert depth_frame(image, info, mask).mask.all()
+    assert reason(image, info, replace(mask, encoding="rgb8")) == "mask_encoding"
+    assert reason(image, info, replace(mask, width=15)) == "mask_size"
+    assert reason(image, info, replace(mask, data=mask.data[:-1])) == "mask_size"
+
+
+def test_depth_beyond_16_bits_of_millimetres_is_written_as_float():
+    far = DepthFrame(0, np.full((12, 16), 70.0, np.float32), CAMERA)
+    assert frame_messages(far, "camera")["depth"].encoding == "32FC1"
+    assert frame_messages(flat_frame(0), "camera", "16UC1")["depth"].encoding == "16UC1"
+    with pytest.raises(InputError):
+        frame_messages(far, "camera", "16UC1")
+
+
+class FakeNode:
+    """Records what a node publishes."""
+
+    def __init__(self):
+        self.sent, self.warnings = [], []
+
+    def get_name(self):
+        return "nr_tracking"
+
+    def get_logger(self):
+        return SimpleNamespace(warning=lambda text, **options: self.warnings.append(text))
+
+    def create_publisher(self, kind, topic, qos):
+        return SimpleNamespace(publish=lambda message: self.sent.append((topic, message)))
+
+    def destroy_publisher(self, publisher):
+        self.sent.append(("gone", None))
+
+
+def test_patches_become_tf_frames_where_tf_is_installed(monkeypatch):
+    pytest.importorskip("rclpy")
+    from nr_tracking.ros.patch_frames import PatchFrames
+
+    module = ModuleType("tf2_msgs.msg")
+    module.TFMessage = lambda transforms: transforms
+    monkeypatch.setitem(sys.modules, "tf2_msgs.msg", module)
+    node = FakeNode()
+    frames = PatchFrames(node)
+    frames.publish(tracked(1_500_000_000, 2.0), "optical")
+    ((topic, transforms),) = node.sent
+    assert topic == "/tf" and [t.child_frame_id for t in transforms] == ["nr_tracking/patch_0", "nr_tracking/patch_1"]
+    assert transforms[0].header.frame_id == "optical" and transforms[0].header.stamp.nanosec == 500_000_000
+    assert transforms[1].transform.translation.x == 1.0 and transforms[1].transform.translation.z == 2.0
+    frames.destroy()
+    assert node.sent[-1] == ("gone", None)
+
+
+def test_without_tf_a_warning_says_what_is_missing(monkeypatch):
+    pytest.importorskip("rclpy")
+    from nr_tracking.ros.patch_frames import PatchFrames
+
+    monkeypatch.setitem(sys.modules, "tf2_msgs.msg", None)
+    node = FakeNode()
+    PatchFrames(node).publish(tracked(0), "optical")
+    assert not node.sent and "tf2_msgs" in node.warnings[0]
