@@ -6,13 +6,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-rclpy = pytest.importorskip("rclpy")
+pytest.importorskip("rclpy")
 
 import os
 import signal
 import subprocess
 import sys
 
+import rclpy
 from builtin_interfaces.msg import Time
 from diagnostic_msgs.msg import DiagnosticArray
 from fake_tracker import CAMERA, FakeTracker, flat_frame
