@@ -58,15 +58,8 @@ def by_heart(tmp_path_factory):
     """A cache of one window, and a run that learnt it by heart."""
     folder = tmp_path_factory.mktemp("heart")
     write_cache(folder / "cache", windows=1, frames=2)
-    training = {
-        **SMALL,
-        **UNDISTURBED,
-        "points": 500,
-        "precision": 1.0,
-        "active_cap": 8.0,
-        "learning_rate": 5e-3,
-        "average": 0.9,
-    }
+    training = {**SMALL, **UNDISTURBED, "points": 500, "active_cap": 8.0, "learning_rate": 8e-3, "average": 0.9}
+    training |= {"volume_rise": (1.0, 1.0), "occupancy": 0.2, "precision": 0.25}  # nothing here is doubtful
     config = load_config("test", training=training)
     weights = train(config, folder / "cache", folder / "run", steps=200, validation=folder / "cache")
     return folder / "cache", weights
