@@ -90,7 +90,7 @@ def test_account_names_what_was_lost():
     figures = Figures(10, 7, {"overrun": 2, "no_depth": 1}, 7, 7, 0.25, 0.5, 0.1)
     assert figures.through == 10
     text = demo._account(10, figures, 0.5)
-    assert "frames in 10, out 7, dropped 3 (1 no_depth, 2 overrun)" in text and "15.0 frames/s: p50 250 ms" in text
+    assert "frames in 10, out 7, dropped 3 (1 no_depth, 2 overrun)" in text and "15.0 frames/s: p50 0.25 s" in text
     later = Figures(14, 10, {"overrun": 2, "no_depth": 2}).since(figures)
     assert (later.received, later.tracked, later.dropped) == (4, 3, {"no_depth": 1})
 

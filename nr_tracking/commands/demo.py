@@ -129,9 +129,9 @@ def _account(sent: int, figures: Figures, rate: float) -> str:
         f"   frames in {sent}, out {figures.tracked}, dropped {sum(figures.dropped.values())}"
         + (f" ({reasons})" if reasons else "")
         + f"; received by this process: {figures.meshes} meshes, {figures.clouds} track clouds\n"
-        f"   latency from image to result at {rate * FPS:.1f} frames/s: p50 {1000 * figures.latency_p50_s:.0f} ms, "
-        f"p95 {1000 * figures.latency_p95_s:.0f} ms, waiting for a window of five included; "
-        f"computing takes {1000 * figures.seconds_a_frame:.0f} ms a frame"
+        f"   latency from image to result at {rate * FPS:.1f} frames/s: p50 {figures.latency_p50_s:.2f} s, "
+        f"p95 {figures.latency_p95_s:.2f} s, waiting for a window of five included; "
+        f"computing takes {figures.seconds_a_frame:.2f} s a frame"
     )
 
 
