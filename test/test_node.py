@@ -347,14 +347,21 @@ def test_lifecycle_from_outside(start_node, peer):
     assert change_state(peer, Transition.TRANSITION_UNCONFIGURED_SHUTDOWN).success and state(peer) == "finalized"
 
 
-def test_missing_weights_leave_the_node_unconfigured_and_say_so(start_node, peer):
+@pytest.mark.parametrize(
+    ("error", "complaint"),
+    [
+        (InputError("no_weights", "preset 'lite' has no weights: train them"), "configured: preset 'lite' has no"),
+        (RuntimeError("no CUDA device"), "configured: RuntimeError: no CUDA device"),
+    ],
+)
+def test_node_that_cannot_load_stays_unconfigured_and_says_why(start_node, peer, error, complaint):
     def factory(config):
-        raise InputError("no_weights", "preset 'lite' has no weights: train them")
+        raise error
 
     start_node(factory)
     assert state(peer) == "unconfigured"
     status = peer.listen(DiagnosticArray, "/diagnostics")
-    assert "has no weights" in status.wait(lambda got: got)[0].status[0].message
+    assert complaint in status.wait(lambda got: got)[0].status[0].message
 
 
 def test_many_lifecycles_leave_no_threads_or_files_behind(start_node, peer):

@@ -93,8 +93,9 @@ class TrackingNode(LifecycleNode):
         try:
             self.config = parameters.read(self)
             self._tracker = self._tracker_factory(self.config)
-        except (ConfigError, InputError) as error:
-            self._failed(f"cannot be configured: {error}")
+        except Exception as error:  # a fault of weights, settings or devices; a node that cannot start has to say why
+            named = isinstance(error, ConfigError | InputError)
+            self._failed(f"cannot be configured: {error if named else f'{type(error).__name__}: {error}'}")
             return TransitionCallbackReturn.FAILURE
         self._keeper = ResultKeeper(self.config)
         self._outputs = Publishers(self, self.config.ros, self._failed)
