@@ -74,6 +74,9 @@ class VolumeConfig(Section):
     recentre_ratio: float = setting(
         0.06, "a subject this share of the side off the centre moves the cube, in whole latent cells", ge=0, le=1
     )
+    cubes: int = setting(
+        3, "completions in slightly different cubes that are averaged; 1 for the highest speed", ge=1, le=5
+    )
     rescale_ratio: float = setting(
         1.25, "a subject that outgrows the cube by this factor gets a new one", ge=1.05, le=3.0
     )

@@ -22,6 +22,14 @@ _MEASURED_POINTS = 20_000  # percentiles of an evenly thinned cloud are as good,
 _DEAD_BAND = 0.65  # of a cell: more than half, so that a subject standing between two positions does not toggle
 _SHRINK_PATIENCE = 1.25  # a subject that curls up will stretch again: shrinking waits longer than growing
 
+_NEIGHBOUR_SHIFT = 0.125  # of a latent cell
+_NEIGHBOURS = (
+    ((1.0, 1.0, 1.0), 0.97),
+    ((-1.0, 1.0, -1.0), 0.95),
+    ((1.0, -1.0, -1.0), 0.93),
+    ((-1.0, -1.0, 1.0), 0.99),
+)
+
 
 @dataclass(frozen=True)
 class Volume:
@@ -77,6 +85,18 @@ def follow(volume: Volume, points: NDArray[np.floating], config: VolumeConfig, c
     if not steps.any():
         return volume
     return Volume(centre=volume.centre + steps * cell, side=volume.side)
+
+
+def neighbouring_cubes(volume: Volume, count: int, cells: int) -> list[Volume]:
+    """``volume`` first, then others shifted by up to an eighth of a latent cell along each axis and a little smaller.
+
+    Completions in them differ by where voxels fall, not by what is in view. Raises ValueError for more than are known.
+    """
+    if not 1 <= count <= len(_NEIGHBOURS) + 1:
+        raise ValueError(f"{count} cubes: from 1 to {len(_NEIGHBOURS) + 1} are known")
+    step = _NEIGHBOUR_SHIFT * volume.side / cells
+    moved = [Volume(volume.centre + step * np.array(way), volume.side * scale) for way, scale in _NEIGHBOURS]
+    return [volume, *moved[: count - 1]]
 
 
 def _extent(points: NDArray[np.floating], config: VolumeConfig) -> tuple[Float64, Float64]:

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from nr_tracking.config import Config, SubjectConfig
+from nr_tracking.fields.averaging import AveragedField, PlacedField
 from nr_tracking.fields.completion import CompletionNetwork
 from nr_tracking.fields.field import FieldWindow
 from nr_tracking.fields.meshing import extract_surface
@@ -24,7 +25,7 @@ from nr_tracking.sensing.emptiness import EmptySpace
 from nr_tracking.sensing.subject import find_subject
 from nr_tracking.sensing.tsdf import make_window, projective_tsdf, seen_space
 from nr_tracking.sensing.visibility import confidence_of, observed_points
-from nr_tracking.sensing.volume import Volume
+from nr_tracking.sensing.volume import Volume, neighbouring_cubes
 from nr_tracking.tracking.timing import StageClock
 from nr_tracking.types import Bool, DepthFrame, Float32, Surface
 
@@ -70,9 +71,17 @@ class Reconstructor:
         self.device = torch.device(config.device)
         self.network = network.to(self.device).eval()
 
+    def complete(self, views: Sequence[View], volume: Volume, clock: StageClock) -> AveragedField:
+        """The distance fields of a window, one for each view, in the box coordinates of ``volume``.
+
+        They are the mean over ``volume.cubes`` completions, of which the first is in ``volume`` itself.
+        """
+        cubes = neighbouring_cubes(volume, self.config.volume.cubes, self.config.model.latent_cells)
+        return AveragedField([PlacedField(self._completed(views, cube, clock), cube) for cube in cubes])
+
     @torch.no_grad()
-    def complete(self, views: Sequence[View], volume: Volume, clock: StageClock) -> FieldWindow:
-        """The distance fields of a window, one for each view, in the box coordinates of ``volume``."""
+    def _completed(self, views: Sequence[View], volume: Volume, clock: StageClock) -> FieldWindow:
+        """The network's fields in one cube."""
         resolution = self.config.model.resolution
         frames = []
         with clock("tsdf"):
@@ -85,7 +94,7 @@ class Reconstructor:
             return self.network(window)
 
     @torch.no_grad()
-    def surface(self, field: FieldWindow, index: int, view: View, volume: Volume) -> Surface:
+    def surface(self, field: AveragedField, index: int, view: View, volume: Volume) -> Surface:
         """The complete surface of frame ``index`` of a field, in metres in the camera frame of its view."""
         bound = None
         if self.config.mesh.carve:

@@ -17,8 +17,8 @@ from nr_tracking.config import Config
 from nr_tracking.deformation.decoder import DeformationDecoder
 from nr_tracking.deformation.patches import PatchGraph, build_patches
 from nr_tracking.deformation.prediction import embed, predict_motion
+from nr_tracking.fields.averaging import AveragedField
 from nr_tracking.fields.completion import CompletionNetwork
-from nr_tracking.fields.field import FieldWindow
 from nr_tracking.fields.weights import load_weights, weights_path
 from nr_tracking.sensing.volume import Volume, fit_volume, follow
 from nr_tracking.tracking.reconstruction import Reconstructor, View, observe
@@ -134,7 +134,7 @@ class Tracker:
             self._volume = follow(self._volume, cloud, self.config.volume, self.config.model.latent_cells)
         return self._volume
 
-    def _follow(self, field: FieldWindow, index: int, view: View, volume: Volume, clock: StageClock) -> TrackedFrame:
+    def _follow(self, field: AveragedField, index: int, view: View, volume: Volume, clock: StageClock) -> TrackedFrame:
         """Reconstruct frame ``index`` of a window and bring the tracks onto it."""
         with clock("mesh"):
             surface = self._reconstructor.surface(field, index, view, volume)
@@ -157,16 +157,16 @@ class Tracker:
         self._last = _Step(surface, graph)
         return TrackedFrame(stamp, surface, _resting(graph), tracks, canonical, previous, previous_patches=arrived)
 
-    def _cues(self, field: FieldWindow, index: int, last: _Step, graph: PatchGraph, volume: Volume) -> Cues | None:
+    def _cues(self, field: AveragedField, index: int, last: _Step, graph: PatchGraph, volume: Volume) -> Cues | None:
         """What the network knows about the way from the last surface to this one; None without a common window."""
         if self.config.deformation.backend == "none" or index == 0:
             return None
         scale = self.config.deformation.softmax_scale
-        motion = predict_motion(field, volume, (index - 1, last.graph), (index, graph), self._decoder, scale)
+        motion = predict_motion(field.first, volume, (index - 1, last.graph), (index, graph), self._decoder, scale)
         return Cues(
             guess=lambda points: motion.carry(points, last.surface.vertices),
-            embed_previous=lambda points: embed(field, index - 1, points, volume),
-            embed_next=lambda points: embed(field, index, points, volume),
+            embed_previous=lambda points: embed(field.first, index - 1, points, volume),
+            embed_next=lambda points: embed(field.first, index, points, volume),
         )
 
 
