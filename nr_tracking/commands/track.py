@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import nr_tracking
 from nr_tracking.atomic import beside, replace_folder
@@ -24,6 +24,7 @@ from nr_tracking.tracking.rows import Rows
 from nr_tracking.types import DepthFrame, InputError, TrackedFrame
 
 CHECKPOINT_FRAMES = 32
+REPORT_POINTS = 30_000  # a third of what `evaluate` takes: the report should not cost more than the tracking
 """So many frames are lost at most when a run is interrupted and continued."""
 
 
@@ -74,8 +75,8 @@ def track(
     """Track ``frames`` frames from ``start`` (None: all) and write them as OUTPUT, which appears whole or not at all.
 
     With ``resume`` an interrupted run goes on where it stopped, and a finished one is left as it is, provided that
-    input, configuration and weights are the same; otherwise :class:`InputError`. ``points`` for the scores, None for
-    those of the protocol.
+    input, configuration and weights are the same; otherwise :class:`InputError`. ``points`` for the scores, None for a
+    third of those of the protocol.
     """
     check_output(output)
     count = recording.count(start, frames)
@@ -237,8 +238,7 @@ def _report(
     try:
         truth = recording.ground_truth(run.start, run.frames)
         if truth is not None:
-            options: dict[str, Any] = {} if points is None else {"count": points}
-            scores = score_output(output, truth, name=recording.name, at_most=2, **options)
+            scores = score_output(output, truth, name=recording.name, at_most=2, count=points or REPORT_POINTS)
     except InputError as error:
         remarks.append(f"No scores: {error}")
     except ModuleNotFoundError as error:

@@ -7,6 +7,8 @@ from scipy.spatial import cKDTree
 
 from nr_tracking.types import Bool, DepthFrame, Float32
 
+_EVIDENCE_POINTS = 500  # distances of many voxels need no dense tree, and queries far from one are slow
+
 
 def depth_at(points: Float32, depth: Float32, frame: DepthFrame) -> Float32:
     """Depth of the pixel that each point falls on: (N, 3) metres -> (N,) metres, 0 outside the image or without depth.
@@ -43,6 +45,8 @@ def confidence_of(points: Float32, observed: Bool, depth: Float32, frame: DepthF
     confidence = np.exp(-0.5 * (residual / (1.5 * voxel)) ** 2)
     if observed.all() or not observed.any():
         return np.where(observed, confidence, 0.0).astype(np.float32)
-    away, _ = cKDTree(points[observed]).query(points[~observed], workers=1)
+    evidence = points[observed]
+    tree = cKDTree(evidence[:: max(1, len(evidence) // _EVIDENCE_POINTS)])
+    away, _ = tree.query(points[~observed])
     confidence[~observed] = 0.5 * np.exp(-away / (10.0 * voxel))
     return confidence.astype(np.float32)
