@@ -156,7 +156,9 @@ def test_a_few_steps_find_the_whole_ball_and_refine_around_it():
     net, window = network(), ball_window(32)
     teacher = {16: ball_voxels(16, 2), 32: ball_voxels(32, 2)}
     optimiser = torch.optim.AdamW(net.parameters(), 5e-3)
-    for _ in range(60):
+    steps = 120
+    decay = torch.optim.lr_scheduler.LinearLR(optimiser, 1.0, 0.05, steps)
+    for _ in range(steps):
         points, frame = torch.rand(1500, 3) - 0.5, torch.randint(0, 2, (1500,))
         truth = ball_distance(points, frame).clamp(-0.2, 0.2)
         field = net(window, teacher)
@@ -168,6 +170,7 @@ def test_a_few_steps_find_the_whole_ball_and_refine_around_it():
         loss.backward()
         torch.nn.utils.clip_grad_norm_(net.parameters(), 1.0)
         optimiser.step()
+        decay.step()
     with torch.no_grad():
         field = net(window)  # no teacher any more
         points, frame = torch.rand(4000, 3) - 0.5, torch.randint(0, 2, (4000,))
