@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+pytest.importorskip("rclpy")  # the demo, which makes the recording, drives nodes
+
 from nr_tracking import Tracker, load_config
 from nr_tracking.commands.demo import make_recording
 from nr_tracking.data.clips import is_closed
