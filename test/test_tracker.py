@@ -6,6 +6,8 @@ the networks themselves take part in ``test_end_to_end.py``.
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -139,6 +141,20 @@ def test_a_frame_without_a_surface_is_left_out_and_the_rest_goes_on(caplog):
     assert [round(r.stamp_ns / STEP_NS) - 1 for r in results] == [0, 1, 2, 4, 5, 6, 7, 8]
     assert "no result" in caplog.text
     assert (results[0].tracks.ids == results[-1].tracks.ids).all()
+
+
+def test_the_network_is_asked_about_the_frames_that_have_surfaces(monkeypatch):
+    asked = []
+
+    def motion(field, volume, source, target, decoder, scale):
+        asked.append((source[0], target[0]))
+        return SimpleNamespace(carry=lambda points, vertices: points)
+
+    monkeypatch.setattr("nr_tracking.tracking.tracker.predict_motion", motion)
+    monkeypatch.setattr(TrueSurfaces, "complete", lambda *arguments: SimpleNamespace(first=None))
+    config = load_config("test", tracks={"count": 300}, refinement={"nodes": 30, "iterations": 1})
+    run(tracker(config, missing=frozenset({3})), range(9))
+    assert asked == [(0, 1), (1, 2), (2, 4), (0, 1), (1, 2), (2, 3), (3, 4)]
 
 
 @pytest.mark.parametrize(

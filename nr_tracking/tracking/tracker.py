@@ -52,8 +52,9 @@ def load_networks(config: Config) -> Networks:
 
 @dataclass(frozen=True)
 class _Step:
-    """The newest tracked frame: what the next one starts from."""
+    """The newest tracked frame: what the next one starts from. ``position`` counts the frames of the stream."""
 
+    position: int
     surface: Surface
     graph: PatchGraph
 
@@ -115,7 +116,7 @@ class Tracker:
         for index in range(first, len(window.items)):
             clock = StageClock()
             try:
-                result = self._follow(field, index, window.items[index], volume, clock)
+                result = self._follow(field, window, index, volume, clock)
             except InputError as error:
                 _LOG.warning("frame %d has no result: %s", window.items[index].frame.stamp_ns, error)
                 continue
@@ -134,8 +135,11 @@ class Tracker:
             self._volume = follow(self._volume, cloud, self.config.volume, self.config.model.latent_cells)
         return self._volume
 
-    def _follow(self, field: AveragedField, index: int, view: View, volume: Volume, clock: StageClock) -> TrackedFrame:
+    def _follow(
+        self, field: AveragedField, window: Window[View], index: int, volume: Volume, clock: StageClock
+    ) -> TrackedFrame:
         """Reconstruct frame ``index`` of a window and bring the tracks onto it."""
+        view = window.items[index]
         with clock("mesh"):
             surface = self._reconstructor.surface(field, index, view, volume)
         with clock("patches"):
@@ -148,24 +152,29 @@ class Tracker:
             self._next_id = int(tracks.ids[-1]) + 1
         else:
             with clock("deform"):
-                cues = self._cues(field, index, last, graph, volume)
+                cues = self._cues(field, last, last.position - window.start, graph, index, volume)
             with clock("tracks"):
                 tracks = self._tracks.advance(surface, stamp, cues)
                 arrived = self._tracks.patches(last.surface, last.graph)
         with clock("trace"):
             canonical, previous = self._tracks.trace(surface)
-        self._last = _Step(surface, graph)
+        self._last = _Step(window.start + index, surface, graph)
         return TrackedFrame(stamp, surface, _resting(graph), tracks, canonical, previous, previous_patches=arrived)
 
-    def _cues(self, field: AveragedField, index: int, last: _Step, graph: PatchGraph, volume: Volume) -> Cues | None:
-        """What the network knows about the way from the last surface to this one; None without a common window."""
-        if self.config.deformation.backend == "none" or index == 0:
+    def _cues(
+        self, field: AveragedField, last: _Step, before: int, graph: PatchGraph, index: int, volume: Volume
+    ) -> Cues | None:
+        """What the network knows about the way from the last surface, frame ``before`` of the field, to ``index``.
+
+        None where the last surface is older than the window.
+        """
+        if self.config.deformation.backend == "none" or before < 0:
             return None
         scale = self.config.deformation.softmax_scale
-        motion = predict_motion(field.first, volume, (index - 1, last.graph), (index, graph), self._decoder, scale)
+        motion = predict_motion(field.first, volume, (before, last.graph), (index, graph), self._decoder, scale)
         return Cues(
             guess=lambda points: motion.carry(points, last.surface.vertices),
-            embed_previous=lambda points: embed(field.first, index - 1, points, volume),
+            embed_previous=lambda points: embed(field.first, before, points, volume),
             embed_next=lambda points: embed(field.first, index, points, volume),
         )
 
