@@ -164,7 +164,6 @@ class WindowConfig(Section):
 
     length: int = setting(5, "frames in a window, N", ge=2, le=17)
     stride: int = setting(4, "new frames per window: length - 1 for throughput, 1 for the lowest latency", ge=1, le=16)
-    history: int = setting(64, "frames after which an unfinished start is given up", ge=8, le=1000)
 
 
 class TracksConfig(Section):

@@ -15,7 +15,6 @@ from typing import Literal
 from nr_tracking.config import TrainingConfig
 
 ScheduleName = Literal["completion", "deformation", "paper"]
-SCHEDULES: tuple[ScheduleName, ...] = ("completion", "deformation", "paper")
 
 
 @dataclass(frozen=True)
