@@ -1,9 +1,25 @@
-"""Fixtures shared by the tests that use ROS."""
+"""Fixtures shared by the tests of the commands and by those that use ROS."""
 
 import os
 from pathlib import Path
 
 import pytest
+from ball_recording import write_ball
+
+from nr_tracking.evaluation import report
+
+
+@pytest.fixture
+def small_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reports with pictures of a few pixels, which are drawn at once."""
+    monkeypatch.setattr(report, "TILE", 24)
+    monkeypatch.setattr(report, "TURNTABLE", {"views": 2, "size": 24})
+
+
+@pytest.fixture
+def ball(tmp_path: Path) -> Path:
+    """A recording of a moving ball with its true surfaces."""
+    return write_ball(tmp_path / "ball")
 
 
 @pytest.fixture(scope="session")

@@ -22,21 +22,11 @@ from nr_tracking.commands import track as track_module
 from nr_tracking.commands.bench import bench
 from nr_tracking.commands.evaluate import evaluate
 from nr_tracking.config import ConfigError
-from nr_tracking.evaluation import report
 from nr_tracking.fields import weights
 from nr_tracking.tracking.result import read_output
 from nr_tracking.types import InputError
 
-
-@pytest.fixture(autouse=True)
-def small_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(report, "TILE", 24)
-    monkeypatch.setattr(report, "TURNTABLE", {"views": 2, "size": 24})
-
-
-@pytest.fixture
-def ball(tmp_path: Path) -> Path:
-    return write_ball(tmp_path / "ball")
+pytestmark = pytest.mark.usefixtures("small_pictures")
 
 
 @pytest.fixture

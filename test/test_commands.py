@@ -24,21 +24,11 @@ from nr_tracking.commands.progress import Progress
 from nr_tracking.commands.settings import choose_config, config_yaml
 from nr_tracking.config import PRESETS, ConfigError, load_config
 from nr_tracking.data.sequence import read_sequence, write_sequence
-from nr_tracking.evaluation import report
 from nr_tracking.fields import weights
 from nr_tracking.tracking.result import read_output
 from nr_tracking.types import InputError
 
-
-@pytest.fixture(autouse=True)
-def small_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(report, "TILE", 24)
-    monkeypatch.setattr(report, "TURNTABLE", {"views": 2, "size": 24})
-
-
-@pytest.fixture
-def ball(tmp_path: Path) -> Path:
-    return write_ball(tmp_path / "ball")
+pytestmark = pytest.mark.usefixtures("small_pictures")
 
 
 def test_evaluation_scores_each_subsequence_with_a_fresh_tracker(tmp_path: Path) -> None:

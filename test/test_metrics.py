@@ -7,6 +7,7 @@ import pytest
 import trimesh
 
 from nr_tracking.data.sequence import GroundTruth
+from nr_tracking.deformation.matching import space_order
 from nr_tracking.evaluation import baselines, metrics
 from nr_tracking.evaluation.metrics import Mesh
 from nr_tracking.evaluation.protocol import Candidate, Scores, score, subsequences, summary
@@ -181,7 +182,7 @@ def test_correspondence_is_not_nearest_distance_on_a_turning_bar() -> None:
 
 def test_curve_order_keeps_every_point_and_puts_neighbours_together() -> None:
     points = rng(5).random((4096, 3))
-    order = metrics.curve_order(points)
+    order = space_order(points)
     np.testing.assert_array_equal(np.sort(order), np.arange(4096))
     steps = np.linalg.norm(np.diff(points[order], axis=0), axis=1)
     assert np.median(steps) < 0.2 * np.median(np.linalg.norm(np.diff(points, axis=0), axis=1))

@@ -18,7 +18,6 @@ from ball_recording import (
     contents,
     emptied,
     run,
-    write_ball,
 )
 
 from nr_tracking import Tracker
@@ -28,20 +27,10 @@ from nr_tracking.commands.recordings import Recording, open_recordings
 from nr_tracking.commands.track import track
 from nr_tracking.config import Config, load_config
 from nr_tracking.data.sequence import read_sequence, write_sequence
-from nr_tracking.evaluation import report
 from nr_tracking.tracking.result import read_output
 from nr_tracking.types import DepthFrame, InputError
 
-
-@pytest.fixture(autouse=True)
-def small_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(report, "TILE", 24)
-    monkeypatch.setattr(report, "TURNTABLE", {"views": 2, "size": 24})
-
-
-@pytest.fixture
-def ball(tmp_path: Path) -> Path:
-    return write_ball(tmp_path / "ball")
+pytestmark = pytest.mark.usefixtures("small_pictures")
 
 
 def test_tracking_a_sequence_gives_every_file_and_scores(ball: Path, tmp_path: Path) -> None:

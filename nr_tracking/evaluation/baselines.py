@@ -11,14 +11,15 @@ import numpy as np
 from scipy.spatial import cKDTree
 
 from nr_tracking.data.clips import interpolate, sample_surface
-from nr_tracking.evaluation.metrics import Mesh, compare_samples, curve_order, sample
+from nr_tracking.deformation.matching import space_order
+from nr_tracking.evaluation.metrics import Mesh, compare_samples, sample
 from nr_tracking.types import Float32, Float64, Int32
 
 
 def corresponding_points(vertices: Float32 | Float64, faces: Int32, count: int, rng: np.random.Generator) -> Float64:
     """Points on the surface of frame 0, evenly by area, carried along by their triangles: (T, count, 3)."""
     face, weights = sample_surface(vertices[0], faces, count, rng)
-    order = curve_order(interpolate(vertices[0].astype(np.float64), faces, face, weights))
+    order = space_order(interpolate(vertices[0].astype(np.float64), faces, face, weights))
     face, weights = face[order], weights[order]
     return np.stack([interpolate(frame.astype(np.float64), faces, face, weights) for frame in vertices])
 

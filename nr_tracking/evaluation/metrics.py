@@ -13,7 +13,8 @@ import numpy as np
 from scipy.spatial import cKDTree
 
 from nr_tracking.data.clips import face_normals, interpolate, sample_surface
-from nr_tracking.types import Bool, Float32, Float64, InputError, Int32, Int64
+from nr_tracking.deformation.matching import space_order
+from nr_tracking.types import Bool, Float32, Float64, InputError, Int32
 
 CUBE_SIDE = 1.1
 """Side of the cube of IoU points over the longest edge of the true surface's box."""
@@ -102,17 +103,8 @@ def sample(mesh: Mesh, count: int, rng: np.random.Generator) -> Samples:
         raise InputError("no_surface", f"a mesh of {len(mesh.vertices)} vertices, {len(mesh.faces)} faces has no area")
     face, weights = sample_surface(vertices, mesh.faces, count, rng)
     points = interpolate(vertices, mesh.faces, face, weights)
-    order = curve_order(points)
+    order = space_order(points)  # neighbours lie close in memory, which halves the time of a search tree
     return Samples(points[order], normals[face[order]])
-
-
-def curve_order(points: Float64) -> Int64:
-    """Order (N,) of points along a Z curve: neighbours lie close in memory, which halves the time of a search tree."""
-    lower = points.min(axis=0)
-    cell = ((points - lower) * (63 / max(float((points - lower).max()), 1e-12))).astype(np.int64)
-    for shift, mask in ((8, 0x00F00F), (4, 0x0C30C3), (2, 0x249249)):  # two zero bits between any two of the six
-        cell = (cell | (cell << shift)) & mask
-    return np.argsort(cell @ np.array([1, 2, 4]), kind="stable")
 
 
 def compare_samples(predicted: Samples, true: Samples) -> dict[str, float]:
