@@ -104,6 +104,9 @@ class ModelConfig(Section):
     )
     drop_empty_tokens: bool = setting(True, "cells that the camera saw to be empty take no part in attention")
     dense_channels: tuple[int, int] = setting((32, 16), "dense decoder channels at the latent grid and at R/4")
+    dense_blocks: int = setting(
+        0, "residual blocks at each level below R/4, on either side of the latent grid", ge=0, le=8
+    )
     refine_channels: tuple[int, int] = setting((16, 8), "sparse decoder channels at R/2 and R")
     field_channels: int = setting(16, "feature channels of the field, C, equal on all scales", ge=4, le=64)
     mlp_width: int = setting(32, "width of the distance MLP", ge=8, le=256)
@@ -178,7 +181,7 @@ class TrainingConfig(Section):
 
     seed: int = setting(0, "seed of every draw", ge=0)
     learning_rate: float = setting(2e-3, "peak learning rate of AdamW", gt=0, le=1)
-    weight_decay: float = setting(1e-3, "decoupled weight decay", ge=0, le=1)
+    weight_decay: float = setting(1e-2, "decoupled weight decay", ge=0, le=1)
     betas: tuple[float, float] = setting((0.9, 0.98), "decay of the gradient moments")
     warmup_steps: int = setting(50, "steps over which the learning rate rises", ge=1, le=100_000)
     final_rate: float = setting(0.02, "share of the peak learning rate at the end of the cosine", ge=0, le=1)
@@ -188,9 +191,9 @@ class TrainingConfig(Section):
     active_cap: float = setting(
         2.5, "model.active_cap while training: an unlearnt field would refine everything", gt=0, le=64
     )
-    points: int = setting(1200, "distance samples around the surface in a frame and step", ge=16, le=100_000)
-    hidden_points: int = setting(600, "distance samples anywhere in space that the camera did not see into", ge=0)
-    empty_points: int = setting(200, "distance samples anywhere in space that was seen to be empty", ge=0)
+    points: int = setting(2000, "distance samples around the surface in a frame and step", ge=16, le=100_000)
+    hidden_points: int = setting(1000, "distance samples anywhere in space that the camera did not see into", ge=0)
+    empty_points: int = setting(400, "distance samples anywhere in space that was seen to be empty", ge=0)
     surface_points: int = setting(400, "samples on the true surface in a frame and step", ge=0, le=100_000)
     clamp_cells: tuple[float, float, float] = setting(
         (2.0, 2.5, 3.0), "distances are compared up to this many cells of R/4, R/2 and R", unit="cell"
@@ -208,8 +211,9 @@ class TrainingConfig(Section):
     contrast_radius: float = setting(0.02, "points this close count as partly the same", unit="box side", gt=0, le=1)
     contrast_scale: float = setting(20.0, "scale of cosines in the contrastive softmax", gt=0, le=1000)
     teacher_fade: tuple[float, float] = setting(
-        (0.5, 0.8), "shares of a run between which the help of true refinement masks fades out"
+        (0.3, 0.6), "shares of a run between which the help of true refinement masks fades out"
     )
+    stretch: float = setting(0.12, "largest logarithm of the factors on width, height and depth", ge=0, le=0.5)
     mirror: float = setting(0.5, "share of mirrored windows", ge=0, le=1)
     reverse: float = setting(0.5, "share of windows played backwards", ge=0, le=1)
     noise: float = setting(0.5, "share of windows with sensor noise", ge=0, le=1)
@@ -292,16 +296,15 @@ _PRESET_VALUES: dict[str, dict[str, Any]] = {
     "lite": {},
     "base": {
         "model": {
-            "resolution": 128,
             "sparse_channels": (16, 32, 64),
-            "latent_channels": 128,
-            "attention_layers": 4,
-            "attention_heads": 8,
-            "dense_channels": (64, 32),
-            "refine_channels": (32, 16),
-            "deformation_width": 128,
+            "latent_cells": 4,
+            "latent_channels": 192,
+            "attention_heads": 6,
+            "dense_channels": (128, 64),
+            "dense_blocks": 1,
+            "refine_channels": (24, 16),
+            "mlp_width": 64,
         },
-        "mesh": {"upsample": 1},
     },
     "full": {
         "model": {

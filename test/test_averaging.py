@@ -33,7 +33,7 @@ class Ball:
 
 
 def averaged(errors: list[float]) -> AveragedField:
-    cubes = neighbouring_cubes(VOLUME, len(errors), cells=8)
+    cubes = neighbouring_cubes(VOLUME, len(errors))
     return AveragedField([PlacedField(Ball(cube, e), cube) for cube, e in zip(cubes, errors, strict=True)])
 
 
@@ -62,15 +62,15 @@ def test_only_the_first_cube_speaks_of_points_that_it_alone_contains():
 
 
 def test_neighbouring_cubes_begin_with_the_cube_itself_and_stay_close():
-    cubes = neighbouring_cubes(VOLUME, 5, cells=8)
+    cubes = neighbouring_cubes(VOLUME, 5)
     assert cubes[0] is VOLUME and len(cubes) == 5
     for cube in cubes[1:]:
         assert np.abs(cube.centre - VOLUME.centre).max() < VOLUME.side / 32
         assert 0.9 < cube.side / VOLUME.side < 1.0
     with pytest.raises(ValueError, match="cubes"):
-        neighbouring_cubes(VOLUME, 6, cells=8)
+        neighbouring_cubes(VOLUME, 6)
 
 
 def test_every_count_that_the_configuration_allows_is_known():
     limits = {type(m).__name__: m for m in VolumeConfig.model_fields["cubes"].metadata}
-    assert len(neighbouring_cubes(VOLUME, limits["Le"].le, cells=8)) == limits["Le"].le
+    assert len(neighbouring_cubes(VOLUME, limits["Le"].le)) == limits["Le"].le

@@ -48,7 +48,7 @@ def test_overrides_leave_the_rest_of_a_section_alone():
     config = load_config("base", window={"stride": 1})
     assert config.window.stride == 1
     assert config.window.length == 5
-    assert config.model.resolution == 128
+    assert config.model.dense_blocks == 1
 
 
 def test_no_setting_lacks_a_meaning():

@@ -6,12 +6,14 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from bending_body import bending_window, write_cache
+from scipy.spatial import cKDTree
 
 from nr_tracking.config import load_config
 from nr_tracking.fields.field import interpolate_sparse
@@ -35,7 +37,7 @@ SMALL = {
     "warmup_steps": 5,
 }
 UNDISTURBED = {
-    **dict.fromkeys(("noise", "mirror", "reverse", "background", "dropout", "centre_jitter"), 0.0),
+    **dict.fromkeys(("noise", "mirror", "reverse", "background", "dropout", "centre_jitter", "stretch"), 0.0),
     "side_jitter": (1.0, 1.0),
     "single_frame_cube": 0.0,
 }
@@ -93,6 +95,31 @@ def test_mirror_and_reversal_keep_depth_and_truth_together(sample):
     np.testing.assert_array_equal(backwards.sdf[1], sample.sdf[-2])
 
 
+def test_a_stretched_body_is_seen_where_it_is_and_keeps_its_inside(sample):
+    factors = np.array([1.1, 0.85, 1.2])
+    stretched = batches.stretched(sample, factors)
+    np.testing.assert_allclose(stretched.surface, sample.surface * factors, rtol=1e-5)
+    assert cloud_distance(stretched).max() < 0.06 * 1.2
+    np.testing.assert_allclose(np.linalg.norm(stretched.normals, axis=-1), 1, atol=1e-5)
+    assert np.array_equal(stretched.sdf < 0, sample.sdf < 0)
+
+
+def test_the_distances_to_a_stretched_ball_are_those_to_the_ellipsoid():
+    rng, factors = np.random.default_rng(0), np.array([1.1, 0.85, 1.2])
+    way = rng.normal(size=(2, 4000, 3))
+    surface = (way / np.linalg.norm(way, axis=-1, keepdims=True)).astype(np.float32)
+    points = (surface[:, :500] * rng.uniform(0.85, 1.2, (2, 500, 1))).astype(np.float32)
+    ball = replace(
+        bending_window(0), surface=surface, normals=surface, points=points, sdf=np.linalg.norm(points, axis=-1) - 1
+    )
+    stretched = batches.stretched(ball, factors)
+    dense = rng.normal(size=(200_000, 3))
+    dense *= factors / np.linalg.norm(dense, axis=-1, keepdims=True)
+    distance, _ = cKDTree(dense).query(stretched.points[0])
+    assert np.abs(np.abs(stretched.sdf[0]) - distance).max() < 0.02
+    assert np.abs(np.abs(ball.sdf[0]) - distance).max() > 0.03
+
+
 def test_background_is_behind_the_subject_and_the_same_in_all_frames(sample):
     for seed in range(6):
         depth, mask, camera = batches.with_background(
@@ -107,7 +134,7 @@ def test_background_is_behind_the_subject_and_the_same_in_all_frames(sample):
 
 
 def test_a_batch_tells_the_truth_in_box_coordinates(sample):
-    config = load_config("test", training={"noise": 0.0, "mirror": 0.0, "reverse": 0.0})
+    config = load_config("test", training={"noise": 0.0, "mirror": 0.0, "reverse": 0.0, "stretch": 0.0})
     batch = batches.prepare(sample, config, np.random.default_rng(3))
     assert batch.points.abs().max() <= 0.5
     assert len(batch.points) == len(batch.frame) == len(batch.distance)

@@ -9,7 +9,7 @@ from nr_tracking.sensing.volume import Volume, fit_volume, follow
 from nr_tracking.types import InputError
 
 CONFIG = VolumeConfig()
-CELLS = 8
+EIGHTHS = 8
 
 
 def front_of_ellipsoid(centre, radii, seed=0, count=5000, seen=0.0):
@@ -74,15 +74,15 @@ def test_the_box_follows_a_walking_subject_in_whole_cells():
     for step in np.linspace(0, 1, 150):
         centre = np.array([-1.5 + 3 * step + 0.02 * np.sin(40 * step), 0.0, 4 - 2 * step])
         points = front_of_ellipsoid(centre, radii, seed=int(1000 * step)) + generator.normal(0, 0.004, (5000, 3))
-        after = follow(volume, points, CONFIG, CELLS)
+        after = follow(volume, points, CONFIG)
         assert after.side == first.side
-        cells = (after.centre - volume.centre) / (volume.side / CELLS)
+        cells = (after.centre - volume.centre) / (volume.side / EIGHTHS)
         np.testing.assert_allclose(cells, np.round(cells), atol=1e-9)
         assert (after is volume) == (not np.round(cells).any())
         assert contains(after, centre, radii)
         moves += after is not volume
         volume = after
-    cell = first.side / CELLS
+    cell = first.side / EIGHTHS
     assert moves <= np.ceil(3 / cell) + np.ceil(2 / cell), "it never goes back and forth"
 
 
@@ -90,19 +90,19 @@ def test_a_subject_that_sways_on_the_spot_keeps_its_box():
     radii = np.array([0.3, 0.9, 0.2])
     volume = fit_volume(front_of_ellipsoid((0, 0, 3), radii), CONFIG)
     # Even where it stands right between two positions of the box.
-    half_way = 0.5 * volume.side / CELLS
-    volume = follow(volume, front_of_ellipsoid((half_way, 0, 3), radii), CONFIG, CELLS)
+    half_way = 0.5 * volume.side / EIGHTHS
+    volume = follow(volume, front_of_ellipsoid((half_way, 0, 3), radii), CONFIG)
     for step in range(60):
         points = front_of_ellipsoid((half_way + 0.02 * np.sin(step), 0, 3), radii, seed=step)
-        assert follow(volume, points, CONFIG, CELLS) is volume
+        assert follow(volume, points, CONFIG) is volume
 
 
 def test_the_box_grows_with_its_subject_but_waits_before_it_shrinks():
     crouching, standing = np.array([0.4, 0.5, 0.3]), np.array([0.3, 0.9, 0.2])
     low = fit_volume(front_of_ellipsoid((0, 0, 3), crouching), CONFIG)
-    tall = follow(low, front_of_ellipsoid((0, -0.4, 3), standing), CONFIG, CELLS)
+    tall = follow(low, front_of_ellipsoid((0, -0.4, 3), standing), CONFIG)
     assert tall.side > 1.5 * low.side
     assert contains(tall, (0, -0.4, 3), standing)
     bent = front_of_ellipsoid((0, -0.2, 3), 0.75 * standing)
-    assert follow(tall, bent, CONFIG, CELLS).side == tall.side
-    assert follow(tall, 0.4 * bent, CONFIG, CELLS).side < 0.5 * tall.side
+    assert follow(tall, bent, CONFIG).side == tall.side
+    assert follow(tall, 0.4 * bent, CONFIG).side < 0.5 * tall.side

@@ -57,11 +57,13 @@ class CompletionNetwork(nn.Module):
         self.mixed_precision = True
         fine, middle, coarse = model.sparse_channels
         self.sparse_encoder = SparseEncoder(model.sparse_channels, model.convolutions)
-        self.dense_encoder = DenseEncoder(coarse + 2, model.latent_channels, octaves)
+        self.dense_encoder = DenseEncoder(coarse + 2, model.latent_channels, octaves, model.dense_blocks)
         self.fusion = FrameFusion(
             model.latent_channels, model.attention_layers, model.attention_heads, model.attention_mode
         )
-        self.dense_decoder = DenseDecoder(model.latent_channels, model.dense_channels, self.dense_encoder.skip_channels)
+        self.dense_decoder = DenseDecoder(
+            model.latent_channels, model.dense_channels, self.dense_encoder.skip_channels, model.dense_blocks
+        )
         self.middle_decoder = MiddleDecoder(
             model.dense_channels[1], middle, model.refine_channels[0], model.convolutions
         )

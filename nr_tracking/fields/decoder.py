@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from nr_tracking.fields.encoder import SparseResidual, norm_groups
+from nr_tracking.fields.encoder import DenseResidual, SparseResidual, norm_groups
 from nr_tracking.fields.field import DistanceMLP, interpolate_dense, lattice
 from nr_tracking.fields.sparse import (
     SparseGrid,
@@ -20,13 +20,19 @@ MARKED = 1 << 24  # voxels of a dense array up to which marking and reading it b
 
 
 class DenseDecoder(nn.Module):
-    """Latent grid -> features at r = R / 4, one trilinear step and one convolution an octave, skips added."""
+    """Latent grid -> features at r = R / 4, one trilinear step and one convolution an octave, skips added.
 
-    def __init__(self, latent: int, channels: tuple[int, int], skip_channels: list[int]) -> None:
+    ``blocks`` residual blocks come before each step, at the coarser side of it.
+    """
+
+    def __init__(self, latent: int, channels: tuple[int, int], skip_channels: list[int], blocks: int) -> None:
         super().__init__()
         octaves = len(skip_channels)
         widths = [max(channels[1], channels[0] >> i) for i in range(octaves)] + [channels[1]]
         self.entry = _norm_relu(nn.Conv3d(latent, widths[0], kernel_size=3, padding=1))
+        self.blocks = nn.ModuleList(
+            nn.Sequential(*(DenseResidual(widths[i]) for _ in range(blocks))) for i in range(octaves)
+        )
         self.narrow = nn.ModuleList(nn.Conv3d(widths[i], widths[i + 1], kernel_size=1) for i in range(octaves))
         self.skips = nn.ModuleList(
             nn.Conv3d(skip_channels[octaves - 1 - i], widths[i + 1], kernel_size=1) for i in range(octaves)
@@ -38,9 +44,10 @@ class DenseDecoder(nn.Module):
     def forward(self, latent: Tensor, skips: list[Tensor]) -> Tensor:
         """(N, L, l, l, l) and the skips of the dense encoder, finest first -> (N, D, r, r, r)."""
         grid = self.entry(latent)
-        for narrow, project, conv, skip in zip(self.narrow, self.skips, self.convs, reversed(skips), strict=True):
+        levels = zip(self.blocks, self.narrow, self.skips, self.convs, reversed(skips), strict=True)
+        for blocks, narrow, project, conv, skip in levels:
             # Narrowing before the interpolation is the same function as after it, and eight times cheaper.
-            grid = functional.interpolate(narrow(grid), scale_factor=2, mode="trilinear") + project(skip)
+            grid = functional.interpolate(narrow(blocks(grid)), scale_factor=2, mode="trilinear") + project(skip)
             grid = grid + conv(grid)
         return grid
 

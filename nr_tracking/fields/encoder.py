@@ -54,10 +54,31 @@ class SparseEncoder(nn.Module):
         return [(grid, fine), (middle_grid, middle)], coarse_grid.dense(coarse), coarse_grid
 
 
-class DenseEncoder(nn.Module):
-    """Features at r = R / 4 -> latent grid, by as many strided convolutions as there are octaves between them."""
+class DenseResidual(nn.Module):
+    """x + conv(relu(norm(conv(relu(norm(x)))))) on a whole grid."""
 
-    def __init__(self, inputs: int, latent: int, octaves: int) -> None:
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        groups = norm_groups(channels)
+        self.first = nn.Sequential(
+            nn.GroupNorm(groups, channels), nn.ReLU(), nn.Conv3d(channels, channels, kernel_size=3, padding=1)
+        )
+        last = nn.Conv3d(channels, channels, kernel_size=3, padding=1)
+        nn.init.zeros_(last.weight)  # a block starts as the identity, up to a shift
+        self.second = nn.Sequential(nn.GroupNorm(groups, channels), nn.ReLU(), last)
+
+    def forward(self, grid: Tensor) -> Tensor:
+        """(N, C, l, l, l) -> (N, C, l, l, l)."""
+        return grid + self.second(self.first(grid))
+
+
+class DenseEncoder(nn.Module):
+    """Features at r = R / 4 -> latent grid, by as many strided convolutions as there are octaves between them.
+
+    ``blocks`` residual blocks follow each of them, where a convolution spans much of the body and costs little.
+    """
+
+    def __init__(self, inputs: int, latent: int, octaves: int, blocks: int) -> None:
         super().__init__()
         widths = [inputs] + [min(latent, 64 << i) for i in range(octaves)]
         self.levels = nn.ModuleList(
@@ -65,6 +86,7 @@ class DenseEncoder(nn.Module):
                 nn.Conv3d(widths[i], widths[i + 1], kernel_size=4, stride=2, padding=1),
                 nn.GroupNorm(norm_groups(widths[i + 1]), widths[i + 1]),
                 nn.ReLU(),
+                *(DenseResidual(widths[i + 1]) for _ in range(blocks)),
             )
             for i in range(octaves)
         )

@@ -1,7 +1,7 @@
 """The cube around the subject: the similarity between the metric camera frame and box coordinates.
 
 The cube is aligned with the camera and fitted to what the camera sees of the subject, with room for what it cannot see.
-It follows a subject that walks in whole cells of the latent grid, so that the voxels of two successive cubes coincide.
+It follows a subject that walks in whole eighths of its side, so that the voxels of two successive cubes coincide.
 """
 
 from __future__ import annotations
@@ -19,10 +19,11 @@ from nr_tracking.types import Float64, InputError
 Points = TypeVar("Points", NDArray[np.floating], torch.Tensor)
 
 _MEASURED_POINTS = 20_000  # percentiles of an evenly thinned cloud are as good, and six times faster at 640x480
+_CELLS = 8  # steps of a moving cube along its side: whole voxels on every level of the field
 _DEAD_BAND = 0.65  # of a cell: more than half, so that a subject standing between two positions does not toggle
 _SHRINK_PATIENCE = 1.25  # a subject that curls up will stretch again: shrinking waits longer than growing
 
-_NEIGHBOUR_SHIFT = 0.125  # of a latent cell
+_NEIGHBOUR_SHIFT = 1 / 64  # of the side
 _NEIGHBOURS = (
     ((1.0, 1.0, 1.0), 0.97),
     ((-1.0, 1.0, -1.0), 0.95),
@@ -67,18 +68,17 @@ def fit_volume(points: NDArray[np.floating], config: VolumeConfig) -> Volume:
     return Volume(centre=(lower + upper) / 2.0, side=side)
 
 
-def follow(volume: Volume, points: NDArray[np.floating], config: VolumeConfig, cells: int) -> Volume:
+def follow(volume: Volume, points: NDArray[np.floating], config: VolumeConfig) -> Volume:
     """The cube for a later frame of the same subject.
 
     Returns ``volume`` itself while the subject stays near its centre; else the cube moved along each axis by whole
-    multiples of ``side / cells``; else, where the subject outgrew the cube or shrank far below it, a cube fitted anew.
-    ``cells`` is the number of latent cells along a side.
+    eighths of its side; else, where the subject outgrew the cube or shrank far below it, a cube fitted anew.
     """
     target = fit_volume(points, config)
     growth = target.side / volume.side
     if growth > config.rescale_ratio or growth < 1.0 / (_SHRINK_PATIENCE * config.rescale_ratio):
         return target
-    cell = volume.side / cells
+    cell = volume.side / _CELLS
     offset = target.centre - volume.centre
     allowed = max(config.recentre_ratio * volume.side, _DEAD_BAND * cell)
     steps = np.where(np.abs(offset) > allowed, np.round(offset / cell), 0.0)
@@ -87,14 +87,14 @@ def follow(volume: Volume, points: NDArray[np.floating], config: VolumeConfig, c
     return Volume(centre=volume.centre + steps * cell, side=volume.side)
 
 
-def neighbouring_cubes(volume: Volume, count: int, cells: int) -> list[Volume]:
-    """``volume`` first, then others shifted by up to an eighth of a latent cell along each axis and a little smaller.
+def neighbouring_cubes(volume: Volume, count: int) -> list[Volume]:
+    """``volume`` first, then others shifted by up to a sixty-fourth of the side along each axis and a little smaller.
 
     Completions in them differ by where voxels fall, not by what is in view. Raises ValueError for more than are known.
     """
     if not 1 <= count <= len(_NEIGHBOURS) + 1:
         raise ValueError(f"{count} cubes: from 1 to {len(_NEIGHBOURS) + 1} are known")
-    step = _NEIGHBOUR_SHIFT * volume.side / cells
+    step = _NEIGHBOUR_SHIFT * volume.side
     moved = [Volume(volume.centre + step * np.array(way), volume.side * scale) for way, scale in _NEIGHBOURS]
     return [volume, *moved[: count - 1]]
 

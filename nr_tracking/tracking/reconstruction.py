@@ -76,7 +76,7 @@ class Reconstructor:
 
         They are the mean over ``volume.cubes`` completions, of which the first is in ``volume`` itself.
         """
-        cubes = neighbouring_cubes(volume, self.config.volume.cubes, self.config.model.latent_cells)
+        cubes = neighbouring_cubes(volume, self.config.volume.cubes)
         return AveragedField([PlacedField(self._completed(views, cube, clock), cube) for cube in cubes])
 
     @torch.no_grad()

@@ -132,7 +132,7 @@ class Tracker:
         if self._volume is None:
             self._volume = fit_volume(cloud, self.config.volume)
         else:
-            self._volume = follow(self._volume, cloud, self.config.volume, self.config.model.latent_cells)
+            self._volume = follow(self._volume, cloud, self.config.volume)
         return self._volume
 
     def _follow(

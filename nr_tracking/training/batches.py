@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
+from scipy.spatial import cKDTree
 from torch import Tensor
 
 from nr_tracking.config import Config, TrainingConfig
@@ -109,7 +110,9 @@ def prepare(sample: WindowSample, config: Config, rng: np.random.Generator, *, a
 
 
 def turned(sample: WindowSample, training: TrainingConfig, rng: np.random.Generator) -> WindowSample:
-    """Mirror the window and reverse its time, each with its configured probability."""
+    """Stretch the window at random; mirror it and reverse its time, each with its configured probability."""
+    if training.stretch > 0:
+        sample = stretched(sample, np.exp(rng.uniform(-training.stretch, training.stretch, 3)))
     if rng.random() < training.mirror:
         sample = mirrored(sample)
     if rng.random() < training.reverse:
@@ -142,6 +145,35 @@ def mirrored(sample: WindowSample) -> WindowSample:
         surface=sample.surface * flip,
         normals=sample.normals * flip,
         up=sample.up * flip,
+    )
+
+
+def stretched(sample: WindowSample, factors: np.ndarray) -> WindowSample:
+    """The window of a body of other proportions: scaled by ``factors`` (3,) along the camera's x, y and z axes.
+
+    Depth stays exact, because a pinhole camera of other focal lengths sees the scaled body in the same pixels. Signed
+    distances keep their signs; their size is scaled as along the normal of the nearest surface point, which is exact
+    where the surface is flat and right to first order near it.
+    """
+    factors = factors.astype(np.float32)
+    camera = sample.intrinsics
+    camera = replace(
+        camera, fx=camera.fx * float(factors[2] / factors[0]), fy=camera.fy * float(factors[2] / factors[1])
+    )
+    across = sample.normals / factors  # normals of the scaled surface, not yet of unit length
+    length = np.linalg.norm(across, axis=-1)
+    # The distance between two parallel planes with normal n shrinks or grows by 1 / |n / factors|.
+    nearest = np.stack([cKDTree(on).query(at)[1] for on, at in zip(sample.surface, sample.points, strict=True)])
+    up = sample.up / factors
+    return replace(
+        sample,
+        depth=sample.depth * factors[2],
+        intrinsics=camera,
+        points=sample.points * factors,
+        sdf=sample.sdf / np.take_along_axis(length, nearest, axis=1),
+        surface=sample.surface * factors,
+        normals=across / length[..., None],
+        up=up / np.linalg.norm(up),
     )
 
 
