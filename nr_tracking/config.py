@@ -49,6 +49,20 @@ class SubjectConfig(Section):
     plane_fraction: float = setting(
         0.2, "smallest share of the depth pixels that a plane to be removed covers", ge=0.02, le=1.0
     )
+    choice: Literal["largest", "nearest", "clicked"] = setting(
+        "largest", "which of several bodies is the subject; clicked: the one at point_m", live=True
+    )
+    point_m: tuple[float, float, float] = setting(
+        (0.0, 0.0, 1.0), "a point on the subject in the camera optical frame, for choice clicked", unit="m", live=True
+    )
+    lost_s: float = setting(
+        1.0,
+        "a chosen subject that is gone for so long is lost, and one is chosen anew",
+        unit="s",
+        ge=0,
+        le=60,
+        live=True,
+    )
     component_ratio: float = setting(
         0.3, "components within this many subject sizes of the largest one are kept", ge=0.0, le=5.0
     )
@@ -207,6 +221,9 @@ class TrainingConfig(Section):
         (0.1, 0.3), "shares of a run between which samples come to weigh as much as the volume they stand for"
     )
     contrast: float = setting(0.02, "weight of the contrastive loss of the embedding", ge=0)
+    cycle: float = setting(
+        0.0, "weight of the unsupervised association losses (cycles, self-reconstruction), in squared cells", ge=0
+    )
     contrast_points: int = setting(256, "corresponding surface points in a contrastive pair of frames", ge=8, le=8192)
     contrast_radius: float = setting(0.02, "points this close count as partly the same", unit="box side", gt=0, le=1)
     contrast_scale: float = setting(20.0, "scale of cosines in the contrastive softmax", gt=0, le=1000)
@@ -236,6 +253,9 @@ class RosConfig(Section):
     """The node around the tracker."""
 
     image_reliability: Literal["best_effort", "reliable"] = setting("best_effort", "QoS of the depth subscription")
+    image_transport: Literal["raw", "compressedDepth"] = setting(
+        "raw", "raw images, or the lossless PNG of compressed_depth_image_transport below the depth topic"
+    )
     queue_policy: Literal["latest", "all"] = setting(
         "latest", "latest: drop evenly when the camera outruns inference (live); all: keep every frame (recordings)"
     )
@@ -250,6 +270,14 @@ class RosConfig(Section):
     mesh_rate_hz: float = setting(30.0, "meshes published per second at most", unit="Hz", gt=0, le=1000, live=True)
     mesh_max_triangles: int = setting(100_000, "triangles of a published mesh at most", ge=100, le=5_000_000, live=True)
     publish_tf: bool = setting(False, "publish a TF frame for each patch, where tf2_msgs is installed", live=True)
+    target_frame: str = setting("", "TF frame of the outputs, where tf2_ros is installed; empty for the camera's own")
+    fixed_frame: str = setting("", "TF frame that does not move, for a camera that does; empty for a camera at rest")
+    tf_timeout_s: float = setting(0.2, "transforms are waited for so long", unit="s", ge=0, le=10)
+    out_of_memory: Literal["smaller", "skip"] = setting(
+        "smaller",
+        "smaller: continue with the next smaller preset that has weights; skip: leave the window out",
+        live=True,
+    )
     output_folder: str = setting("nr_tracking_output", "folder below which ~/save writes")
     save_report: bool = setting(True, "~/save draws report.html too, which takes the processor for some seconds")
     depth_unit_m: float = setting(0.001, "metres per unit of an integer depth image", unit="m", gt=0, le=1)
