@@ -52,12 +52,12 @@ class PatchSurface:
 
 
 def motion_losses(
-    field: FieldWindow, decoder: nn.Module, batch: TrainingBatch, weights: LossWeights, config: Config
+    field: FieldWindow, decoder: nn.Module | None, batch: TrainingBatch, weights: LossWeights, config: Config
 ) -> dict[str, Tensor]:
     """Weighted losses between frames that follow each other, beginning at the first frame of the batch's pair.
 
     Two frames suffice for deformations, three serve the cycles of associations (eq. 18). Empty where a field has no
-    surface yet.
+    surface yet. Associations alone need no ``decoder``.
     """
     length = 3 if weights.associates else 2
     first = min(batch.pair[0], field.frames - length)
@@ -71,6 +71,8 @@ def motion_losses(
     if weights.associates:
         found |= association_losses(surfaces, weights, config)
     if weights.deforms:
+        if decoder is None:
+            raise ValueError("losses of deformations need a deformation decoder")
         forward = deformation_losses(field, decoder, batch, surfaces[0], surfaces[1], weights, config)
         backward = deformation_losses(field, decoder, batch, surfaces[1], surfaces[0], weights, config)
         found |= {name: 0.5 * (forward[name] + backward[name]) for name in forward}

@@ -116,6 +116,7 @@ def stage_at(name: ScheduleName, config: TrainingConfig, *, step: int, epoch: in
         occupancy=config.occupancy,
         close=config.precision,
         contrast=config.contrast,
+        **dict.fromkeys(("cycle", "coarse_cycle", "own", "coarse_own"), config.cycle),
     )
     return Stage(
         weights, rate, teacher=1.0 - _ramp(progress, config.teacher_fade), volume=_ramp(progress, config.volume_rise)

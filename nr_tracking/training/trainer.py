@@ -188,7 +188,8 @@ class Run:
             field = completion(batch.window, batch.teacher if taught else None)
         losses = field_losses(field, batch, stage, self.config.training)
         if stage.weights.associates or stage.weights.deforms:
-            losses |= motion_losses(field, self.networks["deformation"], batch, stage.weights, self.config)
+            decoder = self.networks["deformation"] if stage.weights.deforms else None
+            losses |= motion_losses(field, decoder, batch, stage.weights, self.config)
         return losses
 
     @torch.no_grad()
@@ -266,6 +267,9 @@ class Run:
     def finish(self) -> Path:
         """Checkpoint, validate and write the weights."""
         scores = self.validate()
+        if scores:
+            noisy = validate(self.average["completion"], WindowCache(str(self.validation)), self.config, noisy=True)
+            self.journal.write("noisy_validation", self.step_count, **noisy, seconds=round(self.seconds, 3))
         self.checkpoint()
         return export_weights(self.config, self.folder, self.folder / "weights.safetensors", scores)
 

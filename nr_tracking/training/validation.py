@@ -4,41 +4,82 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from nr_tracking.config import Config
 from nr_tracking.data.cache import WindowCache, WindowSample
+from nr_tracking.fields.field import FieldWindow
 from nr_tracking.training.batches import TrainingBatch, prepare, sample_weights
+from nr_tracking.types import InputError
+
+_OTHER = ("stretch", "mirror", "reverse", "dropout", "background", "single_frame_cube", "centre_jitter")
+_ONLY_NOISE = {
+    **dict.fromkeys(_OTHER, 0.0),
+    "side_jitter": (1.0, 1.0),
+    "noise": 1.0,
+}
 
 
 @torch.no_grad()
-def validate(completion: nn.Module, windows: WindowCache, config: Config) -> dict[str, float]:
-    """Return IoU and mean absolute distance (cells of R, on the surface) over the first windows of a cache.
+def validate(completion: nn.Module, windows: WindowCache, config: Config, *, noisy: bool = False) -> dict[str, float]:
+    """Score fields and embedding over windows drawn evenly over a cache.
 
-    Clean depth, the network's own refinement masks, no jitter. Windows are drawn evenly over the cache.
+    The network finds its own refinement masks, and nothing is jittered; depth is clean unless ``noisy``, when it comes
+    through random sensors, the same ones for everybody. Means over the windows: ``iou`` and ``coarse_iou`` (of the
+    coarsest level alone), ``surface_cells``: distance of true surface points from the zero level in cells of R, and
+    ``match``: how far the embedding's choice among the points of another frame lies from the true one, in box sides.
+    Windows that the noise empties are left out.
     """
+    if noisy:
+        config = config.model_copy(update={"training": config.training.model_copy(update=_ONLY_NOISE)})
+    device = next(completion.parameters()).device
     count = min(config.training.validation_windows, len(windows))
     rows = []
     for number in np.linspace(0, len(windows) - 1, count).round().astype(int):
         sample = windows[int(number)]
-        batch = prepare(sample, config, np.random.default_rng(int(number)), augment=False)
-        rows.append(_scores(completion, sample, batch))
-    iou, distance = np.mean(rows, axis=0)
-    return {"iou": float(iou), "surface_cells": float(distance), "windows": count}
+        try:
+            batch = prepare(sample, config, np.random.default_rng(int(number)), augment=noisy)
+        except InputError as error:
+            if error.reason != "no_subject":
+                raise
+            continue
+        rows.append(_scores(completion, sample, batch.to(device)))
+    if not rows:
+        raise InputError("no_subject", f"none of the {count} validation windows in {windows.folder} shows a subject")
+    means = {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}
+    return {**means, "windows": len(rows)}
 
 
-def _scores(completion: nn.Module, sample: WindowSample, batch: TrainingBatch) -> tuple[float, float]:
-    """Score one window: IoU and mean distance of true surface points from the zero level, in cells."""
+def _scores(completion: nn.Module, sample: WindowSample, batch: TrainingBatch) -> dict[str, float]:
+    """Score one window."""
     field = completion(batch.window)
     frames, count = sample.sdf.shape
-    points = torch.from_numpy(batch.volume.to_box(sample.points).astype(np.float32)).reshape(-1, 3)
-    frame = torch.arange(frames).repeat_interleave(count)
-    predicted = ((field.sdf(points, frame) < 0) & (points.abs() < 0.5).all(-1)).numpy().reshape(frames, count)
+    points = torch.from_numpy(batch.volume.to_box(sample.points).astype(np.float32)).reshape(-1, 3).to(batch.points)
+    frame = torch.arange(frames, device=points.device).repeat_interleave(count)
+    coarse, known = field.level_sdf(field.levels[0], points, frame)
+    inside = (batch.tracks.abs() < 0.5).all(-1)
+    on_surface = field.sdf(batch.tracks[inside], inside.nonzero()[:, 0])
+    return {
+        "iou": _iou(field.sdf(points, frame), points, sample),
+        "coarse_iou": _iou(torch.where(known, coarse, 1.0), points, sample),
+        "surface_cells": float(on_surface.abs().mean()) * field.levels[-1],
+        "match": _match_error(field, batch),
+    }
+
+
+def _iou(predicted: Tensor, points: Tensor, sample: WindowSample) -> float:
+    """IoU of where ``predicted`` (N * Q,) is negative with the sample's inside; nothing is inside beyond the cube."""
+    inside = ((predicted < 0) & (points.abs() < 0.5).all(-1)).cpu().numpy().reshape(sample.sdf.shape)
     # Weights turn sums over all stored points into volumes: far less noisy than the few uniform ones in a thin body.
     weight = sample_weights(sample, sample.near)
     truth = sample.sdf < 0
-    iou = float((weight * (truth & predicted)).sum() / max((weight * (truth | predicted)).sum(), 1e-12))
+    return float((weight * (truth & inside)).sum() / max((weight * (truth | inside)).sum(), 1e-12))
 
-    inside = (batch.tracks.abs() < 0.5).all(-1)
-    on_surface = field.sdf(batch.tracks[inside], inside.nonzero()[:, 0])
-    return iou, float(on_surface.abs().mean()) * field.levels[-1]
+
+def _match_error(field: FieldWindow, batch: TrainingBatch) -> float:
+    """Mean distance, in box sides, of the most similar point of the pair's other frame from the corresponding one."""
+    first, second = batch.matched
+    frame = torch.tensor(batch.pair, device=first.device).repeat_interleave(len(first))
+    ours, theirs = field.embedding(torch.cat((first, second)), frame).chunk(2)
+    chosen = (ours @ theirs.T).argmax(1)
+    return float((second[chosen] - second).norm(dim=-1).mean())
