@@ -1,0 +1,260 @@
+"""How fast tracked points move, and where they will be shortly: live and for whole recordings.
+
+    estimator = MotionEstimator()
+    estimator.observe(ids, positions, stamp_ns)             # once a frame
+    estimator.velocities                                    # (N, 3) m/s
+    places, error = estimator.predict(stamp_ns + 100_000_000)
+
+    velocities = velocities_of(positions, stamps_ns)        # (T, N, 3) of a recording, from both sides of each frame
+
+Both fit low polynomials of time to a few frames (Savitzky and Golay 1964, for any stamps and with gaps). How many
+frames are best, and whether a line or a parabola, depends on how the subject moves and on how noisy its tracks are; so
+the live estimator runs a handful of such fits beside each other and believes, for each point, the one that has foretold
+the next frame best so far. How much of a foretold step comes true within a tenth of a second, and how far off it is, is
+learnt from past predictions as well.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from nr_tracking.types import Bool, Float32, Float64, InputError, Int64
+
+_TERMS = 3  # terms of a parabola
+_WINDOW = 9  # frames that a live fit looks back on
+_FITS = ((0, 1e-3), (1, 1e-3), (1, 0.3), (1, 0.6), (1, 0.8), (2, 1e-2), (2, 0.4), (2, 0.7))
+"""Degree of each live fit, and the weight of a position over that of the one after it."""
+_FIRST_FIT = 1  # the line through the last two positions: what is believed before anything is known
+
+_HORIZON_S = 0.1  # the time ahead for which predictions are calibrated
+_KEPT_SCORE, _KEPT_GAIN, _KEPT_ERROR = 0.85, 0.95, 0.9  # what stays of the past from frame to frame
+_COMMON = 0.3  # weight of the mean over all points beside a point's own record
+_PRIOR_GAINS = np.array([0.8, 0.2])  # shares of a step by velocity and by acceleration that come true
+_PRIOR_WEIGHT = 0.3
+_MOST_PAST = 32
+
+_HALF_WINDOW = 2  # frames on either side in the fit of a recording
+
+
+@dataclass(frozen=True)
+class _Estimate:
+    """One frame's estimate: ``place``, ``speed`` (m/s) and ``half_acceleration`` (m/s^2), (3, N) each."""
+
+    stamp_ns: int
+    place: Float32
+    speed: Float32
+    half_acceleration: Float32
+
+    def steps(self, ahead_s: float) -> Float32:
+        """What speed and acceleration alone would add within a time, (2, 3, N)."""
+        return np.stack((ahead_s * self.speed, ahead_s**2 * self.half_acceleration))
+
+
+class MotionEstimator:
+    """Velocities and short extrapolation of tracked points, frame by frame.
+
+    Points are told apart by their ids and may come and go. Memory is bounded: the last few frames.
+    """
+
+    # Points come last in all arrays inside, (3, N), because sums over the three coordinates are much faster so.
+
+    def __init__(self) -> None:
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget all points."""
+        self._ids = np.empty(0, np.int64)
+        self._stamps: deque[int] = deque(maxlen=_WINDOW)
+        self._history = np.empty((0, 3, 0), np.float32)
+        self._fits = np.empty((len(_FITS), _TERMS, 3, 0), np.float32)
+        self._score = np.empty((len(_FITS), 0), np.float32)
+        self._squared = np.empty(0, np.float32)
+        self._known = np.empty(0, np.float32)
+        self._past: deque[_Estimate] = deque(maxlen=_MOST_PAST)
+        self._moments, self._products = np.zeros((2, 2)), np.zeros(2)
+
+    @property
+    def velocities(self) -> Float32:
+        """Velocities (N, 3) m/s of the points last observed; zero where a point has been seen once only."""
+        return np.ascontiguousarray(self._past[-1].speed.T)
+
+    def observe(self, ids: Int64, positions: np.ndarray, stamp_ns: int) -> None:
+        """Take the positions (N, 3) metres of one frame; NaN for a point that is not seen but still wanted.
+
+        ``ids`` (N,) are distinct. Raises :class:`InputError` ("stamp_order") for a stamp that is not later than the
+        last.
+        """
+        if self._stamps and stamp_ns <= self._stamps[-1]:
+            raise InputError(
+                "stamp_order", f"stamp {stamp_ns} ns is not later than the last one, {self._stamps[-1]} ns"
+            )
+        places = np.ascontiguousarray(np.asarray(positions, np.float32).T)
+        if not np.array_equal(ids, self._ids):
+            self._rearrange(np.asarray(ids, np.int64))
+        seen = np.isfinite(places.sum(axis=0))
+        places[:, ~seen] = np.nan
+        if self._past:
+            self._judge_fits(places, seen, stamp_ns)
+            self._judge_predictions(places, seen, stamp_ns)
+        self._stamps.append(stamp_ns)
+        self._history = np.concatenate((self._history[-(_WINDOW - 1) :], places[None]))
+        times = 1e-9 * (np.array(self._stamps, np.int64) - stamp_ns)
+        self._fits = _fit_polynomials(self._history, times, _FITS)
+        chosen = (self._score + _COMMON * self._score.mean(axis=1, keepdims=True)).argmin(axis=0)
+        if not self._past:
+            chosen[:] = _FIRST_FIT
+        best = np.take_along_axis(self._fits.reshape(len(_FITS), -1, len(chosen)), chosen[None, None], axis=0)
+        smoothed, speed, half_acceleration = best.reshape(_TERMS, 3, -1)
+        # The tracked place itself is where a prediction starts: smoothing it would only make it late.
+        self._past.append(_Estimate(stamp_ns, np.where(seen, places, smoothed), speed, half_acceleration))
+
+    def predict(self, stamp_ns: int) -> tuple[Float32, Float32]:
+        """Where the points will be at a stamp, (N, 3) metres, and the root-mean-square error to be expected, (N,).
+
+        The error is that of past predictions a tenth of a second ahead, in proportion to the time ahead; NaN before
+        there were any. It is against where points were tracked later, so it does not know of drift.
+        """
+        newest = self._past[-1]
+        ahead = 1e-9 * (stamp_ns - newest.stamp_ns)
+        reach = min(max(ahead, 0.0) / _HORIZON_S, 1.0)
+        gains = (1.0 + reach * (self._gains() - 1.0)).astype(np.float32)
+        places = newest.place + np.tensordot(gains, newest.steps(ahead), axes=1)
+        total = self._known.sum()
+        if total == 0:
+            return places.T, np.full(places.shape[1], np.nan, np.float32)
+        common = self._squared.sum() / total
+        error = np.sqrt((self._squared + _COMMON * common) / (self._known + _COMMON))
+        return places.T, (error * abs(ahead) / _HORIZON_S).astype(np.float32)
+
+    def _judge_fits(self, places: Float32, seen: Bool, stamp_ns: int) -> None:
+        """Hold where each fit's tangent leads against where the points are."""
+        elapsed = np.float32(1e-9 * (stamp_ns - self._past[-1].stamp_ns))
+        fault = self._fits[:, 1] * elapsed
+        fault += self._fits[:, 0] - places
+        squared = (fault**2).sum(axis=1)
+        self._score = np.where(seen & np.isfinite(squared), _KEPT_SCORE * self._score + squared, self._score)
+
+    def _judge_predictions(self, places: Float32, seen: Bool, stamp_ns: int) -> None:
+        """Hold what was foretold about a tenth of a second ago against where the points are."""
+        ages = 1e-9 * (stamp_ns - np.array([past.stamp_ns for past in self._past]))
+        closest = int(np.abs(ages - _HORIZON_S).argmin())
+        past, age = self._past[closest], float(ages[closest])
+        steps, moved = past.steps(age), places - past.place
+        sound = np.isfinite(moved.sum(axis=0) + steps.sum(axis=(0, 1)))
+        flat = np.where(sound, steps, np.float32(0.0)).reshape(2, -1)
+        goal = np.where(sound, moved, np.float32(0.0)).reshape(-1)
+        miss = (goal - self._gains().astype(np.float32) @ flat).reshape(3, -1)
+        # Errors grow about in proportion to the time ahead; frame rates differ from the calibrated horizon.
+        squared = (miss**2).sum(axis=0) * np.float32((_HORIZON_S / age) ** 2)
+        self._squared = _KEPT_ERROR * self._squared + squared
+        self._known = _KEPT_ERROR * self._known + sound
+        self._moments = _KEPT_GAIN * self._moments + flat @ flat.T
+        self._products = _KEPT_GAIN * self._products + flat @ goal
+
+    def _gains(self) -> Float64:
+        """Shares of the steps by velocity and acceleration that come true within the horizon, (2,)."""
+        pull = np.diag(_PRIOR_WEIGHT * np.diag(self._moments) + 1e-12)
+        gains: Float64 = np.linalg.solve(self._moments + pull, self._products + pull @ _PRIOR_GAINS)
+        return gains
+
+    def _rearrange(self, ids: Int64) -> None:
+        """Bring everything into the order of new ids; points that were not there before have no past."""
+        if len(np.unique(ids)) != len(ids):
+            raise ValueError("ids of tracked points must be distinct")
+        order = np.argsort(self._ids, kind="stable")
+        position = np.searchsorted(self._ids, ids, sorter=order)
+        source = np.append(order, len(order))[position]
+        source = np.where(np.append(self._ids, -1)[source] == ids, source, len(order))
+
+        def taken(values: Float32, missing: float) -> Float32:
+            blank = np.full((*values.shape[:-1], 1), missing, np.float32)
+            return np.concatenate((values, blank), axis=-1).take(source, axis=-1)
+
+        self._history, self._fits = taken(self._history, np.nan), taken(self._fits, np.nan)
+        self._score = taken(self._score, 0.0)
+        self._squared, self._known = taken(self._squared, 0.0), taken(self._known, 0.0)
+        for index, past in enumerate(self._past):
+            places, speed = taken(past.place, np.nan), taken(past.speed, np.nan)
+            self._past[index] = _Estimate(past.stamp_ns, places, speed, taken(past.half_acceleration, np.nan))
+        self._ids = ids
+
+
+def velocities_of(positions: np.ndarray, stamps_ns: Int64) -> Float32:
+    """Velocities (T, N, 3) m/s float32 of the tracks of a recording, from two frames on either side of each.
+
+    ``positions`` (T, N, 3) metres, NaN where not tracked; ``stamps_ns`` (T,) ascending. A parabola is fitted to the
+    five frames around each, a line where only two of them have a position; NaN where a track has no position, or no
+    second one nearby. Raises :class:`InputError` ("bad_tracks") for shapes that do not agree.
+    """
+    values = np.asarray(positions, np.float32)
+    if values.ndim != 3 or values.shape[2] != 3 or np.shape(stamps_ns) != (len(values),):
+        raise InputError("bad_tracks", f"positions {values.shape} and stamps {np.shape(stamps_ns)} do not go together")
+    if np.any(np.diff(stamps_ns) <= 0):
+        raise InputError("bad_tracks", "the stamps of tracks must ascend")
+    result = np.full(values.shape, np.nan, np.float32)
+    if values.shape[1] == 0:
+        return result
+    for frame in range(len(values)):
+        # At the ends of a recording the window is as wide, but not centred.
+        start = max(0, min(frame - _HALF_WINDOW, len(values) - 2 * _HALF_WINDOW - 1))
+        window = np.ascontiguousarray(values[start : start + 2 * _HALF_WINDOW + 1].transpose(0, 2, 1))
+        times = 1e-9 * (np.asarray(stamps_ns, np.int64)[start : start + len(window)] - int(stamps_ns[frame]))
+        seen = np.isfinite(window.sum(axis=1))
+        wanted = seen[frame - start] & (seen.sum(axis=0) > 1)
+        result[frame, wanted] = _fit_polynomials(window, times, ((2, 1.0),))[0, 1].T[wanted]
+    return result
+
+
+def _fit_polynomials(history: Float32, times: Float64, fits: Sequence[tuple[int, float]]) -> Float32:
+    """Fit F polynomials to each track by weighted least squares: coefficients (F, 3, 3, N) of 1, t and t^2.
+
+    ``history`` (n, 3, N), NaN in gaps; ``times`` (n,) seconds. Each of ``fits`` is a degree, less where there are too
+    few positions, and the weight of a position over that of the next one. NaN for a track without any position.
+    """
+    frames, _, tracks = history.shape
+    present = np.isfinite(history.sum(axis=1))
+    # Tracks that are present in the same frames have the same operator, and almost all are present in all.
+    codes = (1 << np.arange(frames, dtype=np.int32)) @ present
+    whole = (1 << frames) - 1
+    others = np.flatnonzero(codes != whole)
+    latest = history[-1].copy()
+    if len(others):
+        last_seen = frames - 1 - present[::-1, others].argmax(axis=0)
+        latest[:, others] = history[last_seen, :, others].T
+    # Counted from the last position, so that single precision loses nothing.
+    relative = history - latest
+    everywhere = _operators(times, np.ones((frames, 1), bool), fits)[0]
+    flat = everywhere.reshape(-1, frames) @ relative.reshape(frames, -1)
+    result: Float32 = flat.reshape(len(fits), _TERMS, 3, tracks)
+    if len(others):
+        _, first, kind = np.unique(codes[others], return_index=True, return_inverse=True)
+        operators = _operators(times, present[:, others[first]], fits)
+        rows = operators[kind.reshape(-1)].reshape(len(others), -1, frames)
+        some = rows @ np.nan_to_num(relative[:, :, others]).transpose(2, 0, 1)
+        result[..., others] = some.reshape(len(others), len(fits), _TERMS, 3).transpose(1, 2, 3, 0)
+    result[:, 0] += latest
+    return result
+
+
+def _operators(times: Float64, present: Bool, fits: Sequence[tuple[int, float]]) -> Float32:
+    """Matrices (G, F, 3, n) that turn positions into coefficients, for G patterns of presence (n, G)."""
+    degrees, decays = np.array([degree for degree, _ in fits]), np.array([decay for _, decay in fits])
+    # Weights go by how many positions came later, not by how long ago, so that a gap leaves no fit with nothing.
+    later = np.cumsum(present[::-1], axis=0)[::-1] - present
+    weight = decays[:, None, None] ** later * present  # (F, n, G)
+    scale = max(float(np.ptp(times)), 1e-9)  # in units of the window, the normal equations are well conditioned
+    powers = (times / scale)[:, None] ** np.arange(_TERMS)
+    degree = np.minimum(degrees[:, None], present.sum(axis=0) - 1)  # (F, G)
+    used = np.arange(_TERMS) <= degree[..., None]  # (F, G, 3)
+    right = np.einsum("nk,fng->fgkn", powers, weight) * used[..., None]
+    normal = (right @ powers) * used[..., None, :]
+    # Two stamps may be all but the same: a trace of damping keeps that solvable.
+    normal[..., np.arange(_TERMS), np.arange(_TERMS)] *= 1.0 + 1e-10
+    normal[..., np.arange(_TERMS), np.arange(_TERMS)] += ~used
+    solved = np.linalg.solve(normal, right) / scale ** np.arange(_TERMS)[:, None]
+    result: Float32 = solved.transpose(1, 0, 2, 3).astype(np.float32)
+    return result
