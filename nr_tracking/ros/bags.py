@@ -10,27 +10,28 @@ A recording of a SEQUENCE written by :func:`write_bag` gives back the very same 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
 from rosbags.interfaces import Connection
-from rosbags.rosbag2 import Reader, StoragePlugin, Writer
+from rosbags.rosbag2 import StoragePlugin, Writer
 from rosbags.typesys import Stores, get_typestore
 
 from nr_tracking.atomic import written_folder
+from nr_tracking.ros.compressed import TRANSPORT, is_lossless, raw_image
 from nr_tracking.ros.conversions import DEPTH_ENCODINGS, MASK_ENCODINGS, depth_frame
-from nr_tracking.ros.messages import MESSAGE_TYPES, DepthEncoding, Kind, frame_messages
+from nr_tracking.ros.messages import MESSAGE_TYPES, DepthEncoding, Kind, frame_messages, image_message
 from nr_tracking.ros.pairing import FramePairing, Outcome
+from nr_tracking.ros.storage import METADATA, Storage, is_bag_file, open_storage
+from nr_tracking.ros.streams import Stream
 from nr_tracking.types import DepthFrame, InputError
 
 TYPES = get_typestore(Stores.ROS2_KILTED)
 _IMAGE, _CAMERA_INFO = MESSAGE_TYPES["depth"], MESSAGE_TYPES["camera_info"]
+_COMPRESSED = "sensor_msgs/msg/CompressedImage"
 _STORAGE = {"mcap": StoragePlugin.MCAP, "sqlite3": StoragePlugin.SQLITE3}
-_BAG_FILES = (".mcap", ".db3")
-_METADATA = "metadata.yaml"
+_TRIES = 20  # messages of a topic that may be damaged before its encoding counts as unknown
 
 
 @dataclass(frozen=True)
@@ -53,45 +54,80 @@ class RecordedMessage:
 
 @dataclass(frozen=True)
 class Recording:
-    """A rosbag2 with a depth stream, opened and checked; messages are read when they are asked for."""
+    """A rosbag2 with a depth stream, opened and checked; messages are read when they are asked for.
+
+    ``damages`` tells what was found missing on opening, in words; more may come to light when it is read.
+    """
 
     path: Path
     topics: Topics
     frame_id: str
     depth_unit_m: float
+    damages: tuple[str, ...]
+    compressed: bool
     _count: int
 
     def __len__(self) -> int:
         """Number of recorded depth images."""
         return self._count
 
-    def messages(self) -> Iterator[RecordedMessage]:
-        """Depth images, camera infos and masks in the order of their recording."""
+    @property
+    def depth_type(self) -> str:
+        """The type of the depth messages: sensor_msgs/msg/Image, or CompressedImage."""
+        return _COMPRESSED if self.compressed else _IMAGE
+
+    def messages(self, on_damage: Callable[[InputError], None] | None = None) -> Iterator[RecordedMessage]:
+        """Depth images, camera infos and masks in the order of their recording.
+
+        Whatever is missing is handed to ``on_damage`` as an InputError ``damaged_bag``; without it that is raised, at
+        the end of what could be read.
+        """
         kinds: dict[str, Kind] = {self.topics.depth: "depth", self.topics.camera_info: "camera_info"}
         if self.topics.mask:
             kinds[self.topics.mask] = "mask"
-        with _reading(self.path) as reader:
-            wanted = [c for c in reader.connections if c.topic in kinds]
-            for connection, recorded_ns, data in reader.messages(wanted):
-                yield RecordedMessage(kinds[connection.topic], recorded_ns, bytes(data))
+        damages: list[InputError] = []
+        told = on_damage or damages.append
+        storage = open_storage(self.path)
+        for what in self.damages:
+            told(_damaged(self.path, what))
+
+        def found(what: str) -> None:
+            if what not in self.damages:
+                told(_damaged(self.path, what))
+
+        for topic, stamp, data in storage.messages(kinds, found):
+            yield RecordedMessage(kinds[topic], stamp, data)
+        if damages:
+            raise damages[0]
 
     def frames(
         self, start: int = 0, count: int | None = None, on_drop: Callable[[InputError], None] | None = None
     ) -> Iterator[DepthFrame]:
         """Decode ``count`` frames from ``start`` (None: to the end).
 
-        A frame that cannot be used is handed to ``on_drop`` and left out; without ``on_drop`` its error is raised.
+        A frame that cannot be used is handed to ``on_drop`` and left out, and so is word of any damage that the
+        recording took (``damaged_bag``); without ``on_drop`` the error is raised.
         """
         drop = on_drop or _raise
-        for outcome in islice(self._outcomes(), start, None if count is None else start + count):
+        index = 0
+        damages: list[InputError] = []
+        for outcome in self._outcomes(damages.append):
+            if damages and on_drop is not None and index >= start:
+                _hand_over(damages, on_drop)
+            index += 1
+            if index <= start:
+                continue
             try:
                 if isinstance(outcome, InputError):
                     raise outcome
                 yield depth_frame(outcome.image, outcome.info, outcome.mask, self.depth_unit_m)
             except InputError as error:
                 drop(error)
+            if count is not None and index == start + count:
+                return
+        _hand_over(damages, drop)
 
-    def _outcomes(self) -> Iterator[Outcome]:
+    def _outcomes(self, on_damage: Callable[[InputError], None]) -> Iterator[Outcome]:
         """What becomes of every image, in order."""
         pairing = FramePairing(expects_mask=self.topics.mask is not None)
         take: dict[Kind, Callable[[Any], list[Outcome]]] = {
@@ -99,15 +135,28 @@ class Recording:
             "camera_info": pairing.info,
             "mask": pairing.mask,
         }
-        for message in self.messages():
-            yield from take[message.kind](_decode(self.path, message.data, MESSAGE_TYPES[message.kind]))
+        types = {**MESSAGE_TYPES, "depth": self.depth_type}
+        for message in self.messages(on_damage):
+            try:
+                decoded = _decode(self.path, message.data, types[message.kind])
+            except InputError as error:
+                if message.kind == "depth":
+                    yield error
+                else:
+                    on_damage(error)
+                continue
+            yield from take[message.kind](decoded)
         yield from pairing.flush()
 
 
 def is_bag(path: str | Path) -> bool:
-    """Whether ``path`` looks like a rosbag2: a folder with metadata.yaml, or one of its files."""
+    """Whether ``path`` looks like a rosbag2: one of its files, or a folder with metadata.yaml or such files."""
     path = Path(path)
-    return (path / _METADATA).is_file() or (path.is_file() and path.suffix in _BAG_FILES)
+    if not path.is_dir():
+        return is_bag_file(path)
+    files = [child for child in path.iterdir() if is_bag_file(child)]
+    # Without metadata, files named after the folder are one recording that was cut off; others are one each.
+    return (path / METADATA).is_file() or any(file.name.startswith(f"{path.name}_") for file in files)
 
 
 def find_bags(folder: str | Path) -> list[Path]:
@@ -125,26 +174,41 @@ def open_recording(
     """Open a rosbag2 folder (or a single .mcap or .db3 file) and find its depth stream.
 
     Topics that are not named are found by type: the image topic with a depth encoding (with several of them the one
-    with most messages, then the first by name), the CameraInfo beside it, and a mask beside it whose name is ``mask``.
-    ``depth_unit_m`` is the unit of integer depth.
+    with most messages, raw before compressed, then the first by name), the CameraInfo beside it, and a mask beside it
+    whose name is ``mask``. ``depth_unit_m`` is the unit of integer depth.
 
     Raises:
         InputError: ``no_such_path``, ``corrupt_bag``, ``empty_bag``, ``no_depth_topic`` (lists what the recording
             holds) or ``no_camera_info``.
     """
     path = Path(path)
-    if not path.exists():
-        raise InputError("no_such_path", f"there is no file or folder {path}")
-    with _reading(path) as reader:
-        connections = [c for c in reader.connections if c.msgcount]
-        if not connections:
-            raise InputError("empty_bag", f"{path} holds no message: was the recording interrupted at once?")
-        encodings = {c.topic: _first(path, reader, c).encoding for c in connections if c.msgtype == _IMAGE}
-        depth = _depth_topic(path, connections, encodings, depth_topic)
-        info = _camera_info_topic(path, connections, depth.topic, camera_info_topic)
-        mask = _mask_topic(path, encodings, depth.topic, mask_topic)
-        first = _first(path, reader, depth)
-    return Recording(path, Topics(depth.topic, info, mask), first.header.frame_id, depth_unit_m, depth.msgcount)
+    contents = _read_contents(path)
+    depth = _depth_stream(path, contents, depth_topic)
+    info = _camera_info_topic(path, contents.streams, depth.topic, camera_info_topic)
+    mask = _mask_topic(path, contents.encodings, depth.topic, mask_topic)
+    return _recording(path, contents, depth, Topics(depth.topic, info, mask), depth_unit_m)
+
+
+def open_cameras(path: str | Path, depth_unit_m: float = 0.001) -> list[Recording]:
+    """Open every camera of a recording: one for each CameraInfo that has depth images beside it, by topic.
+
+    Raises:
+        InputError: as :func:`open_recording`.
+    """
+    path = Path(path)
+    contents = _read_contents(path)
+    by_camera: dict[str, Recording] = {}
+    for depth in sorted(_depth_streams(contents, None), key=_preference):
+        try:
+            info = _camera_info_topic(path, contents.streams, depth.topic, None)
+        except InputError:
+            continue  # where no camera has one, open_recording says so
+        if info not in by_camera:
+            topics = Topics(depth.topic, info, _mask_topic(path, contents.encodings, depth.topic, None))
+            by_camera[info] = _recording(path, contents, depth, topics, depth_unit_m)
+    if not by_camera:
+        return [open_recording(path, depth_unit_m=depth_unit_m)]
+    return sorted(by_camera.values(), key=lambda camera: camera.topics.depth)
 
 
 def write_bag(
@@ -163,7 +227,7 @@ def write_bag(
     nothing is lost. Poses are not written: a moving camera belongs on TF.
     """
     path = Path(path)
-    with written_folder(path, recognised_by=_METADATA) as folder:
+    with written_folder(path, recognised_by=METADATA) as folder:
         inner = folder / path.name  # the writer insists on making its own folder
         with Writer(inner, version=9, storage_plugin=_STORAGE[storage]) as writer:
             connections: dict[Kind, Connection] = {}
@@ -186,20 +250,69 @@ def encode(kind: Kind, message: Any) -> bytes:
     return bytes(TYPES.serialize_cdr(message, MESSAGE_TYPES[kind]))
 
 
-@contextmanager
-def _reading(path: Path) -> Iterator[Reader]:
-    """Open a recording; whatever the storage stumbles over becomes an InputError that names the recording."""
-    try:
-        with Reader(path) as reader:
-            yield reader
-    except (InputError, GeneratorExit, MemoryError):
-        raise
-    except Exception as error:  # readers of damaged files raise what their parsers do: there is no common base
-        raise InputError(
-            "corrupt_bag",
-            f"{path} cannot be read as a rosbag2 ({type(error).__name__}: {error}): a recording is a folder with "
-            "metadata.yaml and its .mcap or .db3 files; `ros2 bag reindex` repairs one that was interrupted",
-        ) from error
+def unpacked(data: bytes) -> bytes:
+    """A CompressedImage of lossless depth as an Image, both as CDR bytes; faults are :class:`InputError`."""
+    raw = raw_image(_decode(Path("the recording"), data, _COMPRESSED))
+    return encode("depth", image_message(raw.header, raw.data.view("<u2").reshape(raw.height, raw.width), raw.encoding))
+
+
+@dataclass(frozen=True)
+class _Contents:
+    """What is in a recording: topics with messages; encodings and frames of its image topics."""
+
+    streams: list[Stream]
+    encodings: dict[str, str]
+    frame_ids: dict[str, str]
+    damages: tuple[str, ...]
+
+
+def _read_contents(path: Path) -> _Contents:
+    if not path.exists():
+        raise InputError("no_such_path", f"there is no file or folder {path}")
+    storage = open_storage(path)
+    streams = [stream for stream in storage.streams() if stream.count]
+    if not streams:
+        why = "".join(f"; {damage}" for damage in storage.damages)
+        raise InputError("empty_bag", f"{path} holds no message: was the recording interrupted at once?{why}")
+    damages = tuple(storage.damages)
+    encodings, frame_ids = _first_images(path, storage, streams)
+    return _Contents(streams, encodings, frame_ids, damages)
+
+
+def _first_images(path: Path, storage: Storage, streams: list[Stream]) -> tuple[dict[str, str], dict[str, str]]:
+    """Encodings and frames of the image topics, from the first message of each that can be decoded."""
+    types = {stream.topic: stream.message_type for stream in streams if stream.message_type in (_IMAGE, _COMPRESSED)}
+    encodings: dict[str, str] = {}
+    frame_ids: dict[str, str] = {}
+    tries = dict.fromkeys(types, _TRIES)
+    for topic, _, data in storage.messages(types, lambda _: None) if types else ():
+        if tries[topic] <= 0:
+            continue
+        try:
+            image = _decode(path, data, types[topic])
+            encodings[topic] = str(image.encoding if types[topic] == _IMAGE else image.format)
+            frame_ids[topic] = str(image.header.frame_id)
+            tries[topic] = 0
+        except InputError:
+            tries[topic] -= 1
+        if not any(left > 0 for left in tries.values()):
+            break
+    return encodings, frame_ids
+
+
+def _recording(path: Path, contents: _Contents, depth: Stream, topics: Topics, depth_unit_m: float) -> Recording:
+    compressed = depth.message_type == _COMPRESSED
+    frame_id = contents.frame_ids[depth.topic]
+    return Recording(path, topics, frame_id, depth_unit_m, contents.damages, compressed, depth.count)
+
+
+def _damaged(path: Path, what: str) -> InputError:
+    return InputError("damaged_bag", f"{path} is damaged, and what is left of it is used: {what}")
+
+
+def _hand_over(damages: list[InputError], to: Callable[[InputError], None]) -> None:
+    while damages:
+        to(damages.pop(0))
 
 
 def _decode(path: Path, data: bytes, message_type: str) -> Any:
@@ -209,25 +322,30 @@ def _decode(path: Path, data: bytes, message_type: str) -> Any:
         raise InputError("corrupt_bag", f"{path}: a {message_type} cannot be decoded ({error})") from error
 
 
-def _first(path: Path, reader: Reader, connection: Connection) -> Any:
-    for _, _, data in reader.messages([connection]):
-        return _decode(path, bytes(data), connection.msgtype)
-    raise InputError("corrupt_bag", f"{path}: {connection.topic} has no message, against its metadata")
+def _depth_streams(contents: _Contents, wanted: str | None) -> list[Stream]:
+    def is_depth(stream: Stream) -> bool:
+        encoding = contents.encodings.get(stream.topic, "")
+        return encoding in DEPTH_ENCODINGS if stream.message_type == _IMAGE else is_lossless(encoding)
+
+    return [stream for stream in contents.streams if wanted in (None, stream.topic) and is_depth(stream)]
 
 
-def _depth_topic(
-    path: Path, connections: list[Connection], encodings: dict[str, str], wanted: str | None
-) -> Connection:
-    found = [c for c in connections if encodings.get(c.topic) in DEPTH_ENCODINGS and wanted in (None, c.topic)]
+def _preference(stream: Stream) -> tuple[int, bool, str]:
+    return -stream.count, stream.message_type == _COMPRESSED, stream.topic
+
+
+def _depth_stream(path: Path, contents: _Contents, wanted: str | None) -> Stream:
+    found = _depth_streams(contents, wanted)
     if not found:
         what = "no depth images" if wanted is None else f"no depth images on {wanted}"
-        raise InputError("no_depth_topic", f"{path} has {what}; it holds {_contents(connections, encodings)}")
-    return min(found, key=lambda c: (-c.msgcount, c.topic))
+        held = ", ".join(_described(stream, contents.encodings) for stream in contents.streams)
+        raise InputError("no_depth_topic", f"{path} has {what}; it holds {held}")
+    return min(found, key=_preference)
 
 
-def _camera_info_topic(path: Path, connections: list[Connection], depth: str, wanted: str | None) -> str:
-    infos = sorted(c.topic for c in connections if c.msgtype == _CAMERA_INFO)
-    beside = f"{depth.rsplit('/', 1)[0]}/camera_info"
+def _camera_info_topic(path: Path, streams: list[Stream], depth: str, wanted: str | None) -> str:
+    infos = sorted(stream.topic for stream in streams if stream.message_type == _CAMERA_INFO)
+    beside = _beside(depth, "camera_info")
     for choice in [wanted] if wanted else [beside, *(infos if len(infos) == 1 else [])]:
         if choice in infos:
             return choice
@@ -239,7 +357,7 @@ def _camera_info_topic(path: Path, connections: list[Connection], depth: str, wa
 
 
 def _mask_topic(path: Path, encodings: dict[str, str], depth: str, wanted: str | None) -> str | None:
-    choice = wanted or f"{depth.rsplit('/', 1)[0]}/mask"
+    choice = wanted or _beside(depth, "mask")
     if encodings.get(choice) in MASK_ENCODINGS:
         return choice
     if wanted:
@@ -247,11 +365,14 @@ def _mask_topic(path: Path, encodings: dict[str, str], depth: str, wanted: str |
     return None
 
 
-def _contents(connections: list[Connection], encodings: dict[str, str]) -> str:
-    return ", ".join(
-        f"{c.topic} ({c.msgtype}{' ' + encodings[c.topic] if c.topic in encodings else ''}, {c.msgcount})"
-        for c in sorted(connections, key=lambda c: c.topic)
-    )
+def _beside(depth: str, name: str) -> str:
+    """The topic ``name`` of the camera that publishes ``depth``."""
+    return f"{depth.removesuffix(f'/{TRANSPORT}').rsplit('/', 1)[0]}/{name}"
+
+
+def _described(stream: Stream, encodings: dict[str, str]) -> str:
+    encoding = f" {encodings[stream.topic]}" if stream.topic in encodings else ""
+    return f"{stream.topic} ({stream.message_type}{encoding}, {stream.count})"
 
 
 def _raise(error: InputError) -> None:

@@ -7,10 +7,11 @@ The functions here read fields by name and never import a message package: they 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import numpy as np
 
+from nr_tracking.ros.compressed import CompressedImage, raw_image
 from nr_tracking.sensing.camera import decode_depth, intrinsics_from_info
 from nr_tracking.types import Bool, DepthFrame, InputError, Intrinsics
 
@@ -68,7 +69,7 @@ class CameraInfo(Protocol):
     roi: Region
 
 
-def stamp_ns(message: Image | CameraInfo) -> int:
+def stamp_ns(message: Image | CompressedImage | CameraInfo) -> int:
     """The stamp of a message's header in nanoseconds."""
     stamp = message.header.stamp
     return int(stamp.sec) * NANOSECONDS + int(stamp.nanosec)
@@ -88,26 +89,29 @@ def intrinsics(info: CameraInfo) -> Intrinsics:
     )
 
 
-def depth_frame(image: Image, info: CameraInfo, mask: Image | None = None, unit_m: float = 0.001) -> DepthFrame:
-    """Decode a depth image, its camera and, where there is one, its mask.
+def depth_frame(
+    image: Image | CompressedImage, info: CameraInfo, mask: Image | None = None, unit_m: float = 0.001
+) -> DepthFrame:
+    """Decode a depth image, raw or compressed, its camera and, where there is one, its mask.
 
     ``unit_m`` is the unit of integer depth in metres; 32FC1 is in metres already. Raises :class:`InputError` for
     whatever cannot be a depth image.
     """
     camera = intrinsics(info)
-    if (image.width, image.height) != (camera.width, camera.height):
+    pixels: Image = raw_image(cast(CompressedImage, image)) if hasattr(image, "format") else cast(Image, image)
+    if (pixels.width, pixels.height) != (camera.width, camera.height):
         raise InputError(
             "size_mismatch",
-            f"the depth image has {image.width} x {image.height} pixels but its camera info describes "
+            f"the depth image has {pixels.width} x {pixels.height} pixels but its camera info describes "
             f"{camera.width} x {camera.height}: check that both come from the same camera and stream",
         )
     depth = decode_depth(
-        image.data,
-        width=int(image.width),
-        height=int(image.height),
-        step=int(image.step),
-        encoding=str(image.encoding),
-        big_endian=bool(image.is_bigendian),
+        pixels.data,
+        width=int(pixels.width),
+        height=int(pixels.height),
+        step=int(pixels.step),
+        encoding=str(pixels.encoding),
+        big_endian=bool(pixels.is_bigendian),
         unit_m=unit_m,
     )
     return DepthFrame(stamp_ns(image), depth, camera, None if mask is None else mask_pixels(mask, camera))

@@ -31,10 +31,10 @@ def frame_messages(frame: DepthFrame, frame_id: str, encoding: DepthEncoding | N
     )
     messages: dict[Kind, Any] = {
         "camera_info": _camera_info(header, frame.intrinsics),
-        "depth": _image(header, *_encoded(frame, encoding)),
+        "depth": image_message(header, *_encoded(frame, encoding)),
     }
     if frame.mask is not None:
-        messages["mask"] = _image(header, np.where(frame.mask, np.uint8(255), np.uint8(0)), "mono8")
+        messages["mask"] = image_message(header, np.where(frame.mask, np.uint8(255), np.uint8(0)), "mono8")
     return messages
 
 
@@ -51,7 +51,10 @@ def _encoded(frame: DepthFrame, encoding: DepthEncoding | None) -> tuple[NDArray
     return frame.depth, "32FC1"
 
 
-def _image(header: ros.std_msgs__msg__Header, pixels: NDArray[Any], encoding: str) -> ros.sensor_msgs__msg__Image:
+def image_message(
+    header: ros.std_msgs__msg__Header, pixels: NDArray[Any], encoding: str
+) -> ros.sensor_msgs__msg__Image:
+    """A sensor_msgs/Image of pixels (H, W) without padding."""
     height, width = pixels.shape
     data = np.ascontiguousarray(pixels).view(np.uint8).reshape(-1)
     return ros.sensor_msgs__msg__Image(header, height, width, encoding, 0, width * pixels.dtype.itemsize, data)

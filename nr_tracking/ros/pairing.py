@@ -10,6 +10,7 @@ from collections import OrderedDict, deque
 from dataclasses import dataclass
 from typing import TypeVar
 
+from nr_tracking.ros.compressed import CompressedImage
 from nr_tracking.ros.conversions import CameraInfo, Image, stamp_ns
 from nr_tracking.types import InputError
 
@@ -21,7 +22,7 @@ class PairedFrame:
     """Messages that belong together, not yet decoded."""
 
     stamp_ns: int
-    image: Image
+    image: Image | CompressedImage
     info: CameraInfo
     mask: Image | None
 
@@ -44,13 +45,13 @@ class FramePairing:
         self.expects_mask = expects_mask
         self._capacity = capacity
         self._patience = patience
-        self._images: deque[tuple[int, Image]] = deque()
+        self._images: deque[tuple[int, Image | CompressedImage]] = deque()
         self._infos: OrderedDict[int, CameraInfo] = OrderedDict()
         self._masks: OrderedDict[int, Image] = OrderedDict()
         self._last_info: CameraInfo | None = None
         self._own_infos = False  # whether the last image had a camera info of its own stamp
 
-    def image(self, message: Image) -> list[Outcome]:
+    def image(self, message: Image | CompressedImage) -> list[Outcome]:
         """Take a depth image."""
         self._images.append((stamp_ns(message), message))
         outcomes = self._ready()

@@ -28,7 +28,7 @@ from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CameraInfo, Image
 
 from nr_tracking.data.sequence import Sequence, is_sequence, read_sequence
-from nr_tracking.ros.bags import RecordedMessage, encode, open_recording
+from nr_tracking.ros.bags import RecordedMessage, Recording, encode, open_recording, unpacked
 from nr_tracking.ros.messages import Kind, frame_messages
 from nr_tracking.types import InputError
 
@@ -57,7 +57,7 @@ def open_source(path: Path, depth_topic: str = "", camera_info_topic: str = "") 
         masked = sequence.mask_files is not None
         return Source(_kinds(masked), lambda: _messages_of(sequence))
     recording = open_recording(path, depth_topic or None, camera_info_topic or None)
-    return Source(_kinds(recording.topics.mask is not None), recording.messages)
+    return Source(_kinds(recording.topics.mask is not None), lambda: _raw_messages(recording))
 
 
 def _kinds(masked: bool) -> tuple[Kind, ...]:
@@ -68,6 +68,22 @@ def _messages_of(sequence: Sequence) -> Iterator[RecordedMessage]:
     for frame in sequence.frames():
         for kind, message in frame_messages(frame, _FRAME_ID).items():
             yield RecordedMessage(kind, frame.stamp_ns, encode(kind, message))
+
+
+def _raw_messages(recording: Recording) -> Iterator[RecordedMessage]:
+    """The messages of a bag, compressed depth unpacked; what is damaged is left out and said."""
+
+    def complain(error: InputError) -> None:
+        print(f"replay_node: {error}", file=sys.stderr)
+
+    for message in recording.messages(complain):
+        if message.kind == "depth" and recording.compressed:
+            try:
+                message = replace(message, data=unpacked(message.data))
+            except InputError as error:
+                complain(error)
+                continue
+        yield message
 
 
 def clipped(messages: Iterator[RecordedMessage], start_s: float, duration_s: float) -> Iterator[RecordedMessage]:
