@@ -1,4 +1,4 @@
-"""Generated bodies, things and cloth: closed, corresponding, moving, and swinging as loose things do."""
+"""Generated bodies and things: closed, corresponding, moving."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ from nr_tracking.data.clips import (
     sample_surface,
     static_correspondence_error,
 )
-from nr_tracking.data.cloth import Cloth, swing
 from nr_tracking.data.distance import nearest_point, signed_distance, winding_number
 from nr_tracking.data.objects import KINDS, object_clip
 from nr_tracking.data.procedural import draw_person, procedural_clip
@@ -154,25 +153,6 @@ def test_shortest_rotations_even_between_opposite_directions() -> None:
     np.testing.assert_allclose(np.einsum("nab,nb->na", turn, source), target, atol=1e-9)
     np.testing.assert_allclose(np.linalg.det(turn), 1)
     np.testing.assert_allclose(turn[2], np.eye(3), atol=1e-9)
-
-
-CALM = Cloth(frequency=1.5, damping=0.3, air=0.5, wind=(0.0, 0.0, 0.0), flutter=0.0)
-
-
-def test_cloth_at_rest_stays_and_cloth_on_a_stopping_body_lags_and_swings_on() -> None:
-    rest = np.array([[0.0, 1, 0], [0.0, 0, 0]])
-    loose = np.array([0.0, 1.0])
-    rng = np.random.default_rng(0)
-    still = np.repeat(rest[None], 20, 0)
-    np.testing.assert_allclose(swing(still, rest, loose, 30, CALM, rng), still, atol=1e-6)
-    run = np.minimum(np.arange(40), 20) * 0.03
-    moving = rest + run[:, None, None] * [1.0, 0, 0]
-    swung = swing(moving, rest, loose, 30, CALM, rng)
-    away = swung[:, 1, 0] - moving[:, 1, 0]
-    np.testing.assert_allclose(swung[:, 0], moving[:, 0], atol=1e-6)
-    assert away[5] < -0.01, "it lags while the body runs"
-    assert away[21:].max() > 0.01, "it swings on when the body stops"
-    assert np.abs(away).max() < 0.3
 
 
 def test_a_skirt_swings_more_than_the_body_that_wears_it() -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
+from nr_tracking.data.capsules import fitted
 from nr_tracking.data.character import Character
 from nr_tracking.data.clips import Clip, vertex_normals
 from nr_tracking.data.gltf import GltfCharacter, read_gltf
@@ -87,7 +88,12 @@ def person(rng: np.random.Generator, split: Split) -> Performer:
     order, skeleton, known_as = human_armature(character, scale)
     rest = _varied(vertices, faces, rng) * scale
     loose = _dress_looseness(rest, skeleton) if "dress" in path.stem.lower() else np.zeros(len(rest))
-    body = Character("person", character_name(path.stem), rest, faces, weights[:, order], skeleton, loose, known_as)
+    weights = weights[:, order]
+    firm = loose == 0
+    body = Character(
+        *("person", character_name(path.stem), rest, faces, weights, skeleton, loose, known_as),
+        body=fitted(rest[firm], weights[firm], skeleton),
+    )
     return _captured_performer(body, split)
 
 

@@ -14,7 +14,9 @@ from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
+from scipy.spatial import cKDTree
 
+from nr_tracking.data.capsules import fitted
 from nr_tracking.data.character import Character
 from nr_tracking.data.remeshing import cap_holes, carry, smooth, wrap
 from nr_tracking.data.skeleton import Skeleton
@@ -25,6 +27,8 @@ UNIT_M = 0.1
 """MakeHuman's unit, a decimetre."""
 _CELLS = 115
 """Cells of the wrapped surface along the longest edge."""
+_WORN_LOOSE = 0.35
+"""Share of shirts, suits and trousers that hang loose where they stand off the body."""
 _PAIRS = (
     *("torso/torso-scale-horiz", "torso/torso-scale-depth", "torso/torso-scale-vert", "torso/torso-vshape"),
     *("hip/hip-scale-horiz", "hip/hip-scale-depth", "stomach/stomach-tone", "buttocks/buttocks-volume"),
@@ -144,15 +148,18 @@ class MakeHuman:
         outside = smooth(outside, outside_faces, int(rng.integers(1, 5)))
         values = carry(np.concatenate([weights, loose[:, None]], 1), vertices, faces, outside)
         looseness = np.clip(values[:, -1], 0, 1)
+        skeleton, skin = self.skeleton(base), np.unique(self.groups["body"])
+        body = fitted(base[skin] * UNIT_M - lift, self.weights[skin], skeleton)
         return Character(
             "makehuman",
             identity,
             outside,
             outside_faces,
             values[:, :-1] / np.maximum(values[:, :-1].sum(1, keepdims=True), 1e-12),
-            self.skeleton(base),
+            skeleton,
             looseness,
             _ROLES,
+            body,
         )
 
     def _outfit(self, base: np.ndarray, rng: np.random.Generator, female: bool, split: Split) -> list[Part]:
@@ -214,7 +221,12 @@ class MakeHuman:
         garment = read_garment(items[rng.integers(len(items))])
         weights = np.einsum("vkj,vk->vj", self.weights[garment.anchors], garment.shares)
         vertices = garment.fitted(base)
-        return [Part(vertices, garment.faces, np.clip(weights, 0, None), np.full(len(vertices), 0.0))]
+        loose = np.zeros(len(vertices))
+        if pattern.endswith("male_*") and rng.random() < _WORN_LOOSE:
+            # Cloth hangs where it stands off the skin: shirts around the waist, wide trouser legs.
+            off, _ = cKDTree(base[np.unique(self.groups["body"])]).query(vertices)
+            loose = rng.uniform(0.5, 0.9) * np.clip((off * UNIT_M - 0.02) / 0.03, 0, 1)
+        return [Part(vertices, garment.faces, np.clip(weights, 0, None), loose)]
 
 
 def random_targets(rng: np.random.Generator, female: bool) -> list[tuple[str, float]]:

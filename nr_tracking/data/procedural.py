@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from nr_tracking.data.capsules import Capsules
 from nr_tracking.data.character import Character
 from nr_tracking.data.clips import Clip
 from nr_tracking.data.gaits import dance, four_legged_gait
@@ -95,7 +96,9 @@ def draw_person(rng: np.random.Generator, identity: str = "person") -> Character
     if hem is not None:
         weights = _skirt_weights(vertices, weights, skeleton, looseness)
     return Character(
-        "procedural", identity, vertices, faces, weights, skeleton, looseness, {name: name for name in JOINTS}
+        *("procedural", identity, vertices, faces, weights, skeleton, looseness),
+        known_as={name: name for name in JOINTS},
+        body=_capsules(cones),
     )
 
 
@@ -131,7 +134,8 @@ def draw_quadruped(rng: np.random.Generator, identity: str = "quadruped") -> Cha
     _ears(cones, head[at["head"]], tail[at["head"]], skull * size, at["head"], rng)
     vertices, faces = _surface(cones, softness=0.018 * size, size=size)
     weights = weights_by_distance(vertices, skeleton, _bone_radii(cones, skeleton), 0.03 * size)
-    return Character("procedural", identity, vertices, faces, weights, skeleton, _looseness(vertices, cones))
+    looseness = _looseness(vertices, cones)
+    return Character("procedural", identity, vertices, faces, weights, skeleton, looseness, body=_capsules(cones))
 
 
 def procedural_clip(
@@ -292,6 +296,17 @@ def _surface(cones: list[Cone], softness: float, size: float) -> tuple[np.ndarra
     ends = np.concatenate([[c.head - c.start, c.head + c.start, c.tail - c.end, c.tail + c.end] for c in cones])
     low, high = ends.min(0) - softness, ends.max(0) + softness
     return surface_of_field(field, low, high, float((high - low).max()) / _CELLS)
+
+
+def _capsules(cones: list[Cone]) -> Capsules:
+    """What loose parts fall upon: the cones that are not loose themselves, as thin as their thinnest side."""
+    firm = [cone for cone in cones if not cone.loose]
+    return Capsules(
+        np.array([cone.bone for cone in firm]),
+        np.array([cone.head for cone in firm]),
+        np.array([cone.tail for cone in firm]),
+        np.array([[cone.start, cone.end] for cone in firm]) / np.array([[max(cone.squeeze)] for cone in firm]),
+    )
 
 
 def _bone_radii(cones: list[Cone], skeleton: Skeleton) -> np.ndarray:
