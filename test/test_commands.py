@@ -19,16 +19,23 @@ from ball_recording import (
 )
 
 from nr_tracking.commands.bench import bench
-from nr_tracking.commands.evaluate import evaluate, evaluate_output, score_table, write_scores
+from nr_tracking.commands.evaluate import evaluate, evaluate_output, family_of, find_sequences, write_scores
 from nr_tracking.commands.progress import Progress
 from nr_tracking.commands.settings import choose_config, config_yaml
 from nr_tracking.config import PRESETS, ConfigError, load_config
 from nr_tracking.data.sequence import read_sequence, write_sequence
+from nr_tracking.evaluation import error_maps
+from nr_tracking.evaluation.scoreboard import score_table
 from nr_tracking.fields import weights
 from nr_tracking.tracking.result import read_output
 from nr_tracking.types import InputError
 
 pytestmark = pytest.mark.usefixtures("small_pictures")
+
+
+@pytest.fixture(autouse=True)
+def small_error_maps(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(error_maps, "TILE", 24)
 
 
 def test_evaluation_scores_each_subsequence_with_a_fresh_tracker(tmp_path: Path) -> None:
@@ -46,6 +53,41 @@ def test_evaluation_scores_each_subsequence_with_a_fresh_tracker(tmp_path: Path)
     with (folder / "scores.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == 12 and float(rows[5]["corr"]) == scores[1].frames[1].corr
+    assert 0 <= float(rows[5]["visible_error"]) < 0.05 and float(rows[5]["tracked"]) == 1.0
+    assert rows[0]["jitter"] == "nan" and stored["sequences"][0]["seconds_per_frame"] > 0
+
+
+def test_a_folder_of_recordings_is_scored_by_kind_of_subject(tmp_path: Path) -> None:
+    names = ("animal_0", "animal_1", "person_0")
+    for name in names:
+        write_ball(tmp_path / "set" / name, 4)
+    (tmp_path / "set" / "person_0" / "meta.json").write_text('{"family": "dfaust"}')
+    (tmp_path / "set" / "notes.txt").write_text("not a recording")
+    paths = find_sequences([tmp_path / "set", tmp_path / "set" / "animal_1"])
+    assert [path.name for path in paths] == [*names, "animal_1"]
+    scores = evaluate(
+        [read_sequence(path) for path in paths[:3]], CONFIG, length=4, start_stride=4, points=500, trackers=ball_tracker
+    )
+    assert [item.family for item in scores] == ["animal", "animal", "dfaust"]
+    table = score_table(scores)
+    assert "animals, 2" in table and "dfaust, 1" in table and len({len(line) for line in table.splitlines()}) == 1
+    folder = write_scores(tmp_path / "scores", scores, CONFIG)
+    stored = json.loads((folder / "scores.json").read_text())
+    assert set(stored["families"]) == {"animal", "dfaust"}
+    assert stored["families"]["dfaust"]["corr"] == scores[2].mean()["corr"]
+    html = (folder / "report.html").read_text()
+    assert html.count("data:image/png") == 4  # the worst frame of each, and the scale of the colours
+    for heading in ("By kind of subject", "Over time", "Worst frames", "Confidence"):
+        assert heading in html
+
+
+def test_a_kind_of_subject_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    folder = tmp_path / "50002_knees-0015"
+    folder.mkdir()
+    assert family_of(folder) == "50002_knees"
+    (folder / "meta.json").write_text("[1]")
+    with pytest.raises(InputError, match=r"meta\.json"):
+        family_of(folder)
 
 
 def test_an_output_is_scored_by_the_stamps_of_its_rows(ball: Path, tmp_path: Path) -> None:

@@ -56,9 +56,9 @@ def _add_track(parser: argparse.ArgumentParser) -> None:
 
 def _track(options: argparse.Namespace) -> int:
     config = _config(options)
-    from nr_tracking.commands.evaluate import score_table
     from nr_tracking.commands.recordings import open_recordings
     from nr_tracking.commands.track import track
+    from nr_tracking.evaluation.scoreboard import score_table
 
     recordings = open_recordings(
         options.input, depth_topic=options.depth_topic, camera_info_topic=options.camera_info_topic
@@ -77,7 +77,9 @@ def _track(options: argparse.Namespace) -> int:
 
 
 def _add_evaluate(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("sequences", type=Path, nargs="+", metavar="SEQ", help="SEQUENCE folders with ground truth")
+    parser.add_argument(
+        "sequences", type=Path, nargs="+", metavar="SEQ", help="SEQUENCE with ground truth, or a folder of them"
+    )
     parser.add_argument("--output", type=Path, metavar="DIR", help="write scores.json, scores.csv and report.html")
     parser.add_argument("--tracked", type=Path, metavar="OUT", help="score this OUTPUT of the one SEQ; do not track")
     parser.add_argument("--length", type=int, default=17, help="frames of a sub-sequence (default 17)")
@@ -91,11 +93,12 @@ def _add_evaluate(parser: argparse.ArgumentParser) -> None:
 
 def _evaluate(options: argparse.Namespace) -> int:
     config = None if options.tracked else _config(options)
-    from nr_tracking.commands.evaluate import evaluate, evaluate_output, score_table, write_scores
+    from nr_tracking.commands.evaluate import evaluate, evaluate_output, find_sequences, write_scores
     from nr_tracking.data.sequence import read_sequence
+    from nr_tracking.evaluation.scoreboard import score_table
     from nr_tracking.tracking.result import read_output
 
-    sequences = [read_sequence(path) for path in options.sequences]
+    sequences = [read_sequence(path) for path in find_sequences(options.sequences)]
     if config is None:
         if len(sequences) != 1:
             raise InputError("bad_request", f"--tracked takes one SEQ, the one OUT was made from, not {len(sequences)}")

@@ -15,11 +15,11 @@ from pathlib import Path
 
 import numpy as np
 
-from nr_tracking.commands.evaluate import score_table
 from nr_tracking.config import PRESETS
 from nr_tracking.data.cameras import Camera, looking_at
 from nr_tracking.data.sequence import GroundTruth, Sequence, read_sequence, write_sequence
 from nr_tracking.evaluation.protocol import Scores
+from nr_tracking.evaluation.scoreboard import score_table
 from nr_tracking.ros.bags import write_bag
 from nr_tracking.ros.demo_session import Figures, Session
 from nr_tracking.types import DepthFrame, Float32, Float64, InputError, Intrinsics

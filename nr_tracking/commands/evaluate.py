@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
+import re
+import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -13,11 +15,11 @@ from nr_tracking.atomic import written_folder
 from nr_tracking.commands.progress import Progress
 from nr_tracking.commands.track import TrackerLike, make_tracker
 from nr_tracking.config import Config
-from nr_tracking.data.sequence import Sequence
-from nr_tracking.evaluation import page
+from nr_tracking.data.sequence import Sequence, is_sequence
+from nr_tracking.evaluation.evaluation_report import evaluation_report
 from nr_tracking.evaluation.metrics import Mesh
-from nr_tracking.evaluation.protocol import COUNT, LENGTH, Candidate, Scores, score, subsequences, summary
-from nr_tracking.evaluation.report import SCORE_HEADER, score_cells, score_output, scores_section, truth_of
+from nr_tracking.evaluation.protocol import COUNT, LENGTH, Candidate, Scores, by_family, score, subsequences, summary
+from nr_tracking.evaluation.report import score_output, truth_of
 from nr_tracking.tracking.result import Output
 from nr_tracking.tracking.rows import Rows
 from nr_tracking.types import DepthFrame, InputError, TrackedFrame
@@ -50,15 +52,27 @@ def evaluate(
     tracker, _ = trackers(config)
     with Progress("evaluating", len(jobs), "sub-sequence") as progress:
         for sequence, start in jobs:
-            truth = sequence.ground_truth(start, length)
-            if truth is None:
-                raise _no_ground_truth(sequence)
             tracker.reset()
             candidate = track_candidate(tracker, sequence.frames(start, length))
-            name = sequence.path.resolve().name
-            scores.append(score(name, candidate, truth, start=start, count=points, seed=seed))
+            scores.append(_score(sequence, candidate, start, length, points, seed))
             progress.advance()
     return scores
+
+
+def _score(sequence: Sequence, candidate: Candidate, start: int, length: int, points: int, seed: int) -> Scores:
+    truth = sequence.ground_truth(start, length)
+    if truth is None:
+        raise _no_ground_truth(sequence)
+    return score(
+        sequence.path.resolve().name,
+        candidate,
+        truth,
+        start=start,
+        count=points,
+        seed=seed,
+        family=family_of(sequence.path),
+        intrinsics=sequence.intrinsics,
+    )
 
 
 def evaluate_output(output: Output, sequence: Sequence, *, length: int = LENGTH, points: int = COUNT) -> list[Scores]:
@@ -66,41 +80,70 @@ def evaluate_output(output: Output, sequence: Sequence, *, length: int = LENGTH,
     truth = truth_of(sequence, output)
     if truth is None:
         raise _no_ground_truth(sequence)
-    return score_output(output, truth, name=sequence.path.resolve().name, length=length, count=points)
+    return score_output(
+        output,
+        truth,
+        name=sequence.path.resolve().name,
+        length=length,
+        count=points,
+        family=family_of(sequence.path),
+        intrinsics=sequence.intrinsics,
+    )
+
+
+def find_sequences(paths: Iterable[Path]) -> list[Path]:
+    """SEQUENCE folders: those named, and those within a folder that is none itself, by name.
+
+    A path that is neither is given back as it is, for the reader of sequences to say what is wrong with it.
+    """
+    found: list[Path] = []
+    for path in paths:
+        within = [] if is_sequence(path) or not path.is_dir() else sorted(filter(is_sequence, path.iterdir()))
+        found += within or [path]
+    return found
+
+
+def family_of(path: Path) -> str:
+    """What kind of subject a recording shows: "family" of its meta.json, or its folder's name without a number."""
+    file = path / "meta.json"
+    if file.is_file():
+        try:
+            return str(json.loads(file.read_text())["family"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise InputError("bad_meta", f'{file} is no JSON object with "family": {error!r}') from None
+    return re.sub(r"[_-]?\d+$", "", path.resolve().name)
 
 
 def track_candidate(tracker: TrackerLike, frames: Iterable[DepthFrame]) -> Candidate:
     """Track frames and collect what the protocol scores; a frame that the tracker refuses stays without a surface."""
     rows = Rows()
     results: dict[int, TrackedFrame] = {}
+    seconds = 0.0
     for frame in frames:
         row = rows.ask(frame.stamp_ns)
+        begun = time.perf_counter()
         try:
             emitted = tracker.push(frame)
         except InputError as error:
             rows.drop(row, str(error))
             continue
+        finally:
+            seconds += time.perf_counter() - begun
         results |= {rows.place(result): result for result in emitted}
-    results |= {rows.place(result): result for result in tracker.flush()}
+    begun = time.perf_counter()
+    emitted = tracker.flush()
+    seconds += time.perf_counter() - begun
+    results |= {rows.place(result): result for result in emitted}
     surfaces = {row: Mesh(result.surface.vertices, result.surface.faces) for row, result in results.items()}
     ids = np.unique(np.concatenate([np.empty(0, np.int64), *(result.tracks.ids for result in results.values())]))
     tracks = np.full((len(rows), len(ids), 3), np.nan, np.float32)
+    confidence = np.full((len(rows), len(ids)), np.nan, np.float32)
     for row, result in results.items():
-        tracks[row, np.searchsorted(ids, result.tracks.ids)] = result.tracks.positions
-    return Candidate([surfaces.get(row) for row in range(len(rows))], tracks)
-
-
-def score_table(scores: list[Scores]) -> str:
-    """Scores as lines of text in columns, the mean last."""
-    lines = [SCORE_HEADER, *((f"{item.name} from {item.start}", *score_cells(item.mean())) for item in scores)]
-    lines.append((f"mean of {len(scores)}", *score_cells(summary(scores))))
-    widths = [max(len(line[column]) for line in lines) for column in range(len(SCORE_HEADER))]
-    return "".join(_columns(line, widths) + "\n" for line in lines)
-
-
-def _columns(cells: Iterable[str], widths: list[int]) -> str:
-    first, *rest = (cell.rjust(width) for cell, width in zip(cells, widths, strict=True))
-    return "  ".join([first.strip().ljust(widths[0]), *rest])
+        columns = np.searchsorted(ids, result.tracks.ids)
+        tracks[row, columns] = result.tracks.positions
+        confidence[row, columns] = result.tracks.confidence
+    meshes = [surfaces.get(row) for row in range(len(rows))]
+    return Candidate(meshes, tracks, confidence, seconds / max(len(rows), 1))
 
 
 def write_scores(folder: Path, scores: list[Scores], config: Config | None) -> Path:
@@ -109,6 +152,7 @@ def write_scores(folder: Path, scores: list[Scores], config: Config | None) -> P
         values = {
             "config": config.model_dump(mode="json") if config else None,
             "mean": summary(scores),
+            "families": {family: summary(group) for family, group in by_family(scores).items()},
             "sequences": [item.as_dict() for item in scores],
         }
         (new / "scores.json").write_text(json.dumps(values, indent=1) + "\n")
@@ -120,7 +164,7 @@ def write_scores(folder: Path, scores: list[Scores], config: Config | None) -> P
                 for index, frame in enumerate(item.frames):
                     writer.writerow([item.name, item.start, item.start + index, *frame.as_dict().values()])
         preset = f"preset {config.preset}" if config else "a saved OUTPUT"
-        html = page.page("Evaluation", f"{len(scores)} sub-sequences, {preset}", [scores_section(scores)])
+        html = evaluation_report(scores, f"{len(scores)} sub-sequences, {preset}")
         (new / "report.html").write_text(html, encoding="utf-8")
     return folder
 

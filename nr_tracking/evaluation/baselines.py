@@ -7,12 +7,13 @@ zero because it is measured on samples.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
-from scipy.spatial import cKDTree
 
 from nr_tracking.data.clips import interpolate, sample_surface
 from nr_tracking.deformation.matching import space_order
-from nr_tracking.evaluation.metrics import Mesh, compare_samples, sample
+from nr_tracking.evaluation.metrics import Mesh, Samples, compare_samples, sample
 from nr_tracking.types import Float32, Float64, Int32
 
 
@@ -29,22 +30,20 @@ def static_error(true_points: Float64) -> Float64:
     return np.linalg.norm(true_points - true_points[:1], axis=-1).mean(axis=1)
 
 
-def nearest_neighbour_chain_error(
-    true_points: Float64, vertices: Float32 | Float64, faces: Int32, rng: np.random.Generator
-) -> Float64:
+def nearest_neighbour_chain_error(true_points: Float64, surfaces: Sequence[Samples]) -> Float64:
     """Correspondence error (T,) of points that hop to the nearest sample of each next true surface.
 
-    ``true_points`` (T, N, 3) as of :func:`corresponding_points`; as many fresh samples are drawn on each surface.
+    ``true_points`` (T, N, 3) as of :func:`corresponding_points`; ``surfaces``: fresh samples of each of the T true
+    surfaces, N of them where the figure is to be compared with published ones.
     """
     current = true_points[0]
     errors = [0.0]
-    for frame in range(1, len(vertices)):
-        surface = sample(Mesh(vertices[frame], faces), true_points.shape[1], rng).points
-        current = surface[cKDTree(surface).query(current, workers=-1)[1]]
-        errors.append(float(np.linalg.norm(current - true_points[frame], axis=-1).mean()))
+    for points, surface in zip(true_points[1:], surfaces[1:], strict=True):
+        current = surface.points[surface.tree.query(current, workers=-1)[1]]
+        errors.append(float(np.linalg.norm(current - points, axis=-1).mean()))
     return np.array(errors)
 
 
-def chamfer_floor(true: Mesh, count: int, rng: np.random.Generator) -> float:
-    """CD-L1 of two independent sets of ``count`` samples of the same surface: what a perfect result would score."""
-    return compare_samples(sample(true, count, rng), sample(true, count, rng))["chamfer_l1"]
+def chamfer_floor(samples: Samples, true: Mesh, count: int, rng: np.random.Generator) -> float:
+    """CD-L1 of ``samples`` of a surface and ``count`` others of the same: what a perfect result would score."""
+    return compare_samples(sample(true, count, rng), samples)["chamfer_l1"]

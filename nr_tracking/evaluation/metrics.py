@@ -1,13 +1,15 @@
-"""How good a surface and its tracks are, as the field measures it.
+"""How good a surface is, as the field measures it.
 
 The definitions are those of Occupancy Flow (Niemeyer et al. 2019, ``im2mesh/eval.py``) that the later work on
-deforming surfaces keeps: IoU on uniform points, Chamfer distance on surface samples, and the correspondence error of
-tracked points. Lengths are in the unit of the input; the protocol makes the longest edge of the first frame's box 1.
+deforming surfaces keeps: IoU on uniform points and Chamfer distance on surface samples; normal consistency is that of
+Occupancy Networks (Mescheder et al. 2019), the F-score that of Tatarchenko et al. (2019). Lengths are in the unit of
+the input; the protocol makes the longest edge of the first frame's box 1.
 """
 
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from functools import cached_property
 
 import numpy as np
 from scipy.spatial import cKDTree
@@ -20,6 +22,7 @@ CUBE_SIDE = 1.1
 """Side of the cube of IoU points over the longest edge of the true surface's box."""
 
 F_SCORE_DISTANCE = 0.01
+"""Distance within which a sample counts as right for the F-score, 1 % of the first longest edge."""
 
 
 @dataclass(frozen=True)
@@ -58,12 +61,22 @@ class Samples:
     points: Float64
     normals: Float64
 
+    @cached_property
+    def tree(self) -> cKDTree:
+        """A search tree over the points."""
+        return cKDTree(self.points)
 
-def score_surface(predicted: Mesh, true: Mesh, count: int, rng: np.random.Generator) -> SurfaceScores:
-    """Score ``predicted`` with ``count`` uniform points (IoU) and ``count`` samples on each surface (the rest)."""
+
+def score_surface(
+    predicted: Mesh, true: Mesh, count: int, rng: np.random.Generator, true_samples: Samples | None = None
+) -> SurfaceScores:
+    """Score ``predicted`` with ``count`` uniform points (IoU) and ``count`` samples on each surface (the rest).
+
+    ``true_samples``: those on the true surface, where they are there already.
+    """
     iou = intersection_over_union(predicted, true, cube_points(true.vertices, count, rng))
-    ours, theirs = sample(predicted, count, rng), sample(true, count, rng)
-    return SurfaceScores(iou=iou, **compare_samples(ours, theirs))
+    theirs = true_samples or sample(true, count, rng)
+    return SurfaceScores(iou=iou, **compare_samples(sample(predicted, count, rng), theirs))
 
 
 def cube_points(vertices: Float32 | Float64, count: int, rng: np.random.Generator) -> Float64:
@@ -109,8 +122,8 @@ def sample(mesh: Mesh, count: int, rng: np.random.Generator) -> Samples:
 
 def compare_samples(predicted: Samples, true: Samples) -> dict[str, float]:
     """Chamfer distances, normal consistency and F-score of two sets of samples; the names of `SurfaceScores`."""
-    to_true, nearest_true = cKDTree(true.points).query(predicted.points, workers=-1)
-    to_predicted, nearest_predicted = cKDTree(predicted.points).query(true.points, workers=-1)
+    to_true, nearest_true = true.tree.query(predicted.points, workers=-1)
+    to_predicted, nearest_predicted = predicted.tree.query(true.points, workers=-1)
     agreement = [
         np.abs(np.einsum("ij,ij->i", predicted.normals, true.normals[nearest_true])).mean(),
         np.abs(np.einsum("ij,ij->i", true.normals, predicted.normals[nearest_predicted])).mean(),
@@ -124,26 +137,3 @@ def compare_samples(predicted: Samples, true: Samples) -> dict[str, float]:
         "normal_consistency": float(np.mean(agreement)),
         "f_score": float(2 * precision * recall / max(precision + recall, 1e-12)),
     }
-
-
-def correspondence_error(tracks: Float32 | Float64, true_points: Float32 | Float64) -> Float64:
-    """Mean distance of tracked points from where they ought to be, one value a frame, (T,).
-
-    ``tracks`` (T, K, 3), NaN where a point is not tracked; ``true_points`` (T, N, 3), points of the true surface in
-    correspondence over time. Each track of frame 0 is tied to its nearest true point there and compared with it
-    ever after (Euclidean, not squared). A lost track is scored at its last position; a track that begins later is
-    not scored. All NaN where frame 0 has no track.
-    """
-    known = np.flatnonzero(np.all(np.isfinite(tracks[0]), axis=1))
-    if not len(known):
-        return np.full(len(tracks), np.nan)
-    held = hold_last(tracks[:, known].astype(np.float64))
-    _, partner = cKDTree(true_points[0]).query(held[0], workers=-1)
-    return np.linalg.norm(held - true_points[:, partner], axis=-1).mean(axis=1)
-
-
-def hold_last(tracks: Float64) -> Float64:
-    """Fill what is NaN in (T, K, 3) with the last position before it; row 0 must be known."""
-    known = np.all(np.isfinite(tracks), axis=-1)
-    last = np.maximum.accumulate(np.where(known, np.arange(len(tracks))[:, None], 0), axis=0)
-    return tracks[last, np.arange(tracks.shape[1])]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import html
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 _STYLE = """
 :root { --ink: #23262d; --soft: #6b7280; --line: #e3e5ea; --accent: #3465c0; }
@@ -98,7 +98,7 @@ def side_by_side(*parts: str) -> str:
 
 
 def line_chart(
-    series: dict[str, Sequence[float]], *, x_label: str, y_label: str, width: int = 540, height: int = 230
+    series: Mapping[str, Sequence[float]], *, x_label: str, y_label: str, width: int = 540, height: int = 230
 ) -> str:
     """A line chart as inline SVG: one line for each named series over the index; NaN leaves a gap."""
     left, right, top, bottom = 58, 14, 26, 38

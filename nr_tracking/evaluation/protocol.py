@@ -14,9 +14,10 @@ from typing import Any
 import numpy as np
 
 from nr_tracking.data.sequence import GroundTruth
-from nr_tracking.evaluation import baselines
-from nr_tracking.evaluation.metrics import Mesh, SurfaceScores, correspondence_error, score_surface
-from nr_tracking.types import Float32, Float64, InputError
+from nr_tracking.evaluation import baselines, track_metrics
+from nr_tracking.evaluation.metrics import Mesh, Samples, SurfaceScores, sample, score_surface
+from nr_tracking.evaluation.reliability import Reliability, error_limit, reliability
+from nr_tracking.types import Float32, Float64, InputError, Intrinsics
 
 LENGTH = 17
 COUNT = 100_000
@@ -27,32 +28,69 @@ COUNT = 100_000
 class Candidate:
     """What is to be scored: metric, camera optical frame, one entry a frame.
 
-    ``meshes``: the surface of each frame, None where there is none; ``tracks`` (T, K, 3), NaN where not tracked.
+    ``meshes``: the surface of each frame, None where there is none; ``tracks`` (T, K, 3), NaN where not tracked;
+    ``confidence`` (T, K) of the tracks and ``seconds`` a frame where they are known; ``method`` says what made it.
     """
 
     meshes: list[Mesh | None]
     tracks: Float32
+    confidence: Float32 | None = None
+    seconds: float = float("nan")
+    method: str = "nr_tracking"
 
 
 @dataclass(frozen=True)
 class FrameScores:
-    """Scores of one frame; ``surface`` is None before the first surface came out."""
+    """Scores of one frame; ``surface`` is None before the first surface came out.
+
+    ``corr`` of the tracks, ``static_corr`` and ``chain_corr`` of the baselines; ``visible_error`` and
+    ``hidden_error`` of the tracks whose true points the camera sees, and of the others; ``jitter`` of points that
+    stand still; ``tracked``, the share of the tracks of frame 0 that are there. NaN where there is nothing to measure.
+    """
 
     surface: SurfaceScores | None
     corr: float
     static_corr: float
     chain_corr: float
+    visible_error: float = float("nan")
+    hidden_error: float = float("nan")
+    jitter: float = float("nan")
+    tracked: float = float("nan")
 
     def as_dict(self) -> dict[str, float]:
         """All scores by name; without a surface IoU is 0 and the rest NaN."""
         names = SurfaceScores.__dataclass_fields__
         surface = self.surface.as_dict() if self.surface else dict.fromkeys(names, np.nan) | {"iou": 0.0}
-        return surface | {"corr": self.corr, "static_corr": self.static_corr, "chain_corr": self.chain_corr}
+        return surface | {name: getattr(self, name) for name in TRACK_SCORES}
+
+
+TRACK_SCORES = tuple(name for name in FrameScores.__dataclass_fields__ if name != "surface")
+
+_OPTIONAL = frozenset({"visible_error", "hidden_error", "jitter"})
+"""Scores that some frames do not have, for no fault of the tracker: their means are over the frames that do."""
+
+
+@dataclass(frozen=True)
+class Specimen:
+    """One frame to look at: a surface beside the true one, metric, camera optical frame.
+
+    ``error`` (V,) is the distance of each vertex from the true surface, first longest edge = 1; ``frame`` counts from
+    the start of the sub-sequence.
+    """
+
+    frame: int
+    surface: Mesh
+    truth: Mesh
+    error: Float64
 
 
 @dataclass(frozen=True)
 class Scores:
-    """Scores of one sub-sequence: by frame, and the sampling floor of CD in its first frame."""
+    """Scores of one sub-sequence: by frame, and the sampling floor of CD in its first frame.
+
+    ``family`` is the kind of subject, empty where it is not known; ``worst`` the frame with the largest CD;
+    ``reliability`` holds the stated confidences of the tracks against their errors, where there were any.
+    """
 
     name: str
     start: int
@@ -60,22 +98,31 @@ class Scores:
     chamfer_floor: float
     count: int
     missing: list[int] = field(default_factory=list)
+    family: str = ""
+    method: str = "nr_tracking"
+    seconds: float = float("nan")
+    reliability: Reliability | None = field(default=None, compare=False)
+    worst: Specimen | None = field(default=None, compare=False)
 
     def mean(self) -> dict[str, float]:
         """Mean over the frames of every score, and ``chamfer_floor``; NaN where a frame could not be scored."""
         rows = [frame.as_dict() for frame in self.frames]
-        return {key: float(np.mean([row[key] for row in rows])) for key in rows[0]} | {
-            "chamfer_floor": self.chamfer_floor
-        }
+        columns = {key: np.array([row[key] for row in rows]) for key in rows[0]}
+        means = {key: _mean(values, key) for key, values in columns.items()}
+        return means | {"chamfer_floor": self.chamfer_floor}
 
     def as_dict(self) -> dict[str, Any]:
-        """Everything, for JSON."""
+        """Everything but pictures, for JSON."""
         return {
             "name": self.name,
+            "family": self.family,
+            "method": self.method,
             "start": self.start,
             "points": self.count,
+            "seconds_per_frame": self.seconds,
             "missing": self.missing,
             "mean": self.mean(),
+            "reliability": self.reliability.as_dict() if self.reliability else None,
             "frames": [frame.as_dict() for frame in self.frames],
         }
 
@@ -88,12 +135,21 @@ def subsequences(frames: int, length: int = LENGTH, stride: int = LENGTH, offset
 
 
 def score(
-    name: str, candidate: Candidate, truth: GroundTruth, *, start: int = 0, count: int = COUNT, seed: int = 0
+    name: str,
+    candidate: Candidate,
+    truth: GroundTruth,
+    *,
+    start: int = 0,
+    count: int = COUNT,
+    seed: int = 0,
+    family: str = "",
+    intrinsics: Intrinsics | None = None,
 ) -> Scores:
     """Score one sub-sequence; ``truth`` covers the same frames as ``candidate``.
 
     A frame without a surface is scored with the last one before it, as a lost track is: that is what a user of the
-    results would have had to go by.
+    results would have had to go by. What the camera of ``intrinsics`` sees of the truth divides the errors into
+    visible and hidden; without it they are not divided.
     """
     frames = len(truth.vertices)
     if len(candidate.meshes) != frames or len(candidate.tracks) != frames:
@@ -104,29 +160,86 @@ def score(
     rng = np.random.default_rng(seed)
     origin, unit = _normalisation(truth)
     vertices = (truth.vertices - origin) / unit
-    tracks = (candidate.tracks - origin) / unit
     points = baselines.corresponding_points(vertices, truth.faces, count, rng)
-    corr = correspondence_error(tracks, points)
-    static = baselines.static_error(points)
-    chain = baselines.nearest_neighbour_chain_error(points, vertices, truth.faces, rng)
-    floor = baselines.chamfer_floor(Mesh(vertices[0], truth.faces), count, rng)
+    surfaces = [sample(Mesh(surface, truth.faces), count, rng) for surface in vertices]
+    tied = track_metrics.tie_tracks((candidate.tracks - origin) / unit, points)
+    columns = {
+        "corr": track_metrics.correspondence_error(tied),
+        "static_corr": baselines.static_error(points),
+        "chain_corr": baselines.nearest_neighbour_chain_error(points, surfaces),
+        "jitter": track_metrics.jitter(tied),
+        "tracked": track_metrics.share_tracked(tied),
+    }
+    if intrinsics is not None and len(tied.columns):
+        true_points = tied.truth * unit + origin
+        slack = track_metrics.VISIBLE_SLACK * unit
+        visible = track_metrics.visible_truth(true_points, truth.vertices, truth.faces, intrinsics, slack)
+        columns["visible_error"], columns["hidden_error"] = track_metrics.end_point_error(tied, visible)
     rows: list[FrameScores] = []
+    specimen: Specimen | None = None
     surface: Mesh | None = None
+    largest = -1.0
     for frame, mesh in enumerate(candidate.meshes):
         surface = mesh if mesh is not None and len(mesh.faces) else surface
         scores = None
         if surface is not None:
             scaled = Mesh((surface.vertices - origin) / unit, surface.faces)
-            scores = score_surface(scaled, Mesh(vertices[frame], truth.faces), count, rng)
-        rows.append(FrameScores(scores, float(corr[frame]), float(static[frame]), float(chain[frame])))
-    missing = [frame for frame, mesh in enumerate(candidate.meshes) if mesh is None]
-    return Scores(name, start, rows, floor, count, missing)
+            scores = score_surface(scaled, Mesh(vertices[frame], truth.faces), count, rng, surfaces[frame])
+            if scores.chamfer_l1 > largest:
+                largest, worst_frame, worst_surface = scores.chamfer_l1, frame, surface
+        rows.append(FrameScores(scores, **{key: float(values[frame]) for key, values in columns.items()}))
+    if largest >= 0:
+        error = _vertex_error((worst_surface.vertices - origin) / unit, surfaces[worst_frame])
+        specimen = Specimen(worst_frame, worst_surface, Mesh(truth.vertices[worst_frame], truth.faces), error)
+    return Scores(
+        name,
+        start,
+        rows,
+        chamfer_floor=baselines.chamfer_floor(surfaces[0], Mesh(vertices[0], truth.faces), count, rng),
+        count=count,
+        missing=[frame for frame, mesh in enumerate(candidate.meshes) if mesh is None],
+        family=family,
+        method=candidate.method,
+        seconds=candidate.seconds,
+        reliability=_reliability(candidate, tied, unit, origin),
+        worst=specimen,
+    )
 
 
 def summary(scores: list[Scores]) -> dict[str, float]:
     """Mean over sub-sequences of every score."""
     means = [item.mean() for item in scores]
-    return {key: float(np.mean([row[key] for row in means])) for key in means[0]} if means else {}
+    return {key: _mean(np.array([row[key] for row in means]), key) for key in means[0]} if means else {}
+
+
+def by_family(scores: list[Scores]) -> dict[str, list[Scores]]:
+    """Scores grouped by the kind of subject, in the order in which the kinds come."""
+    groups: dict[str, list[Scores]] = {}
+    for item in scores:
+        groups.setdefault(item.family, []).append(item)
+    return groups
+
+
+def _mean(values: Float64, key: str) -> float:
+    if key in _OPTIONAL:
+        values = values[np.isfinite(values)]
+    return float(values.mean()) if len(values) else float("nan")
+
+
+def _vertex_error(vertices: Float64, true: Samples) -> Float64:
+    """Distance (V,) of vertices from the samples of the true surface."""
+    return np.asarray(true.tree.query(vertices, workers=-1)[0], np.float64)
+
+
+def _reliability(
+    candidate: Candidate, tied: track_metrics.TiedTracks, unit: float, origin: Float64
+) -> Reliability | None:
+    """Stated confidences of tracks that are there, against their metric errors."""
+    if candidate.confidence is None or not len(tied.columns):
+        return None
+    stated = np.where(tied.tracked, candidate.confidence[:, tied.columns], np.nan)
+    depth = tied.truth[..., 2] * unit + origin[2]
+    return reliability(stated, tied.error * unit, error_limit(depth))
 
 
 def _normalisation(truth: GroundTruth) -> tuple[Float64, float]:

@@ -12,10 +12,11 @@ from nr_tracking.evaluation import page
 from nr_tracking.evaluation.figures import animation_bytes, crop_around, draw_depth, grid, png_bytes, turntable
 from nr_tracking.evaluation.metrics import Mesh
 from nr_tracking.evaluation.protocol import COUNT, LENGTH, Candidate, Scores, score, subsequences, summary
+from nr_tracking.evaluation.scoreboard import SCORE_HEADER, score_cells, sequence_rows
 from nr_tracking.evaluation.shading import Picture, camera_view, draw_surface, middle_and_extent, orbit_view
 from nr_tracking.sensing.camera import rectify
 from nr_tracking.tracking.result import ColouredMesh, Output
-from nr_tracking.types import DepthFrame, InputError
+from nr_tracking.types import DepthFrame, InputError, Intrinsics
 
 _COLUMNS = 6
 TILE = 250
@@ -60,12 +61,14 @@ def score_output(
     length: int = LENGTH,
     count: int = COUNT,
     at_most: int = 10**9,
+    family: str = "",
+    intrinsics: Intrinsics | None = None,
 ) -> list[Scores]:
     """Score an OUTPUT in sub-sequences of ``length`` frames, or all of it where it is shorter.
 
     Of many sub-sequences, ``at_most`` so many are taken, evenly over the recording. ``truth`` covers the frames of
-    ``output``. The tracks of an OUTPUT run on through all sub-sequences: each one takes those that are there in its
-    first frame.
+    ``output``, ``intrinsics`` is the camera that saw it. The tracks of an OUTPUT run on through all sub-sequences:
+    each one takes those that are there in its first frame.
     """
     rows = len(output)
     if len(truth.vertices) != rows:
@@ -77,9 +80,11 @@ def score_output(
     for start in (starts[index] for index in chosen):
         found = (output.mesh(row) for row in range(start, start + length))
         meshes = [Mesh(mesh[0], mesh[1]) if mesh else None for mesh in found]
-        candidate = Candidate(meshes, output.positions[start : start + length])
-        part = GroundTruth(truth.vertices[start : start + length], truth.faces)
-        scores.append(score(name or output.path.name, candidate, part, start=start, count=count))
+        span = slice(start, start + length)
+        candidate = Candidate(meshes, output.positions[span], output.confidence[span])
+        part = GroundTruth(truth.vertices[span], truth.faces)
+        title = name or output.path.name
+        scores.append(score(title, candidate, part, start=start, count=count, family=family, intrinsics=intrinsics))
     return scores
 
 
@@ -108,46 +113,47 @@ def tracking_report(
 
 
 def scores_section(scores: list[Scores]) -> str:
-    """Scores beside the baselines: mean, every sub-sequence, and over time."""
-    rows = [[f"{item.name} from {item.start}", *score_cells(item.mean())] for item in scores]
-    means = summary(scores)
+    """Tables of scores beside the baselines, and the first sub-sequence frame by frame."""
+    rows = sequence_rows(scores)
     if len(scores) > 1:
-        rows.append(["mean", *score_cells(means)])
+        rows.append(["mean", *score_cells(summary(scores))])
     first = scores[0]
-    frames = [frame.as_dict() for frame in first.frames]
-    charts = page.side_by_side(
-        page.line_chart({"IoU": [row["iou"] for row in frames]}, x_label=f"frame from {first.start}", y_label="IoU"),
-        page.line_chart(
-            {
-                "tracked": [row["corr"] for row in frames],
-                "static": [row["static_corr"] for row in frames],
-                "nearest": [row["chain_corr"] for row in frames],
-            },
-            x_label=f"frame from {first.start}",
-            y_label="Corr",
-        ),
-    )
     return page.section(
         "Scores",
         page.table(SCORE_HEADER, rows, strong=[len(rows) - 1]),
         page.note(
             f"Sub-sequences of {len(first.frames)} frames in units of the first true box, {first.count:,} points. "
-            "IoU: higher is better, all else: lower. The floor is what a perfect surface would score as CD; static and "
-            "nearest are the Corr of points that stay where they were, and of points that hop to the nearest point of "
-            "the next true surface."
+            "IoU, tracked, normals and F-score: higher is better; all else: lower. The floor is what a perfect surface "
+            "would score as CD; static and nearest are the Corr of points that stay where they were, and of points "
+            "that hop to the nearest point of the next true surface; visible and hidden are the Corr of points that "
+            "the camera sees and of the others."
         ),
-        charts,
+        score_curves([first], x_label=f"frame from {first.start}"),
     )
 
 
-SCORE_HEADER = ("sequence", "IoU", "CD", "CD floor", "Corr", "static", "nearest", "normals", "F-score")
+def score_curves(scores: list[Scores], x_label: str) -> str:
+    """IoU, CD and errors of tracks over the frames of a sub-sequence, as means over sub-sequences of one length."""
+    frames = [[frame.as_dict() for frame in item.frames] for item in scores]
+    length = min(len(rows) for rows in frames)
 
+    def curve(key: str) -> list[float]:
+        columns = np.array([[row[key] for row in rows[:length]] for rows in frames])
+        known = np.isfinite(columns)
+        total = np.where(known, columns, 0).sum(axis=0)
+        return np.where(known.any(axis=0), total / np.maximum(known.sum(axis=0), 1), np.nan).tolist()
 
-def score_cells(mean: dict[str, float]) -> list[str]:
-    """Mean scores as text, for the columns of :data:`SCORE_HEADER` after the first."""
-    keys = ("iou", "chamfer_l1", "chamfer_floor", "corr", "static_corr", "chain_corr", "normal_consistency", "f_score")
-    digits = (3, 5, 5, 5, 5, 5, 3, 3)
-    return [f"{mean[key]:.{places}f}" for key, places in zip(keys, digits, strict=True)]
+    def chart(label: str, **series: str) -> str:
+        named = {name.replace("_", " "): curve(key) for name, key in series.items()}
+        known = {name: values for name, values in named.items() if np.isfinite(values).any()}
+        return page.line_chart(known, x_label=x_label, y_label=label)
+
+    return page.side_by_side(
+        chart("IoU", IoU="iou"),
+        chart("CD", CD="chamfer_l1"),
+        chart("Corr", tracked="corr", static="static_corr", nearest="chain_corr"),
+        chart("error", visible="visible_error", hidden="hidden_error"),
+    )
 
 
 def _overview(output: Output, timings: dict[int, dict[str, float]], scores: list[Scores]) -> str:

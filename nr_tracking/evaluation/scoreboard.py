@@ -1,0 +1,97 @@
+"""Scores as tables: by sub-sequence, by kind of subject, by method."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+from nr_tracking.evaluation.protocol import Scores, by_family, summary
+
+_COLUMNS = (
+    ("IoU", "iou", 3),
+    ("CD", "chamfer_l1", 5),
+    ("CD floor", "chamfer_floor", 5),
+    ("Corr", "corr", 5),
+    ("static", "static_corr", 5),
+    ("nearest", "chain_corr", 5),
+    ("visible", "visible_error", 5),
+    ("hidden", "hidden_error", 5),
+    ("jitter", "jitter", 5),
+    ("tracked", "tracked", 3),
+    ("normals", "normal_consistency", 3),
+    ("F-score", "f_score", 3),
+)
+"""Heading, score and decimals of each column after the first."""
+
+SCORE_HEADER = ("sequence", *(heading for heading, _, _ in _COLUMNS))
+
+FAMILY_NAMES = {
+    "makehuman": "clothed MakeHuman",
+    "person": "glTF people",
+    "animal": "animals",
+    "procedural": "procedural bodies",
+    "object": "other objects",
+}
+"""What kinds of generated subjects are called in tables; a kind that is not here is called by its own name."""
+
+
+def score_cells(mean: dict[str, float]) -> list[str]:
+    """Mean scores as text, for the columns of :data:`SCORE_HEADER` after the first."""
+    return [_cell(mean[key], places) for _, key, places in _COLUMNS]
+
+
+def sequence_rows(scores: list[Scores]) -> list[list[str]]:
+    """A row for each sub-sequence."""
+    return [[f"{item.name} from {item.start}", *score_cells(item.mean())] for item in scores]
+
+
+def family_rows(scores: list[Scores]) -> list[list[str]]:
+    """A row of means for each kind of subject; none where there is only one kind."""
+    groups = by_family(scores)
+    if len(groups) < 2:
+        return []
+    return [
+        [f"{FAMILY_NAMES.get(family, family or 'others')}, {len(group)}", *score_cells(summary(group))]
+        for family, group in groups.items()
+    ]
+
+
+def method_rows(scores: list[Scores]) -> list[list[str]]:
+    """A row of means for each method, with the time that it takes for a frame."""
+    methods: dict[str, list[Scores]] = {}
+    for item in scores:
+        methods.setdefault(item.method, []).append(item)
+    rows = []
+    for method, group in methods.items():
+        seconds = sum(item.seconds for item in group) / len(group)
+        rows.append([method, *score_cells(summary(group)), _cell(1000 * seconds, 0)])
+    return rows
+
+
+METHOD_HEADER = ("method", *SCORE_HEADER[1:], "ms a frame")
+
+
+def score_table(scores: list[Scores], others: list[Scores] | None = None) -> str:
+    """Scores as lines of text in columns: sub-sequences, kinds of subjects, the mean last.
+
+    ``others``: the scores of other methods on the same sub-sequences, in a table of their own below.
+    """
+    mean = [f"mean of {len(scores)}", *score_cells(summary(scores))]
+    text = _aligned([SCORE_HEADER, *sequence_rows(scores), *family_rows(scores), mean])
+    if others:
+        text += "\n" + _aligned([METHOD_HEADER, *method_rows([*scores, *others])])
+    return text
+
+
+def _aligned(lines: list[Iterable[str]]) -> str:
+    cells = [list(line) for line in lines]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    return "".join(
+        "  ".join([first.ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(rest, widths[1:], strict=True))])
+        + "\n"
+        for first, *rest in cells
+    )
+
+
+def _cell(value: float, places: int) -> str:
+    return "-" if math.isnan(value) else f"{value:.{places}f}"
