@@ -87,36 +87,42 @@ def _add_evaluate(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--offset", type=int, default=0, help="frames skipped at the beginning (default 0)")
     parser.add_argument("--points", type=int, default=100_000, help="points for IoU, CD and Corr (default 100000)")
     parser.add_argument("--seed", type=int, default=0, help="seed of the points")
+    parser.add_argument("--baselines", action="store_true", help="score methods without a network in the same run")
     _add_settings(parser)
     parser.set_defaults(run=_evaluate)
 
 
 def _evaluate(options: argparse.Namespace) -> int:
     config = None if options.tracked else _config(options)
-    from nr_tracking.commands.evaluate import evaluate, evaluate_output, find_sequences, write_scores
+    from nr_tracking.commands.evaluate import (
+        evaluate,
+        evaluate_baselines,
+        evaluate_output,
+        find_sequences,
+        write_scores,
+    )
     from nr_tracking.data.sequence import read_sequence
+    from nr_tracking.evaluation.protocol import Scores
     from nr_tracking.evaluation.scoreboard import score_table
     from nr_tracking.tracking.result import read_output
 
     sequences = [read_sequence(path) for path in find_sequences(options.sequences)]
+    baselines: list[Scores] = []
     if config is None:
+        if options.baselines:
+            raise InputError("bad_request", "--baselines and --tracked exclude each other: baselines track anew")
         if len(sequences) != 1:
             raise InputError("bad_request", f"--tracked takes one SEQ, the one OUT was made from, not {len(sequences)}")
         output = read_output(options.tracked)
         scores = evaluate_output(output, sequences[0], length=options.length, points=options.points)
     else:
-        scores = evaluate(
-            sequences,
-            config,
-            length=options.length,
-            start_stride=options.start_stride,
-            offset=options.offset,
-            points=options.points,
-            seed=options.seed,
-        )
-    print(score_table(scores), end="")
+        protocol = {name: getattr(options, name) for name in ("length", "start_stride", "offset", "points", "seed")}
+        scores = evaluate(sequences, config, **protocol)
+        if options.baselines:
+            baselines = evaluate_baselines(sequences, config, **protocol)
+    print(score_table(scores, baselines), end="")
     if options.output:
-        print(f"see {write_scores(options.output, scores, config) / 'report.html'}")
+        print(f"see {write_scores(options.output, scores, config, baselines) / 'report.html'}")
     return 0
 
 

@@ -16,6 +16,7 @@ from nr_tracking.commands.progress import Progress
 from nr_tracking.commands.track import TrackerLike, make_tracker
 from nr_tracking.config import Config
 from nr_tracking.data.sequence import Sequence, is_sequence
+from nr_tracking.evaluation.classical_tracking import METHODS, classical_candidate
 from nr_tracking.evaluation.evaluation_report import evaluation_report
 from nr_tracking.evaluation.metrics import Mesh
 from nr_tracking.evaluation.protocol import COUNT, LENGTH, Candidate, Scores, by_family, score, subsequences, summary
@@ -40,14 +41,7 @@ def evaluate(
 
     :class:`InputError` where a recording has no ground truth or is too short.
     """
-    for sequence in sequences:
-        if not (sequence.path / "ground_truth.npz").is_file():
-            raise _no_ground_truth(sequence)
-    jobs = [
-        (sequence, start)
-        for sequence in sequences
-        for start in subsequences(len(sequence), length, start_stride, offset)
-    ]
+    jobs = _jobs(sequences, length, start_stride, offset)
     scores = []
     tracker, _ = trackers(config)
     with Progress("evaluating", len(jobs), "sub-sequence") as progress:
@@ -57,6 +51,40 @@ def evaluate(
             scores.append(_score(sequence, candidate, start, length, points, seed))
             progress.advance()
     return scores
+
+
+def evaluate_baselines(
+    sequences: list[Sequence],
+    config: Config,
+    *,
+    length: int = LENGTH,
+    start_stride: int = LENGTH,
+    offset: int = 0,
+    points: int = COUNT,
+    seed: int = 0,
+) -> list[Scores]:
+    """Score methods that need no network, on the sub-sequences that :func:`evaluate` would take with the same options.
+
+    The ``method`` of each score says which one it is; see :mod:`nr_tracking.evaluation.classical_tracking`.
+    """
+    jobs = _jobs(sequences, length, start_stride, offset)
+    scores = []
+    with Progress("baselines", len(jobs) * len(METHODS), "sub-sequence") as progress:
+        for method in METHODS:
+            for sequence, start in jobs:
+                candidate = classical_candidate(method, sequence.frames(start, length), config)
+                scores.append(_score(sequence, candidate, start, length, points, seed))
+                progress.advance()
+    return scores
+
+
+def _jobs(sequences: list[Sequence], length: int, stride: int, offset: int) -> list[tuple[Sequence, int]]:
+    for sequence in sequences:
+        if not (sequence.path / "ground_truth.npz").is_file():
+            raise _no_ground_truth(sequence)
+    return [
+        (sequence, start) for sequence in sequences for start in subsequences(len(sequence), length, stride, offset)
+    ]
 
 
 def _score(sequence: Sequence, candidate: Candidate, start: int, length: int, points: int, seed: int) -> Scores:
@@ -146,25 +174,32 @@ def track_candidate(tracker: TrackerLike, frames: Iterable[DepthFrame]) -> Candi
     return Candidate(meshes, tracks, confidence, seconds / max(len(rows), 1))
 
 
-def write_scores(folder: Path, scores: list[Scores], config: Config | None) -> Path:
-    """Write scores.json, scores.csv (a row for each frame) and report.html into ``folder``, whole or not at all."""
+def write_scores(
+    folder: Path, scores: list[Scores], config: Config | None, baselines: list[Scores] | None = None
+) -> Path:
+    """Write scores.json, scores.csv (a row for each frame) and report.html into ``folder``, whole or not at all.
+
+    ``baselines``: scores of other methods, as of :func:`evaluate_baselines`; the means are not theirs.
+    """
     with written_folder(folder, recognised_by="scores.json") as new:
         values = {
             "config": config.model_dump(mode="json") if config else None,
             "mean": summary(scores),
             "families": {family: summary(group) for family, group in by_family(scores).items()},
             "sequences": [item.as_dict() for item in scores],
+            "baselines": [item.as_dict() for item in baselines or []],
         }
         (new / "scores.json").write_text(json.dumps(values, indent=1) + "\n")
         with (new / "scores.csv").open("w", newline="") as file:
             names = list(scores[0].frames[0].as_dict())
             writer = csv.writer(file)
-            writer.writerow(["sequence", "start", "frame", *names])
-            for item in scores:
+            writer.writerow(["sequence", "start", "frame", *names, "method", "family"])
+            for item in [*scores, *(baselines or [])]:
                 for index, frame in enumerate(item.frames):
-                    writer.writerow([item.name, item.start, item.start + index, *frame.as_dict().values()])
+                    place = [item.name, item.start, item.start + index]
+                    writer.writerow([*place, *frame.as_dict().values(), item.method, item.family])
         preset = f"preset {config.preset}" if config else "a saved OUTPUT"
-        html = evaluation_report(scores, f"{len(scores)} sub-sequences, {preset}")
+        html = evaluation_report(scores, f"{len(scores)} sub-sequences, {preset}", baselines)
         (new / "report.html").write_text(html, encoding="utf-8")
     return folder
 
