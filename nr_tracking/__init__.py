@@ -12,7 +12,12 @@ The whole public API::
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any
+
+# The matrices of a live tracker are small: threads of numpy's BLAS wait for each other much longer than they multiply,
+# most of all while PyTorch has the cores. It is read when numpy is loaded; who sets it otherwise keeps it.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 from nr_tracking.config import Config, ConfigError, load_config
 from nr_tracking.types import DepthFrame, InputError, Intrinsics, Patches, Surface, TrackedFrame, Tracks

@@ -39,8 +39,14 @@ def averaged(errors: list[float]) -> AveragedField:
 
 def test_fields_that_agree_are_not_changed_by_averaging():
     field, alone = averaged([0.0, 0.0, 0.0]), Ball(VOLUME)
-    points = torch.rand(500, 3, generator=torch.Generator().manual_seed(0)) - 0.5
-    torch.testing.assert_close(field.sdf(points, torch.zeros(500).long()), alone.sdf(points, None), atol=1e-6, rtol=0)
+    points = 0.88 * (torch.rand(500, 3, generator=torch.Generator().manual_seed(0)) - 0.5)
+    near = alone.sdf(points, None) > -0.1
+    torch.testing.assert_close(
+        field.sdf(points, torch.zeros(500).long())[near],
+        alone.sdf(points, None)[near],
+        atol=0.1 / Ball.resolution,
+        rtol=0,
+    )
     # Grids are interpolated between voxel centres: good away from the ball's centre, where the distance has its kink,
     # and from the cubes' outermost voxels.
     difference = (field.grid(0) - alone.grid(0)).abs()
@@ -50,9 +56,12 @@ def test_fields_that_agree_are_not_changed_by_averaging():
 
 def test_errors_that_cancel_are_gone():
     field, alone = averaged([0.03, -0.05, 0.02]), Ball(VOLUME)
-    points = 0.6 * (torch.rand(500, 3, generator=torch.Generator().manual_seed(1)) - 0.5)
+    points = 0.8 * (torch.rand(500, 3, generator=torch.Generator().manual_seed(1)) - 0.5)
     found = field.sdf(points, torch.zeros(500).long())
-    torch.testing.assert_close(found, alone.sdf(points, None), atol=1e-6, rtol=0)
+    near = alone.sdf(points, None).abs() < 3 / Ball.resolution
+    assert near.sum() > 30
+    # Of what the errors leave, the curvature of the ball within a voxel is all: its radius is 6.4 voxels.
+    torch.testing.assert_close(found[near], alone.sdf(points, None)[near], atol=0.05 / Ball.resolution, rtol=0)
 
 
 def test_only_the_first_cube_speaks_of_points_that_it_alone_contains():

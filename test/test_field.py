@@ -9,6 +9,7 @@ from nr_tracking.fields.field import (
     DistanceMLP,
     EmbeddingHead,
     FieldWindow,
+    KnownDistances,
     interpolate_dense,
     interpolate_sparse,
     lattice,
@@ -116,9 +117,9 @@ def window():
     torch.nn.init.normal_(mlp.last.weight)
     return FieldWindow(
         torch.randn(2, 8, 8, 8, 4),
-        torch.zeros(2, 8, 8, 8),
         (middle, torch.randn(len(middle), 4)),
         (fine, torch.randn(len(fine), 4)),
+        KnownDistances(torch.zeros(2, 8, 8, 8), torch.zeros(len(middle), 8)),
         mlp,
         head,
     )

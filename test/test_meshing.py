@@ -3,10 +3,11 @@
 import numpy as np
 import pytest
 import torch
+from skimage.measure import marching_cubes
 
 from nr_tracking.config import MeshConfig
 from nr_tracking.fields.field import lattice
-from nr_tracking.fields.meshing import extract_surface
+from nr_tracking.fields.meshing import _cells_with_surface, extract_surface
 from nr_tracking.types import InputError
 
 
@@ -62,6 +63,17 @@ def test_ball(upsample):
     cell = 1 / (32 * upsample)
     assert np.abs(np.linalg.norm(vertices, axis=1) - 0.3).max() < 0.02 * cell
     assert volume(vertices, faces) == pytest.approx(4 / 3 * np.pi * 0.3**3, rel=0.02 / upsample)
+
+
+def test_skipping_cells_without_surface_changes_no_face():
+    for seed in range(5):
+        values = np.random.default_rng(seed).normal(size=(9, 8, 7)).astype(np.float32)
+        mask = _cells_with_surface(values < 0)
+        for skipped, all_cells in zip(marching_cubes(values, 0.0, mask=mask), marching_cubes(values, 0.0), strict=True):
+            np.testing.assert_array_equal(skipped, all_cells)
+    values[:] = 1
+    values[4, 4, 4] = -1
+    assert _cells_with_surface(values < 0).sum() == 15  # the lower and upper corners of eight cells share one
 
 
 def test_torus():

@@ -11,9 +11,8 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
-from nr_tracking.fields.field import FieldWindow, lattice
+from nr_tracking.fields.field import FieldWindow, interpolate_dense
 from nr_tracking.sensing.volume import Volume
 
 
@@ -28,7 +27,9 @@ class PlacedField:
 class AveragedField:
     """The mean signed distance of several placed fields, in the box coordinates of the first one's cube.
 
-    Has what meshing asks of a field. A cube that does not contain a point has no say about it; the first always has.
+    Has what meshing asks of a field. The mean is taken of the fields' grids; between voxel centres it is the first
+    field plus the interpolated difference, because where a surface lies is a matter for the mean, and what happens
+    within a voxel differs little. A cube that does not contain a point has no say about it; the first always has.
     """
 
     def __init__(self, members: Sequence[PlacedField]) -> None:
@@ -37,38 +38,71 @@ class AveragedField:
         self.first = members[0].field
         self.resolution = self.first.resolution
         self._members = tuple(members)
+        self._grids: dict[int, tuple[Tensor, Tensor]] = {}
 
+    @torch.no_grad()
     def sdf(self, points: Tensor, frame: Tensor) -> Tensor:
         """Signed distance (Q,) in sides of the first cube at ``points`` (Q, 3) of ``frame`` (Q,) int64."""
         total = self.first.sdf(points, frame)
-        count = torch.ones_like(total)
-        for member in self._members[1:]:
-            theirs, scale = self._in_cube_of(member, points)
-            inside = theirs.abs().amax(dim=1) < 0.5
-            total = total + torch.where(inside, scale * member.field.sdf(theirs, frame), torch.zeros_like(total))
-            count = count + inside
-        return total / count
+        if len(self._members) == 1:
+            return total
+        for index in torch.unique(frame).tolist():
+            chosen = (frame == index).nonzero()[:, 0]
+            _, difference = self._mean(index)
+            here = interpolate_dense(difference[None, ..., None], points[chosen], torch.zeros_like(chosen))
+            total[chosen] += here[:, 0]
+        return total
+
+    def grid(self, frame: int) -> Tensor:
+        """Signed distance (R, R, R) at the voxel centres of the first cube."""
+        return self._mean(frame)[0]
 
     @torch.no_grad()
-    def grid(self, frame: int) -> Tensor:
-        """Signed distance (R, R, R) at the voxel centres of the first cube; the others' grids are interpolated."""
-        total = self.first.grid(frame).clone()
-        count = torch.ones_like(total)
-        points = lattice(self.resolution, total)
-        for member in self._members[1:]:
-            theirs, scale = self._in_cube_of(member, points)
-            inside = (theirs.abs().amax(dim=1) < 0.5).view_as(total)
-            # grid_sample names the axes of a (D, H, W) volume as z, y, x; this one is indexed [x, y, z].
-            places = (2 * theirs).flip(1).view(1, *total.shape, 3)
-            values = member.field.grid(frame)[None, None]
-            resampled = functional.grid_sample(values, places, padding_mode="border", align_corners=False)[0, 0]
-            total += torch.where(inside, scale * resampled, torch.zeros_like(total))
-            count += inside
-        return total / count
+    def _mean(self, frame: int) -> tuple[Tensor, Tensor]:
+        """The mean of the grids of a frame and its difference from the first one, (R, R, R) each."""
+        if frame not in self._grids:
+            own = self.first.grid(frame)
+            total, count = own.clone(), torch.ones_like(own)
+            for member in self._members[1:]:
+                values, inside = self._resampled(member, frame)
+                total += values
+                count += inside
+            mean = total / count
+            self._grids[frame] = mean, mean - own
+        return self._grids[frame]
 
-    def _in_cube_of(self, member: PlacedField, points: Tensor) -> tuple[Tensor, float]:
-        """Points of the first cube in the box coordinates of another, and its side over the first one's."""
-        own, other = self._members[0].volume, member.volume
+    def _resampled(self, member: PlacedField, frame: int) -> tuple[Tensor, Tensor]:
+        """A member's grid at the voxel centres of the first cube, 0 outside its own, and where it is inside.
+
+        Cubes differ by a shift and a scale, so each axis is interpolated on its own.
+        """
+        values = member.field.grid(frame)
+        own, other, count = self._members[0].volume, member.volume, self.resolution
         scale = other.side / own.side
-        shift = torch.as_tensor((own.centre - other.centre) / other.side, dtype=points.dtype, device=points.device)
-        return points / scale + shift, scale
+        steps = torch.arange(count, dtype=values.dtype, device=values.device)
+        inside = torch.ones_like(values)
+        for axis, shift in enumerate((own.centre - other.centre) / other.side):
+            theirs = ((steps + 0.5) / count - 0.5) / scale + shift
+            shares = _cubic_shares((theirs + 0.5) * count - 0.5, count)
+            within = (theirs.abs() < 0.5).to(values.dtype)
+            shape = [count if other_axis == axis else 1 for other_axis in range(3)]
+            inside = inside * within.view(shape)
+            values = torch.tensordot(values, shares, dims=([0], [1]))  # takes the first axis away, appends the new one
+        return scale * inside * values, inside
+
+
+def _cubic_shares(position: Tensor, count: int) -> Tensor:
+    """Weights (Q, count) of samples at 0 .. count - 1 in values at ``position`` (Q,): cubic convolution (Keys 1981).
+
+    Linear interpolation would flatten the valley of a distance along a thin limb, and every average make it thinner.
+    Beyond the outermost samples the value there continues.
+    """
+    position = position.clamp(0, count - 1)
+    steps = torch.arange(-1, count + 1, dtype=position.dtype, device=position.device)
+    x = (position[:, None] - steps).abs()
+    near = ((1.5 * x - 2.5) * x) * x + 1
+    far = ((-0.5 * x + 2.5) * x - 4) * x + 2
+    shares = torch.where(x < 1, near, torch.where(x < 2, far, torch.zeros_like(x)))
+    shares[:, 1] += shares[:, 0]
+    shares[:, -2] += shares[:, -1]
+    return shares[:, 1:-1]

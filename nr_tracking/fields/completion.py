@@ -20,13 +20,14 @@ from nr_tracking.fields.decoder import (
     DenseDecoder,
     FineDecoder,
     MiddleDecoder,
+    distances_of_children,
     distances_of_coarse,
     near_surface_of_coarse,
     near_surface_of_middle,
     united,
 )
 from nr_tracking.fields.encoder import DenseEncoder, SparseEncoder, informative_cells
-from nr_tracking.fields.field import DistanceMLP, EmbeddingHead, FieldWindow
+from nr_tracking.fields.field import DistanceMLP, EmbeddingHead, FieldWindow, KnownDistances
 from nr_tracking.fields.fusion import FrameFusion
 from nr_tracking.fields.sparse import SparseGrid, linear_keys
 from nr_tracking.types import InputError
@@ -108,12 +109,14 @@ class CompletionNetwork(nn.Module):
         middle = self._to_field(1, refined)
 
         tau, cap = self._filter(resolution)
-        found = near_surface_of_middle((middle_grid, middle), self.distance, tau, cap)
+        children = distances_of_children(middle_grid, middle, self.distance)
+        found = near_surface_of_middle(middle_grid, children, tau, cap)
         fine_grid = united([found, *required], resolution, frames)
         with torch.autocast(grid.device.type, torch.bfloat16, enabled=self._mixed(grid.device)):
             finest = self.fine_decoder((middle_grid, refined), fine_grid, skips[0])
         fine = self._to_field(2, finest)
-        return FieldWindow(coarse, distances, (middle_grid, middle), (fine_grid, fine), self.distance, self.embedding)
+        known = KnownDistances(distances, children)
+        return FieldWindow(coarse, (middle_grid, middle), (fine_grid, fine), known, self.distance, self.embedding)
 
     def _input(self, window: TsdfWindow) -> tuple[SparseGrid, Tensor]:
         """The window's voxels in the order that the layers want, with their values (M, 1); checks both."""

@@ -118,17 +118,24 @@ def near_surface_of_coarse(distances: Tensor, tau: float, cap: int) -> Tensor:
 
 
 @torch.no_grad()
-def near_surface_of_middle(middle: tuple[SparseGrid, Tensor], distance: DistanceMLP, tau: float, cap: int) -> Tensor:
-    """Voxels (K, 4) of R, children of the active ones of R / 2, within ``tau`` box sides of that field's zero level.
+def distances_of_children(grid: SparseGrid, features: Tensor, distance: DistanceMLP) -> Tensor:
+    """Signed distance (M, 8) in box sides at the centres of the children of active voxels, by octant.
 
-    The distance at a child's centre is interpolated between those at the active voxels around it. At most ``cap``
-    voxels of a frame are returned, the nearest to the surface.
+    It is interpolated between the distances at the centres of the active voxels around each child.
     """
-    grid, features = middle
     around = select_rows(distance(features, grid.centres)[:, None], grid.neighbours.reshape(-1)).view(-1, 27)
     matrix = _children_of_neighbours(around)
-    away = (around @ matrix) / ((grid.neighbours < len(grid)).to(around.dtype) @ matrix).clamp(min=1e-6)
-    away = away.reshape(-1).abs()
+    return (around @ matrix) / ((grid.neighbours < len(grid)).to(around.dtype) @ matrix).clamp(min=1e-6)
+
+
+@torch.no_grad()
+def near_surface_of_middle(grid: SparseGrid, distances: Tensor, tau: float, cap: int) -> Tensor:
+    """Voxels (K, 4) of R, children of the active ones of R / 2, within ``tau`` box sides of the zero level.
+
+    ``distances`` (M, 8) are those of :func:`distances_of_children`. At most ``cap`` voxels of a frame are returned, the
+    nearest to the surface.
+    """
+    away = distances.reshape(-1).abs()
     near = (away < tau).nonzero()[:, 0]
     return nearest(grid.children()[near], away[near], grid.frames, cap)
 

@@ -9,7 +9,8 @@ and to the features.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from functools import cached_property
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -146,11 +147,21 @@ class EmbeddingHead(nn.Module):
         return functional.normalize(self.last(functional.silu(self.hidden(features))), dim=1, eps=1e-6)
 
 
+class KnownDistances(NamedTuple):
+    """Signed distances in box sides that were computed, without gradients, to find what to refine.
+
+    ``coarse`` (N, r, r, r) at the voxel centres of the coarse scale; ``children`` (M, 8) at the centres of the children
+    of the middle scale's active voxels, by octant.
+    """
+
+    coarse: Tensor
+    children: Tensor
+
+
 class FieldWindow:
     """The signed distance fields of the N frames of one or more windows, on three scales.
 
-    ``coarse`` (N, r, r, r, C) with r = R / 4; ``coarse_distance`` (N, r, r, r) its distances at the voxel centres,
-    without gradients; ``middle`` and ``fine`` (M, C) on their grids of R / 2 and R. All methods
+    ``coarse`` (N, r, r, r, C) with r = R / 4; ``middle`` and ``fine`` (M, C) on their grids of R / 2 and R. All methods
     take ``points`` (Q, 3) box coordinates and ``frame`` (Q,) int64 in [0, N), are deterministic, and can be
     differentiated twice with respect to points and once with respect to weights.
     """
@@ -158,14 +169,14 @@ class FieldWindow:
     def __init__(
         self,
         coarse: Tensor,
-        coarse_distance: Tensor,
         middle: tuple[SparseGrid, Tensor],
         fine: tuple[SparseGrid, Tensor],
+        known: KnownDistances,
         distance: DistanceMLP,
         head: EmbeddingHead,
     ) -> None:
         self.coarse = coarse
-        self.coarse_distance = coarse_distance
+        self.known = known
         self.middle_grid, self.middle = middle
         self.fine_grid, self.fine = fine
         self.distance = distance
@@ -211,16 +222,26 @@ class FieldWindow:
     def grid(self, frame: int) -> Tensor:
         """Signed distance (R, R, R) in box sides at all voxel centres of one frame, without gradients.
 
-        Children of active voxels of the middle scale get the value of :meth:`sdf`, all others the coarse scale's
-        values, interpolated.
+        Active voxels of the fine scale have its values, other children of the middle scale's voxels that scale's,
+        interpolated, and the rest the coarse scale's, interpolated.
         """
-        r, side = self.levels[0], self.resolution
-        values = upsample(self.coarse_distance[frame], side // r)
-        chosen = SparseGrid(self._of_frame(self.middle_grid, frame), side // 2, self.frames).children()
-        points = (chosen[:, 1:].to(values.dtype) + 0.5) / side - 0.5
-        x, y, z = chosen[:, 1:].long().unbind(1)
-        values[x, y, z] = self.sdf(points, chosen[:, 0].long())
+        side = self.resolution
+        values = upsample(self.known.coarse[frame], side // self.levels[0])
+        flat, own = values.view(-1), self._rows(self.middle_grid, frame)
+        parents = self.middle_grid.coords[own, 1:].long() * 2
+        bit = torch.arange(2, device=values.device)
+        octants = (bit[:, None, None] * side**2 + bit[:, None] * side + bit).reshape(8)
+        first = (parents[:, 0] * side + parents[:, 1]) * side + parents[:, 2]
+        flat[(first[:, None] + octants).reshape(-1)] = self.known.children[own].reshape(-1)
+        own = self._rows(self.fine_grid, frame)
+        x, y, z = self.fine_grid.coords[own, 1:].long().unbind(1)
+        flat[(x * side + y) * side + z] = self._fine_distances[own]
         return values
+
+    @cached_property
+    def _fine_distances(self) -> Tensor:
+        """Signed distance (M,) at the centres of the fine scale's voxels."""
+        return self.distance(self.fine, self.fine_grid.centres)
 
     def _blend(self, points: Tensor, frame: Tensor, finest: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         """For each scale from ``finest`` on: the points (K,) int64 it serves, its share (K,), its features (K, C).
@@ -259,12 +280,12 @@ class FieldWindow:
             return self.fine_grid, self.fine
         raise ValueError(f"level {level} is none of the field's resolutions {self.levels}")
 
-    def _of_frame(self, grid: SparseGrid, frame: int) -> Tensor:
-        """Coordinates of the active voxels of one frame; rows are sorted by frame."""
+    def _rows(self, grid: SparseGrid, frame: int) -> slice:
+        """Which rows of a grid belong to one frame; they are sorted by frame."""
         ends = torch.searchsorted(
             grid.coords[:, 0].contiguous(), torch.tensor([frame, frame + 1], device=grid.device, dtype=torch.int32)
         ).tolist()
-        return grid.coords[ends[0] : ends[1]]
+        return slice(*ends)
 
 
 def lattice(resolution: int, like: Tensor) -> Tensor:

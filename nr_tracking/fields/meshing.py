@@ -20,7 +20,7 @@ from torch.nn import functional
 
 from nr_tracking.config import MeshConfig
 from nr_tracking.fields.field import upsample
-from nr_tracking.types import Float32, InputError, Int32
+from nr_tracking.types import Bool, Float32, InputError, Int32
 
 REACH = 0.75  # voxels: grid points whose interpolated distance is smaller are evaluated anew
 CLEARANCE = 0.02  # of a cell: least distance of a vertex from a grid point, so that no triangle degenerates
@@ -70,7 +70,7 @@ def extract_surface(
     least = CLEARANCE * cell
     dense = torch.where(dense < 0, dense.clamp(max=-least), dense.clamp(min=least))
     walled = functional.pad(dense, (1,) * 6, value=cell).float().cpu().numpy()
-    places, faces, _, _ = marching_cubes(walled, 0.0)
+    places, faces, _, _ = marching_cubes(walled, 0.0, mask=_cells_with_surface(walled < 0))
     origin = first.cpu().numpy() * config.upsample - 1
     vertices = _pulled(places, walled, origin, cell, distance, values)
     return _without_small_components(vertices, faces.astype(np.int32), config.minimum_component)
@@ -127,6 +127,19 @@ def _grown(mask: Tensor) -> Tensor:
         wider.narrow(axis, 0, count).logical_or_(mask.narrow(axis, 1, count))
         wider.narrow(axis, 1, count).logical_or_(mask.narrow(axis, 0, count))
         mask = wider
+    return mask
+
+
+def _cells_with_surface(inside: Bool) -> Bool:
+    """The lower and the upper corner of every cell whose corners differ: all that marching cubes has to look at."""
+    some, every = inside, inside
+    for axis in range(3):
+        near, far = (slice(None),) * axis + (slice(None, -1),), (slice(None),) * axis + (slice(1, None),)
+        some, every = some[near] | some[far], every[near] & every[far]
+    cells = some & ~every
+    mask = np.zeros_like(inside)
+    mask[:-1, :-1, :-1] = cells
+    mask[1:, 1:, 1:] |= cells
     return mask
 
 
