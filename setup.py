@@ -24,6 +24,7 @@ EXTRAS = {
     "data": ["trimesh>=4", "embreex", "libigl>=2.5"],
     "view": ["rerun-sdk"],
     "cuda": ["spconv-cu126"],
+    "cluster": ["ray>=2.9"],
     "test": ["pytest", "pytest-cov", "hypothesis", "ruff", "mypy", "import-linter", "types-PyYAML"],
 }
 
@@ -37,7 +38,7 @@ DATA_FILES = [
 ]
 if "bdist_wheel" in sys.argv:
     # pip puts console scripts into bin/ whatever setup.cfg says, where `ros2 run` and launch do not look for them.
-    DATA_FILES.append((f"lib/{NAME}", ["scripts/tracking_node", "scripts/replay_node"]))
+    DATA_FILES.append((f"lib/{NAME}", [f"scripts/{node}" for node in ("tracking_node", "cameras_node", "replay_node")]))
 
 setup(
     name=NAME,
@@ -68,6 +69,7 @@ setup(
         "console_scripts": [
             "nr_tracking = nr_tracking.cli:main",
             "tracking_node = nr_tracking.ros.tracking_node:main",
+            "cameras_node = nr_tracking.ros.cameras_node:main",
             "replay_node = nr_tracking.ros.replay_node:main",
         ]
     },

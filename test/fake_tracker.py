@@ -4,6 +4,7 @@ import threading
 
 import numpy as np
 
+from nr_tracking.config import load_config
 from nr_tracking.tracking.stamps import StampOrder
 from nr_tracking.types import DepthFrame, InputError, Intrinsics, Patches, Surface, TrackedFrame, Tracks
 
@@ -32,7 +33,7 @@ class FakeTracker:
     """Gives back a frame for each one pushed, ``lag`` frames later; refuses empty depth; ``gate`` holds it up."""
 
     def __init__(self, config=None, lag=0):
-        self.config = config
+        self.config = config or load_config("test")
         self.lag = lag
         self.pushed = []
         self.resets = 0

@@ -12,7 +12,7 @@ from nr_tracking.ros.messages import frame_messages
 
 RELIABLE = QoSProfile(depth=100, reliability=ReliabilityPolicy.RELIABLE)
 LATCHED = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL)
-WAIT_S = 20.0
+WAIT_S = 90.0  # processors may be busy; waiting ends as soon as the condition holds
 
 
 class Spinner:
@@ -55,10 +55,14 @@ class Peer:
         self.node = Node("peer", context=context)
         self._matched = threading.Condition()
         self._spinner = Spinner(self.node, SingleThreadedExecutor(context=context), context)
+        self.publish_inputs()
+
+    def publish_inputs(self):
         self._inputs = {
             "depth": self.node.create_publisher(Image, "depth/image_raw", RELIABLE),
             "camera_info": self.node.create_publisher(CameraInfo, "depth/camera_info", RELIABLE),
         }
+        return self
 
     def with_masks(self):
         self._inputs["mask"] = self.node.create_publisher(Image, "mask", RELIABLE)

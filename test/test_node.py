@@ -8,10 +8,10 @@ import pytest
 
 pytest.importorskip("rclpy")
 
-import os
 import signal
 import subprocess
 import sys
+import threading
 
 import rclpy
 from builtin_interfaces.msg import Time
@@ -76,7 +76,7 @@ def figures(node):
 def through(peer, node, count):
     """Wait until ``count`` images were received and everything that was received is through."""
     peer.until(lambda: figures(node).received >= count)
-    assert node.worker.finish(20)
+    assert node.worker.finish(120)
 
 
 def change_state(peer, transition):
@@ -292,7 +292,7 @@ def test_services_and_diagnostics_answer_while_a_window_is_computed(start_node, 
     waiting = [int(value(m, "frames waiting")) for m in reports]
     assert max(waiting) <= 3
     node._tracker.gate.set()
-    assert node.worker.finish(20)
+    assert node.worker.finish(120)
     summary = figures(node)
     assert summary.received == 20 == summary.tracked + summary.dropped["overrun"]
 
@@ -309,6 +309,47 @@ def test_diagnostics_say_why_there_is_no_depth(start_node, peer):
     report = status.wait(lambda got: any("/other/depth" in m.status[0].message for m in got))[-1].status[0]
     assert report.level == b"\x02" and "nobody publishes /depth/image_raw" in report.message
     peer.node.destroy_publisher(other)
+
+
+def test_camera_that_vanishes_is_missed_and_taken_up_again(start_node, peer):
+    node = start_node(ros__silence_s=0.2)
+    status = peer.listen(DiagnosticArray, "/diagnostics")
+    peer.inputs_matched()
+    peer.send(flat_frame(stamp(0)))
+    through(peer, node, 1)
+    for name in ("depth", "camera_info"):
+        peer.node.destroy_publisher(peer._inputs.pop(name))
+    status.wait(lambda got: any("nobody publishes /depth/image_raw" in m.status[0].message for m in got))
+    assert state(peer) == "active"
+    peer.publish_inputs().inputs_matched()
+    for index in range(30, 35):
+        peer.send(flat_frame(stamp(index)))
+    through(peer, node, 6)
+    assert figures(node).tracked == 6 and not figures(node).dropped
+
+
+def test_slow_subscriber_holds_up_neither_inference_nor_others(start_node, peer, ros_domain):
+    node = start_node()
+    elsewhere, held = rclpy.Context(), threading.Event()
+    rclpy.init(context=elsewhere, domain_id=ros_domain)
+    slow = rclpy.create_node("slow", context=elsewhere)
+    spinner = Spinner(slow, MultiThreadedExecutor(1, context=elsewhere), elsewhere)
+    try:
+        for topic, kind in (("tracks", PointCloud2), ("mesh", Marker)):
+            slow.create_subscription(kind, f"/nr_tracking/{topic}", lambda _: held.wait(600), 1)
+        tracks = peer.listen(PointCloud2, "/nr_tracking/tracks")
+        peer.inputs_matched()
+        peer.until(lambda: node.count_subscribers("/nr_tracking/tracks") == 2)
+        for index in range(60):
+            peer.send(flat_frame(stamp(index)))
+        through(peer, node, 60)
+        tracks.wait(lambda got: len(got) == 60)
+        assert figures(node).tracked == 60
+    finally:
+        held.set()
+        spinner.stop()
+        slow.destroy_node()
+        rclpy.try_shutdown(context=elsewhere)
 
 
 def test_diagnostics_carry_figures_and_reasons(start_node, peer):
@@ -364,23 +405,6 @@ def test_node_that_cannot_load_stays_unconfigured_and_says_why(start_node, peer,
     assert complaint in status.wait(lambda got: got)[0].status[0].message
 
 
-def test_many_lifecycles_leave_no_threads_or_files_behind(start_node, peer):
-    import threading
-
-    node = start_node(active=False)
-
-    def cycle():
-        node.trigger_configure(), node.trigger_activate(), node.trigger_deactivate(), node.trigger_cleanup()
-
-    for _ in range(3):
-        cycle()
-    threads, files = threading.active_count(), len(os.listdir("/proc/self/fd"))
-    for _ in range(10):
-        cycle()
-    assert threading.active_count() <= threads
-    assert len(os.listdir("/proc/self/fd")) <= files + 2
-
-
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_one_signal_ends_the_process_cleanly(ros_domain, peer, number):
     command = [sys.executable, "-m", "nr_tracking.ros.tracking_node", "--ros-args", "-p", "ros.autostart:=false"]
@@ -388,7 +412,7 @@ def test_one_signal_ends_the_process_cleanly(ros_domain, peer, number):
     try:
         assert state(peer) == "unconfigured"
         process.send_signal(number)
-        _, complaints = process.communicate(timeout=20)
+        _, complaints = process.communicate(timeout=300)
         assert process.returncode == 0, complaints
         assert "Traceback" not in complaints
     finally:
@@ -397,6 +421,6 @@ def test_one_signal_ends_the_process_cleanly(ros_domain, peer, number):
 
 def test_unknown_parameter_ends_the_process_with_its_name(ros_domain):
     command = [sys.executable, "-m", "nr_tracking.ros.tracking_node", "--ros-args", "-p", "mesh.upsampel:=2"]
-    ended = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert ended.returncode == 2
     assert "unknown parameter 'mesh.upsampel'; did you mean 'mesh.upsample'" in ended.stderr

@@ -17,7 +17,7 @@ from nr_tracking.ros.share import fastdds_profile, share_folder
 
 ROOT = Path(__file__).parents[1]
 MANIFEST = ElementTree.parse(ROOT / "package.xml").getroot()
-NODES = ("tracking_node", "replay_node")
+NODES = ("tracking_node", "cameras_node", "replay_node")
 
 
 def test_manifest_is_that_of_an_ament_python_package():
@@ -37,14 +37,14 @@ def test_manifest_names_every_ros_package_that_is_imported():
     )
     imported = {name for file in files for name in pattern.findall(file.read_text())}
     declared = {element.text for element in MANIFEST.findall("exec_depend")}
-    assert {"rclpy", "sensor_msgs", "launch_ros", "tf2_msgs"} <= imported <= declared
+    assert {"rclpy", "sensor_msgs", "launch_ros", "tf2_msgs", "tf2_ros"} <= imported <= declared
 
 
 def test_constraints_pin_everything_that_setup_asks_for():
     pinned = {line.split("==")[0] for line in (ROOT / "constraints.txt").read_text().splitlines() if "==" in line}
     text = (ROOT / "setup.py").read_text()
     asked = {re.split(r"[<>=]", name)[0].lower() for name in re.findall(r'^\s+"([\w-]+[<>=]+[\w.]+)",$', text, re.M)}
-    for extra in re.findall(r'"(?:ros|data|view|cuda|test)": \[(.*)\]', text):
+    for extra in re.findall(r'"(?:ros|data|view|cuda|cluster|test)": \[(.*)\]', text):
         asked |= {re.split(r"[<>=]", name)[0].lower() for name in re.findall(r'"([\w-]+[<>=\d.]*)"', extra)}
     assert {"torch", "rosbags", "trimesh", "spconv-cu126", "pytest"} <= asked <= pinned
 
@@ -79,6 +79,7 @@ def test_wheel_holds_what_launch_and_ros2_run_look_for(tmp_path):
     share = (
         "package.xml",
         "launch/tracking.launch.py",
+        "launch/cameras.launch.py",
         "config/tracking.yaml",
         "config/tracking.rviz",
         "config/fastdds.xml",

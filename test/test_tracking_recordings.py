@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -193,11 +194,13 @@ def test_resume_leaves_a_finished_run_as_it_is(ball: Path, tmp_path: Path) -> No
 
 
 def test_a_checkpoint_that_names_foreign_code_is_refused(ball: Path, stopped: Path) -> None:
-    checkpoint = stopped.with_name(".out.partial") / "checkpoint.pickle"
-    checkpoint.write_bytes(b"cposix\nsystem\n(S'touch pwned'\ntR.")
-    with pytest.raises(InputError, match=r"must not name posix\.system"):
-        run(ball, stopped, resume=True)
-    checkpoint.write_bytes(b"\x80\x05damaged")
+    file = stopped.with_name(".out.partial") / "checkpoint.npz"
+    for foreign in ("posix:system", "nr_tracking.commands.checkpoint:importlib", "nr_tracking.config:BaseModel"):
+        tree = json.dumps({"n": 0, "object": foreign, "state": []}).encode()
+        np.savez(file, tree=np.frombuffer(tree, np.uint8))
+        with pytest.raises(InputError, match=f"must not name {foreign}"):
+            run(ball, stopped, resume=True)
+    file.write_bytes(b"PK damaged")
     with pytest.raises(InputError, match="run without --resume"):
         run(ball, stopped, resume=True)
 

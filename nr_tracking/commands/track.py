@@ -112,7 +112,7 @@ class _Session:
 
     @property
     def _checkpoint(self) -> Path:
-        return self.folder / "checkpoint.pickle"
+        return self.folder / "checkpoint.npz"
 
     def restore(self) -> None:
         """Take up the state of an interrupted run of the same request; without one, begin anew."""

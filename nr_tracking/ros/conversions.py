@@ -98,7 +98,7 @@ def depth_frame(
     whatever cannot be a depth image.
     """
     camera = intrinsics(info)
-    pixels: Image = raw_image(cast(CompressedImage, image)) if hasattr(image, "format") else cast(Image, image)
+    pixels = raw_image(cast(CompressedImage, image)) if hasattr(image, "format") else cast(Image, image)
     if (pixels.width, pixels.height) != (camera.width, camera.height):
         raise InputError(
             "size_mismatch",

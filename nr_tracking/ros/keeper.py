@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import logging
+import os
+import re
+import shutil
 import threading
 from collections import deque
 from pathlib import Path
@@ -85,5 +88,24 @@ class ResultKeeper:
     def _next_folder(self) -> Path:
         parent = Path(self._config.ros.output_folder).expanduser().absolute()
         parent.mkdir(parents=True, exist_ok=True)
+        _remove_remains(parent)
         taken = [int(path.name[5:]) for path in parent.glob("save_*") if path.name[5:].isdecimal()]
         return parent / f"save_{max(taken, default=-1) + 1:03d}"
+
+
+def _remove_remains(parent: Path) -> None:
+    """Remove what processes that were killed while saving left behind: hidden folders that name them."""
+    for path in parent.glob(".save_*.writing-*"):
+        owner = re.fullmatch(r"\.save_\d+\.writing-(\d+)", path.name)
+        if owner and not path.is_symlink() and not _is_running(int(owner[1])):
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def _is_running(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except (PermissionError, OverflowError):
+        return True
+    return True

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections import Counter, deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -19,15 +20,19 @@ class Summary:
     received: int
     tracked: int
     dropped: dict[str, int]
+    windows: int
     resets: int
     rate_hz: float
     jitter_s: float
     latency_p50_s: float
     latency_p95_s: float
+    latency_p99_s: float
     stages_s: dict[str, float]
     tracks: int
     last_error: str
     since_last_frame_s: float
+    since_last_result_s: float
+    last_drop: str
 
     @property
     def dropped_total(self) -> int:
@@ -46,7 +51,10 @@ class Statistics:
     _resets: int = 0
     _tracks: int = 0
     _dropped: Counter[str] = field(default_factory=Counter)
+    _windows: int = 0
     _last_error: str = ""
+    _last_drop: str = ""
+    _last_result: float | None = None
     _arrivals: deque[float] = field(default_factory=lambda: deque(maxlen=_RECENT))
     _latencies: deque[float] = field(default_factory=lambda: deque(maxlen=_RECENT))
     _stages: deque[dict[str, float]] = field(default_factory=lambda: deque(maxlen=_RECENT))
@@ -62,14 +70,29 @@ class Statistics:
         with self._lock:
             self._tracked += 1
             self._tracks = tracks
+            self._last_result = time.monotonic()
+            self._last_drop = ""
             self._latencies.append(latency_s)
             self._stages.append(stages_s)
+
+    def window(self, results: int) -> None:
+        """So many frames were finished together."""
+        with self._lock:
+            self._windows += results > 0
+
+    def activated(self, now: float) -> None:
+        """Input is expected from now on."""
+        with self._lock:
+            self.started = now
+            self._last_result = None
+            self._last_drop = ""
+            self._arrivals.clear()
 
     def dropped(self, reason: str, message: str) -> None:
         """A frame was given up."""
         with self._lock:
             self._dropped[reason] += 1
-            self._last_error = f"{reason}: {message}"
+            self._last_error = self._last_drop = f"{reason}: {message}"
 
     def failed(self, message: str) -> None:
         """Something went wrong that cost no frame."""
@@ -94,15 +117,19 @@ class Statistics:
                 received=self._received,
                 tracked=self._tracked,
                 dropped=dict(self._dropped),
+                windows=self._windows,
                 resets=self._resets,
                 rate_hz=float(len(gaps) / gaps.sum()) if gaps.sum() > 0 else float("nan"),
                 jitter_s=float(gaps.std()) if len(gaps) else float("nan"),
                 latency_p50_s=float(np.percentile(latencies, 50)) if len(latencies) else float("nan"),
                 latency_p95_s=float(np.percentile(latencies, 95)) if len(latencies) else float("nan"),
+                latency_p99_s=float(np.percentile(latencies, 99)) if len(latencies) else float("nan"),
                 stages_s=_mean_by_stage(self._stages),
                 tracks=self._tracks,
                 last_error=self._last_error,
                 since_last_frame_s=quiet,
+                since_last_result_s=now - (self.started if self._last_result is None else self._last_result),
+                last_drop=self._last_drop,
             )
 
 

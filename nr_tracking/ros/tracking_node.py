@@ -6,35 +6,35 @@ thread; deactivating stops both; cleaning up frees them. With ``ros.autostart`` 
 
 from __future__ import annotations
 
-import functools
 import sys
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import rclpy
+from geometry_msgs.msg import PointStamped
 from rcl_interfaces.msg import SetParametersResult
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from rclpy.clock import ClockChange, JumpThreshold, TimeJump
 from rclpy.duration import Duration
-from rclpy.executors import ExternalShutdownException, MultiThreadedExecutor
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.parameter import Parameter
-from rclpy.qos import QoSProfile, ReliabilityPolicy
-from rclpy.subscription import Subscription
-from sensor_msgs.msg import CameraInfo, Image
+from rclpy.time import Time
 from std_srvs.srv import Trigger
 
 from nr_tracking.config import Config, ConfigError
 from nr_tracking.ros import parameters
 from nr_tracking.ros.diagnostics import Diagnostics
+from nr_tracking.ros.fallback import release_memory, smaller_config
+from nr_tracking.ros.frames import Located, Transforms
+from nr_tracking.ros.inputs import Inputs
 from nr_tracking.ros.keeper import ResultKeeper
-from nr_tracking.ros.pairing import FramePairing, Outcome, PairedFrame
+from nr_tracking.ros.networks import build_tracker
+from nr_tracking.ros.pairing import PairedFrame
 from nr_tracking.ros.publishers import Publishers
 from nr_tracking.ros.settings import settings
 from nr_tracking.ros.statistics import Statistics
 from nr_tracking.ros.worker import InferenceWorker, TrackerLike
-from nr_tracking.types import InputError, TrackedFrame
+from nr_tracking.types import Float64, InputError, TrackedFrame
 
 NODE_NAME = "nr_tracking"
 _FINISH_S = 600.0  # a slow computer may take long for a full queue; beyond this something hangs
@@ -45,18 +45,11 @@ _LIVE = {setting.name for setting in settings(Config()) if setting.live}
 TrackerFactory = Callable[[Config], TrackerLike]
 
 
-def build_tracker(config: Config) -> TrackerLike:
-    """The tracker of the package; torch is imported here, so that a node that is not configured stays small."""
-    from nr_tracking.tracking.tracker import Tracker
-
-    return Tracker(config)
-
-
 class TrackingNode(LifecycleNode):
     """The tracker behind topics, services and parameters.
 
-    Subscribes to ``depth/image_raw``, ``depth/camera_info`` and ``mask``; publishes ``~/mesh``, ``~/tracks``,
-    ``~/patches``, ``~/correspondences`` and ``/diagnostics``; serves ``~/reset`` and ``~/save``.
+    Subscribes to ``depth/image_raw``, ``depth/camera_info``, ``mask`` and ``clicked_point``; publishes ``~/mesh``,
+    ``~/tracks``, ``~/patches``, ``~/correspondences`` and ``/diagnostics``; serves ``~/reset`` and ``~/save``.
 
     ``tracker_factory`` makes the tracker when the node is configured.
 
@@ -72,9 +65,10 @@ class TrackingNode(LifecycleNode):
         self._tracker_factory = tracker_factory
         self._tracker: TrackerLike | None = None
         self._outputs: Publishers | None = None
-        self._pairing = FramePairing()
+        self._transforms: Transforms | None = None
+        self._located: Located | None = None
         self._keeper = ResultKeeper(self.config)
-        self._inputs: list[Subscription[Any]] = []
+        self._inputs: Inputs | None = None
         self._input_group = MutuallyExclusiveCallbackGroup()
         services = MutuallyExclusiveCallbackGroup()
         self.create_service(Trigger, "~/reset", self._on_reset, callback_group=services)
@@ -98,7 +92,10 @@ class TrackingNode(LifecycleNode):
             self._failed(f"cannot be configured: {error if named else f'{type(error).__name__}: {error}'}")
             return TransitionCallbackReturn.FAILURE
         self._keeper = ResultKeeper(self.config)
-        self._outputs = Publishers(self, self.config.ros, self._failed)
+        ros = self.config.ros
+        self._outputs = Publishers(self, ros, self._failed)
+        self._transforms = Transforms(self, ros.tf_timeout_s)
+        self._located = Located(self._transforms, ros.target_frame, self._failed)
         self._diagnostics.silence_s = self.config.ros.silence_s
         self.get_logger().info(f"configured: preset {self.config.preset} on {self.config.device}")
         return TransitionCallbackReturn.SUCCESS
@@ -107,30 +104,24 @@ class TrackingNode(LifecycleNode):
         """Start the inference thread and subscribe."""
         assert self._tracker is not None
         ros = self.config.ros
-        self._pairing = FramePairing()
         self._on_new_subject()
+        self.statistics.activated(time.monotonic())
         self.worker = InferenceWorker(
             self._tracker,
             self.statistics,
             self._on_result,
             self._failed,
             self._on_new_subject,
+            on_event=self._on_event,
+            smaller_tracker=self._smaller_tracker,
+            locate=self._locate,
             policy=ros.queue_policy,
             queue_size=ros.queue_size,
             queue_memory=ros.queue_memory_mb << 20,
             unit_m=ros.depth_unit_m,
         )
-        reliability = ReliabilityPolicy[ros.image_reliability.upper()]
-        images = QoSProfile(depth=ros.image_history, reliability=reliability)
-        infos = QoSProfile(depth=ros.image_history, reliability=ReliabilityPolicy.BEST_EFFORT)
-        subscribe = functools.partial(self.create_subscription, callback_group=self._input_group)
-        self._inputs = [
-            subscribe(CameraInfo, "depth/camera_info", self._on_info, infos),
-            subscribe(Image, "mask", self._on_mask, images),
-            subscribe(Image, "depth/image_raw", self._on_image, images),
-        ]
-        self._diagnostics.depth_topic = self.resolve_topic_name("depth/image_raw")
-        self._diagnostics.active = True
+        self._inputs = Inputs(self, self._input_group, ros, self.statistics, self.worker.submit, self._on_click)
+        self._diagnostics.watch(self._inputs.depth_topic, self._inputs.depth_type, ros.image_reliability)
         return super().on_activate(state)
 
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
@@ -169,9 +160,9 @@ class TrackingNode(LifecycleNode):
 
     def _stop_input(self) -> None:
         self._diagnostics.active = False
-        for subscription in self._inputs:
-            self.destroy_subscription(subscription)
-        self._inputs = []
+        inputs, self._inputs = self._inputs, None
+        if inputs is not None:
+            inputs.destroy()
         worker, self.worker = self.worker, None
         if worker is not None:
             worker.stop()
@@ -179,29 +170,30 @@ class TrackingNode(LifecycleNode):
     def _release(self) -> None:
         if self._outputs is not None:
             self._outputs.destroy()
-        self._outputs = self._tracker = None
+        if self._transforms is not None:
+            self._transforms.destroy()
+        self._outputs = self._tracker = self._transforms = self._located = None
         self._keeper.clear()
 
-    # Input: copy and enqueue, nothing else. Decoding and tracking happen on the inference thread.
+    # Input.
 
-    def _on_image(self, message: Image) -> None:
-        self.statistics.received(time.monotonic())
-        self._pairing.expects_mask |= self.count_publishers("mask") > 0
-        self._submit(self._pairing.image(message))
-
-    def _on_info(self, message: CameraInfo) -> None:
-        self._submit(self._pairing.info(message))
-
-    def _on_mask(self, message: Image) -> None:
-        self._submit(self._pairing.mask(message))
-
-    def _submit(self, outcomes: list[Outcome]) -> None:
-        worker, arrived = self.worker, time.monotonic()
-        for outcome in outcomes:
-            if isinstance(outcome, InputError):
-                self.statistics.dropped(outcome.reason, str(outcome))
-            elif worker is not None:
-                worker.submit(outcome, arrived)
+    def _on_click(self, message: PointStamped) -> None:
+        """Follow what was clicked, in RViz for example."""
+        x, y, z = message.point.x, message.point.y, message.point.z
+        frame, stamp = message.header.frame_id, Time.from_msg(message.header.stamp).nanoseconds
+        transforms, camera = self._transforms, self._inputs.camera_frame if self._inputs is not None else ""
+        try:
+            if frame and camera and transforms is not None:
+                x, y, z, _ = map(float, transforms.look_up(camera, frame, stamp) @ (x, y, z, 1.0))
+        except InputError as error:
+            self._failed(f"the clicked point cannot be used: {error}; click in the frame {camera!r}")
+            return
+        point = Parameter("subject.point_m", value=[x, y, z])
+        result = self.set_parameters_atomically([Parameter("subject.choice", value="clicked"), point])
+        if result.successful:
+            self._on_event(f"the subject at ({x:.2f}, {y:.2f}, {z:.2f}) m was chosen")
+        else:
+            self._failed(f"the clicked point cannot be used: {result.reason}")
 
     def _waiting(self) -> int:
         worker = self.worker
@@ -215,8 +207,32 @@ class TrackingNode(LifecycleNode):
 
     def _on_result(self, frame: TrackedFrame, source: PairedFrame) -> None:
         self._keeper.keep(frame, source)
-        if self._outputs is not None:
-            self._outputs.publish(frame, source.image.header.frame_id)
+        located = self._located(frame, source.image.header.frame_id) if self._located is not None else None
+        if self._outputs is not None and located is not None:
+            self._outputs.publish(*located)
+
+    def _locate(self, source: PairedFrame) -> Float64 | None:
+        """Where the camera was, for a camera that moves."""
+        fixed, transforms = self.config.ros.fixed_frame, self._transforms
+        if not fixed or transforms is None:
+            return None
+        return transforms.look_up(fixed, source.image.header.frame_id, source.stamp_ns)
+
+    def _smaller_tracker(self) -> TrackerLike | None:
+        """What goes on after memory ran out."""
+        release_memory()
+        tracker = self._tracker
+        smaller = smaller_config(tracker.config) if tracker and self.config.ros.out_of_memory == "smaller" else None
+        if smaller is None:
+            return None
+        assert tracker is not None
+        self._on_event(f"memory ran out: continuing with preset {smaller.preset} in place of {tracker.config.preset}")
+        self._tracker = self._tracker_factory(smaller)
+        return self._tracker
+
+    def _on_event(self, text: str) -> None:
+        self._diagnostics.subject = text
+        self.get_logger().info(text)
 
     def _on_new_subject(self) -> None:
         self._keeper.clear()
@@ -263,8 +279,9 @@ class TrackingNode(LifecycleNode):
         except ConfigError as error:
             return SetParametersResult(successful=False, reason=str(error))
         self.config = config
-        if self._tracker is not None:
-            self._tracker.config = config
+        if self._tracker is not None:  # whose preset may be a smaller one by now
+            own = self._tracker.config
+            self._tracker.config = own.model_copy(update={"subject": config.subject, "ros": config.ros})
         if self._outputs is not None:
             self._outputs.config = config.ros
         return SetParametersResult(successful=True)
@@ -272,29 +289,9 @@ class TrackingNode(LifecycleNode):
 
 def main(args: list[str] | None = None) -> int:
     """Run the node until SIGINT or SIGTERM."""
-    rclpy.init(args=args)
-    try:
-        node = TrackingNode()
-    except ConfigError as error:
-        print(f"{NODE_NAME}: {error}", file=sys.stderr)
-        rclpy.try_shutdown()
-        return 2
-    executor = MultiThreadedExecutor(num_threads=4)
-    executor.add_node(node)
-    try:
-        if node.config.ros.autostart:
-            node.start()
-        executor.spin()
-    except (KeyboardInterrupt, ExternalShutdownException):
-        pass
-    except Exception:
-        if rclpy.ok():  # otherwise the signal came while a service was being answered, which then fails
-            raise
-    finally:
-        executor.shutdown()
-        node.close()
-        rclpy.try_shutdown()
-    return 0
+    from nr_tracking.ros.running import run
+
+    return run(lambda: [TrackingNode()], args)
 
 
 if __name__ == "__main__":

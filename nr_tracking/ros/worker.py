@@ -7,19 +7,24 @@ import time
 import traceback
 from collections import deque
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Literal, Protocol
 
 from nr_tracking.config import Config
 from nr_tracking.ros.conversions import depth_frame
+from nr_tracking.ros.fallback import is_out_of_memory
 from nr_tracking.ros.pairing import PairedFrame
 from nr_tracking.ros.queueing import FrameQueue, WaitingFrame
 from nr_tracking.ros.statistics import Statistics
-from nr_tracking.types import DepthFrame, InputError, TrackedFrame
+from nr_tracking.sensing.following import SubjectFollower
+from nr_tracking.types import DepthFrame, Float64, InputError, TrackedFrame
 
+_NO_SUBJECT = ("no_subject", "no_depth")
 _LOST = {
     "overrun": "the camera outruns inference: choose a smaller preset, a lower rate or ros.queue_policy: all",
     "queue_memory": "waiting frames fill ros.queue_memory_mb: play the recording more slowly or allow more",
     "reset": "the frame was not finished when the tracker was reset",
+    "out_of_memory": "memory ran out in the window of the frame: choose a smaller preset or fewer volume.cubes",
     "failure": "the frame was in a window whose computation failed",
     "no_result": "no surface was found in the frame",
     "inactive": "the frame was not finished when the node was deactivated",
@@ -47,7 +52,9 @@ class InferenceWorker:
     No frame can stop it: one that cannot be used is dropped and counted by its reason, and after any other failure the
     tracker starts anew with the next frame. ``on_result`` gets each tracked frame with the messages it came from;
     ``on_failure`` gets the text of failures that are not the input's fault; ``on_new_subject`` is called when the
-    tracker starts anew.
+    tracker starts anew; ``on_event`` hears in words what became of the subject. ``smaller_tracker`` is asked for a
+    tracker that takes less memory when memory ran out; None keeps the one there is. ``locate`` tells where the camera
+    was, (4, 4) camera -> world; it raises :class:`InputError` where it cannot.
     """
 
     def __init__(
@@ -58,6 +65,9 @@ class InferenceWorker:
         on_failure: Callable[[str], None],
         on_new_subject: Callable[[], None] = lambda: None,
         *,
+        on_event: Callable[[str], None] = lambda text: None,
+        smaller_tracker: Callable[[], TrackerLike | None] = lambda: None,
+        locate: Callable[[PairedFrame], Float64 | None] = lambda frame: None,
         policy: Literal["latest", "all"] = "latest",
         queue_size: int = 8,
         queue_memory: int = 1 << 30,
@@ -68,6 +78,11 @@ class InferenceWorker:
         self._on_result = on_result
         self._on_failure = on_failure
         self._on_new_subject = on_new_subject
+        self._on_event = on_event
+        self._smaller_tracker = smaller_tracker
+        self._locate = locate
+        self._follower = SubjectFollower(on_event)
+        self._missing_since: int | None = None  # stamp of the first of the frames without a subject, up to now
         self._unit_m = unit_m
         self._queue = FrameQueue(policy, queue_size, queue_memory)
         self._last_stamp: int | None = None
@@ -105,6 +120,7 @@ class InferenceWorker:
 
         def command() -> None:
             try:
+                self._follower.forget()
                 self._reset("reset")
             finally:
                 done.set()
@@ -135,24 +151,51 @@ class InferenceWorker:
                     job()
             except InputError as error:
                 self._statistics.dropped(error.reason, str(error))
+                if isinstance(job, WaitingFrame):
+                    self._note_subject(job, error)
             except Exception as error:  # whatever it was, the next frame deserves a fresh start
                 if isinstance(job, WaitingFrame) and job not in self._unfinished:
                     self._unfinished.append(job)
-                self._recover()
-                self._statistics.failed(f"failure: {type(error).__name__}: {error}; the tracker starts anew")
-                self._on_failure(traceback.format_exc())
+                self._recover(error)
 
     def _track(self, waiting: WaitingFrame) -> None:
-        frame = depth_frame(waiting.frame.image, waiting.frame.info, waiting.frame.mask, self._unit_m)
+        source = waiting.frame
+        frame = depth_frame(source.image, source.info, source.mask, self._unit_m)
+        frame, another = self._follower.choose(frame, self._tracker.config.subject)
+        if another:
+            self._start_anew()
+        frame = replace(frame, pose=self._locate(source))
         results = self._tracker.push(frame)
         self._unfinished.append(waiting)
+        self._note_subject(waiting, None)
         self._deliver(results)
 
-    def _recover(self) -> None:
+    def _note_subject(self, waiting: WaitingFrame, error: InputError | None) -> None:
+        """Say once that the subject is gone, and once that it is there again."""
+        since = self._missing_since
+        if error is None:
+            if since is not None:
+                self._missing_since = None
+                gone_s = max(0.0, (waiting.stamp_ns - since) / 1e9)  # unless the clock was set back meanwhile
+                self._on_event(f"there is a subject again after {gone_s:.2f} s")
+        elif error.reason in _NO_SUBJECT and since is None:
+            self._missing_since = waiting.stamp_ns
+            self._on_event(f"no subject: {error}")
+
+    def _recover(self, error: Exception) -> None:
+        """Start anew after a failure, with a smaller tracker where memory ran out and there is one."""
+        exhausted = is_out_of_memory(error)
+        said = traceback.format_exc()
         try:
-            self._reset("failure")
+            self._reset("out_of_memory" if exhausted else "failure")
+            smaller = self._smaller_tracker() if exhausted else None
+            if smaller is not None:
+                self._tracker = smaller
         except Exception:  # a tracker that cannot even be reset is reported and tried again with the next frame
             self._on_failure(traceback.format_exc())
+        reason = "out_of_memory" if exhausted else "failure"
+        self._statistics.failed(f"{reason}: {type(error).__name__}: {error}; the tracker starts anew")
+        self._on_failure(said)
 
     def _start_anew(self) -> None:
         self._flush()
@@ -174,6 +217,7 @@ class InferenceWorker:
         self._on_new_subject()
 
     def _deliver(self, results: list[TrackedFrame]) -> None:
+        self._statistics.window(len(results))
         for result in results:
             if self._last_stamp is not None and result.stamp_ns <= self._last_stamp:
                 self._new_subject()  # the tracker started anew with a recording that began again

@@ -1,4 +1,4 @@
-"""Which connected parts of a depth image belong together with the largest one.
+"""Which connected parts of a depth image belong together with the chosen one, by default the largest.
 
 A subject rarely is one connected region: an arm in front of the body is separated from it by a step in depth, and the
 shadow of the projector cuts both apart. So parts near the largest one in space stay, and so does what stands in front
@@ -6,6 +6,8 @@ of it in the image: the joint of an arm stretched towards the camera is hidden b
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,11 +17,15 @@ from scipy.spatial import cKDTree
 from nr_tracking.config import SubjectConfig
 from nr_tracking.types import Bool, Float32
 
+_CANDIDATE_SHARE = 0.05  # of the largest part's pixels: specks are not chosen
 _SAMPLES = 3000  # points by which the distance between parts is measured
 
 
 def keep_near_largest(points: Float32, subject: Bool, config: SubjectConfig) -> Bool:
     """Drop the parts of ``subject`` that stand apart from the largest one.
+
+    Instead of the largest part it is the nearest one, or the one that comes nearest to ``point_m``, where ``choice``
+    asks for that; parts of fewer than ``minimum_pixels``, or of a twentieth of the largest, are not chosen.
 
     ``points`` (H, W, 3) back-projected pixels in metres; ``subject`` (H, W) bool. Parts are separated by missing depth
     and by steps above ``component_gap_m``. Within ``component_ratio`` times the subject's size (longest edge of its
@@ -34,7 +40,7 @@ def keep_near_largest(points: Float32, subject: Bool, config: SubjectConfig) -> 
     cloud, part = points[window][subject[window]], labels[subject[window]]
     # Area would weigh pixels by depth squared; of two equals the nearer one is the subject, so weigh them by depth.
     sizes = np.bincount(part, weights=cloud[:, 2], minlength=count + 1)
-    largest = int(sizes[1:].argmax()) + 1
+    largest = _chosen(cloud, part, sizes, config)
 
     sample = _sample(part, count)
     cloud, part = cloud[sample], part[sample]
@@ -48,6 +54,24 @@ def keep_near_largest(points: Float32, subject: Bool, config: SubjectConfig) -> 
     result = subject.copy()
     result[window] &= kept[labels]
     return result
+
+
+def _chosen(cloud: Float32, part: NDArray[np.int32], sizes: NDArray[Any], config: SubjectConfig) -> int:
+    """The part that everything else is measured by; ``sizes`` (count + 1,) are pixels weighed by depth."""
+    largest = int(sizes[1:].argmax()) + 1
+    if config.choice == "largest":
+        return largest
+    pixels = np.bincount(part, minlength=len(sizes))
+    candidates = (pixels >= max(config.minimum_pixels, _CANDIDATE_SHARE * pixels[1:].max())) & (sizes > 0)
+    candidates[0] = False
+    if not candidates.any():
+        return largest
+    if config.choice == "nearest":
+        distance = _means(cloud[:, 2], part, len(sizes) - 1)
+    else:
+        distance = np.full(len(sizes), np.inf)
+        np.minimum.at(distance, part, np.linalg.norm(cloud - np.array(config.point_m, np.float32), axis=1))
+    return int(np.where(candidates, distance, np.inf).argmin())
 
 
 def _bounds(subject: Bool) -> tuple[slice, slice]:

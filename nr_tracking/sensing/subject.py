@@ -15,9 +15,10 @@ def find_subject(frame: DepthFrame, config: SubjectConfig) -> Bool:
     """The subject's pixels, (H, W) bool, all of them with depth.
 
     Depth range and region box always hold. Within them a mask that comes with the frame is taken at its word; without
-    one, planes that extend beyond the subject are removed, then whatever stands apart from its largest part. Depth that
-    shows nothing but the subject passes untouched. Raises InputError ``no_subject`` where fewer than
-    ``minimum_pixels`` are left, and says what took them.
+    one, planes that extend beyond the subject are removed, then whatever stands apart from its largest part, or from
+    the one that ``choice`` names. Depth that shows nothing but the subject passes untouched.
+
+    Raises InputError ``no_subject`` where fewer than ``minimum_pixels`` are left, and says what took them.
     """
     points = back_project(frame.depth, frame.intrinsics)
     depth = frame.depth

@@ -1,0 +1,47 @@
+"""What to go on with when memory runs out."""
+
+from __future__ import annotations
+
+from nr_tracking.config import PRESETS, Config, load_config
+from nr_tracking.types import InputError
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory ran out, of this computer or of the GPU."""
+    # torch.OutOfMemoryError is a RuntimeError, and older allocators raise plain ones.
+    return isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and "out of memory" in str(error).lower())
+
+
+def smaller_config(config: Config) -> Config | None:
+    """The same settings with the next smaller preset that has weights; None where there is none."""
+    from nr_tracking.fields.weights import weights_path
+
+    sizes = [preset for preset in PRESETS if preset != "test"]
+    if config.preset not in sizes:
+        return None
+    # What a preset decides comes from the smaller one; what was chosen beside it stays.
+    own = load_config(config.preset).model_dump()
+    chosen = {
+        section: {key: value for key, value in values.items() if value != own[section][key]}
+        for section, values in config.model_dump().items()
+        if isinstance(values, dict) and section != "model"
+    }
+    for preset in reversed(sizes[: sizes.index(config.preset)]):
+        smaller = load_config({"preset": preset, "device": config.device, **chosen})
+        try:
+            weights_path(smaller)
+        except InputError:
+            continue
+        return smaller
+    return None
+
+
+def release_memory() -> None:
+    """Give what a failed computation left behind back to the GPU."""
+    import gc
+
+    import torch
+
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()

@@ -1,0 +1,115 @@
+"""Where frames are to each other, by TF, and results seen from another frame."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from rclpy.duration import Duration
+from rclpy.node import Node
+from rclpy.time import Time
+from scipy.spatial.transform import Rotation
+
+from nr_tracking.types import Float64, InputError, Patches, TrackedFrame
+
+
+class Transforms:
+    """Looks transforms up with tf2_ros; without that package every look-up is an InputError that says so."""
+
+    def __init__(self, node: Node, timeout_s: float) -> None:
+        self._timeout = Duration(seconds=timeout_s)
+        self._listener: Any = None
+        try:
+            tf2 = importlib.import_module("tf2_ros")
+        except ImportError:  # the wheels of ROS from pip do not include it
+            self._buffer: Any = None
+            return
+        self._buffer = tf2.Buffer()
+        self._listener = tf2.TransformListener(self._buffer, node)
+
+    def look_up(self, target: str, source: str, stamp_ns: int) -> Float64:
+        """The transform (4, 4) that takes points of frame ``source`` at a time to frame ``target``.
+
+        Raises:
+            InputError: ``no_transform``, with what TF says.
+        """
+        if target == source:
+            return np.eye(4)
+        if self._buffer is None:
+            raise InputError("no_transform", f"{target} cannot be looked up: the package tf2_ros is not installed")
+        try:
+            found = self._buffer.lookup_transform(target, source, Time(nanoseconds=stamp_ns), self._timeout)
+        except Exception as error:  # tf2 has half a dozen kinds without a base of their own
+            raise InputError("no_transform", f"no transform from {source!r} to {target!r}: {error}") from None
+        return matrix(found.transform)
+
+    def destroy(self) -> None:
+        """Take the subscriptions to TF away."""
+        if self._listener is not None:
+            self._listener.unregister()
+            self._listener = None
+
+
+class Located:
+    """Puts results into a target frame; ``on_failure`` hears, once in a row, of those that cannot be put there."""
+
+    def __init__(self, transforms: Transforms, target: str, on_failure: Callable[[str], None]) -> None:
+        self._transforms = transforms
+        self._target = target
+        self._on_failure = on_failure
+        self._failing = False
+
+    def __call__(self, frame: TrackedFrame, frame_id: str) -> tuple[TrackedFrame, str] | None:
+        """The result and the frame that it is in; None where TF does not know: nothing is told in a wrong frame."""
+        if not self._target:
+            return frame, frame_id
+        try:
+            located = transformed(frame, self._transforms.look_up(self._target, frame_id, frame.stamp_ns))
+        except InputError as error:
+            if not self._failing:
+                self._on_failure(f"{error.reason}: nothing is published in ros.target_frame: {error}")
+            self._failing = True
+            return None
+        self._failing = False
+        return located, self._target
+
+
+def matrix(transform: Any) -> Float64:
+    """A geometry_msgs/Transform as (4, 4)."""
+    turn, shift = transform.rotation, transform.translation
+    result = np.eye(4)
+    result[:3, :3] = Rotation.from_quat([turn.x, turn.y, turn.z, turn.w]).as_matrix()
+    result[:3, 3] = shift.x, shift.y, shift.z
+    return result
+
+
+def transformed(frame: TrackedFrame, to: Float64) -> TrackedFrame:
+    """A result seen from another frame: ``to`` (4, 4) takes camera points there. Its colours stay."""
+
+    def points(values: Any) -> Any:
+        return (values @ to[:3, :3].T + to[:3, 3]).astype(values.dtype)
+
+    def patches(values: Patches) -> Patches:
+        return replace(
+            values,
+            centres=points(values.centres),
+            rotations=(to[:3, :3] @ values.rotations @ to[:3, :3].T).astype(values.rotations.dtype),
+            translations=points(values.translations),
+        )
+
+    tracks = frame.tracks
+    return replace(
+        frame,
+        surface=replace(frame.surface, vertices=points(frame.surface.vertices)),
+        tracks=replace(
+            tracks,
+            positions=points(tracks.positions),
+            velocities=(tracks.velocities @ to[:3, :3].T).astype(tracks.velocities.dtype),
+        ),
+        patches=patches(frame.patches),
+        previous=points(frame.previous),
+        previous_patches=None if frame.previous_patches is None else patches(frame.previous_patches),
+    )

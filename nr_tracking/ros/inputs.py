@@ -1,0 +1,99 @@
+"""What a node listens to while it is active. Callbacks copy and enqueue, nothing else."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+from geometry_msgs.msg import PointStamped
+from rclpy.callback_groups import CallbackGroup
+from rclpy.lifecycle import LifecycleNode
+from rclpy.qos import QoSProfile, ReliabilityPolicy
+from rclpy.qos_overriding_options import QoSOverridingOptions
+from rclpy.subscription import Subscription
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image
+
+from nr_tracking.config import RosConfig
+from nr_tracking.ros.compressed import TRANSPORT
+from nr_tracking.ros.pairing import FramePairing, Outcome, PairedFrame
+from nr_tracking.ros.statistics import Statistics
+from nr_tracking.types import InputError
+
+
+class Inputs:
+    """Subscriptions to depth images, camera infos, masks and clicked points.
+
+    ``submit`` gets frames that are complete and when their image came in (``time.monotonic``); ``on_click`` gets points
+    that were clicked. ``camera_frame`` is the frame of the latest image. The QoS of each can be overridden by name.
+    """
+
+    def __init__(
+        self,
+        node: LifecycleNode,
+        group: CallbackGroup,
+        config: RosConfig,
+        statistics: Statistics,
+        submit: Callable[[PairedFrame, float], None],
+        on_click: Callable[[PointStamped], None],
+    ) -> None:
+        self.camera_frame = ""
+        self._node = node
+        self._group = group
+        self._statistics = statistics
+        self._submit_frame = submit
+        self._pairing = FramePairing()
+        self._compressed = config.image_transport == TRANSPORT
+        topic = f"depth/image_raw/{TRANSPORT}" if self._compressed else "depth/image_raw"
+        self.depth_topic = node.resolve_topic_name(topic)
+        images = QoSProfile(depth=config.image_history, reliability=ReliabilityPolicy[config.image_reliability.upper()])
+        infos = QoSProfile(depth=config.image_history, reliability=ReliabilityPolicy.BEST_EFFORT)
+        self._subscriptions = [
+            self._subscribe(CameraInfo, "depth/camera_info", self.on_info, infos),
+            self._subscribe(Image, "mask", self.on_mask, images),
+            self._subscribe(PointStamped, "clicked_point", on_click, QoSProfile(depth=1)),
+            self._subscribe(CompressedImage if self._compressed else Image, topic, self.on_image, images),
+        ]
+
+    @property
+    def depth_type(self) -> str:
+        """The type of messages on the depth topic."""
+        return f"sensor_msgs/msg/{'CompressedImage' if self._compressed else 'Image'}"
+
+    def on_image(self, message: Image | CompressedImage) -> None:
+        """Take a depth image."""
+        self._statistics.received(time.monotonic())
+        self.camera_frame = message.header.frame_id
+        # Images wait for masks as long as somebody publishes any; a publisher that is gone must not hold them up.
+        self._pairing.expects_mask = self._node.count_publishers("mask") > 0
+        self._hand_on(self._pairing.image(message))
+
+    def on_info(self, message: CameraInfo) -> None:
+        """Take a camera info."""
+        self._hand_on(self._pairing.info(message))
+
+    def on_mask(self, message: Image) -> None:
+        """Take a mask."""
+        self._hand_on(self._pairing.mask(message))
+
+    def destroy(self) -> None:
+        """Listen no longer."""
+        for subscription in self._subscriptions:
+            self._node.destroy_subscription(subscription)
+        self._subscriptions = []
+
+    def _hand_on(self, outcomes: list[Outcome]) -> None:
+        arrived = time.monotonic()
+        for outcome in outcomes:
+            if isinstance(outcome, InputError):
+                self._statistics.dropped(outcome.reason, str(outcome))
+            else:
+                self._submit_frame(outcome, arrived)
+
+    def _subscribe(
+        self, kind: type[Any], topic: str, callback: Callable[[Any], None], qos: QoSProfile
+    ) -> Subscription[Any]:
+        overriding = QoSOverridingOptions.with_default_policies()
+        return self._node.create_subscription(
+            kind, topic, callback, qos, callback_group=self._group, qos_overriding_options=overriding
+        )

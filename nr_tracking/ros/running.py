@@ -1,0 +1,43 @@
+"""Nodes as a process: until SIGINT or SIGTERM, and then in good order."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+
+import rclpy
+from rclpy.executors import ExternalShutdownException, MultiThreadedExecutor
+
+from nr_tracking.config import ConfigError
+from nr_tracking.ros.tracking_node import NODE_NAME, TrackingNode
+
+_THREADS = 4  # a node's input, services, diagnostics, and one to spare
+
+
+def run(make_nodes: Callable[[], Sequence[TrackingNode]], args: list[str] | None = None) -> int:
+    """Run tracking nodes in this process until a signal ends it; returns the exit code."""
+    rclpy.init(args=args)
+    try:
+        nodes = make_nodes()
+    except ConfigError as error:
+        print(f"{NODE_NAME}: {error}", file=sys.stderr)
+        rclpy.try_shutdown()
+        return 2
+    executor = MultiThreadedExecutor(num_threads=_THREADS * len(nodes))
+    try:
+        for node in nodes:
+            executor.add_node(node)
+            if node.config.ros.autostart:
+                node.start()
+        executor.spin()
+    except (KeyboardInterrupt, ExternalShutdownException):
+        pass
+    except Exception:
+        if rclpy.ok():  # otherwise the signal came while a service was being answered, which then fails
+            raise
+    finally:
+        executor.shutdown()
+        for node in nodes:
+            node.close()
+        rclpy.try_shutdown()
+    return 0

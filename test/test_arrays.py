@@ -1,0 +1,62 @@
+"""Archives of arrays are read whole or refused, whatever their headers claim."""
+
+import io
+import tracemalloc
+import zipfile
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from nr_tracking.arrays import read_arrays
+from nr_tracking.types import InputError
+
+ARRAYS = {"positions": np.arange(30, dtype=np.float32).reshape(5, 2, 3), "ids": np.arange(2), "names": np.array(["a"])}
+
+
+def packed(path, save=np.savez):
+    save(path, **ARRAYS)
+    return path
+
+
+@pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
+def test_what_was_written_is_read(tmp_path, save):
+    read = read_arrays(packed(tmp_path / "a.npz", save))
+    assert read.keys() == ARRAYS.keys()
+    for name, values in ARRAYS.items():
+        np.testing.assert_array_equal(read[name], values)
+
+
+def test_a_header_that_claims_more_than_the_file_holds_takes_no_memory(tmp_path):
+    member = io.BytesIO()
+    np.lib.format.write_array_header_1_0(member, {"descr": "<f8", "fortran_order": False, "shape": (10**9, 100)})
+    with zipfile.ZipFile(tmp_path / "a.npz", "w") as archive:
+        archive.writestr("huge.npy", member.getvalue() + bytes(64))
+    tracemalloc.start()
+    with pytest.raises(InputError, match="claims"):
+        read_arrays(tmp_path / "a.npz")
+    assert tracemalloc.get_traced_memory()[1] < 4 << 20
+    tracemalloc.stop()
+
+
+def test_objects_are_refused(tmp_path):
+    np.savez(tmp_path / "a.npz", anything=np.array([{}], object))
+    with pytest.raises(InputError, match="claims"):
+        read_arrays(tmp_path / "a.npz")
+
+
+@settings(max_examples=60, deadline=None)
+@given(cut=st.floats(0, 1), junk=st.binary(max_size=20))
+def test_damage_is_an_error_that_names_the_file(tmp_path_factory, cut, junk):
+    folder = tmp_path_factory.mktemp("damage")
+    data = bytearray(packed(folder / "a.npz").read_bytes())
+    position = int(cut * len(data))
+    data[position : position + max(len(junk), 1)] = junk
+    (folder / "a.npz").write_bytes(data)
+    try:
+        read = read_arrays(folder / "a.npz")
+    except InputError as error:
+        assert "a.npz" in str(error)
+    else:
+        assert set(read) <= set(ARRAYS) or len(read) <= 3

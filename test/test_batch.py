@@ -1,0 +1,87 @@
+"""Many recordings at once: one that fails costs no other, and what is done stays done."""
+
+import csv
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+
+import pytest
+from ball_recording import contents, write_ball
+
+from nr_tracking.commands.batch import Finished, LocalProcesses, RayCluster, batch, find_recordings, summary_table
+from nr_tracking.ros.bags import write_bag
+from nr_tracking.tracking.result import read_output
+from nr_tracking.types import InputError
+
+SCRIPT = """
+import os, signal, sys
+sys.path.insert(0, sys.argv[1])
+if "killed" in sys.argv[2]:
+    os.kill(os.getpid(), signal.SIGKILL)
+from pathlib import Path
+from ball_recording import run
+from nr_tracking.types import InputError
+from nr_tracking.evaluation import report
+report.TILE, report.TURNTABLE = 24, {"views": 2, "size": 24}
+try:
+    run(Path(sys.argv[2]), Path(sys.argv[3]), resume=True)
+except InputError as error:
+    sys.exit(f"nr_tracking: {error}")
+"""
+
+
+def command(recording, output, settings):
+    return [sys.executable, "-c", SCRIPT, str(Path(__file__).parent), str(recording), str(output), *settings]
+
+
+@pytest.fixture
+def recordings(tmp_path):
+    folder = tmp_path / "recordings"
+    folder.mkdir()
+    write_ball(folder / "first", 4)
+    write_ball(folder / "killed", 4)
+    damaged = write_bag(folder / "damaged", __import__("ball_recording").ball_frames(2))
+    next(damaged.glob("*.mcap")).write_bytes(b"not a recording")
+    (folder / "notes.txt").write_text("nothing")
+    return folder
+
+
+def executors():
+    yield pytest.param(lambda: LocalProcesses(2), id="local")
+    yield pytest.param(lambda: RayCluster(processes=1), id="ray")
+
+
+@pytest.mark.parametrize("make", executors())
+def test_one_failed_recording_never_stops_the_rest_and_a_rerun_continues(recordings, tmp_path, make):
+    if isinstance(make(), RayCluster):
+        pytest.importorskip("ray")
+    output = tmp_path / "out"
+    done = {each.name: each for each in batch(recordings, output, make(), command=command)}
+    assert list(done) == ["damaged", "first", "killed"]
+    assert (done["first"].tracked, done["first"].frames, done["first"].error) == (4, 4, "")
+    assert "cannot be read as a rosbag2" in done["damaged"].error
+    assert f"signal {int(signal.SIGKILL)}" in done["killed"].error
+    assert len(read_output(output / "first")) == 4
+    rows = json.loads((output / "summary.json").read_text())
+    assert [row["name"] for row in rows] == list(done)
+    with (output / "summary.csv").open() as file:
+        assert [row["tracked"] for row in csv.DictReader(file)] == ["0", "4", "0"]
+    table = summary_table(list(done.values()))
+    assert "FAILED" in table and "4 of 4 frames" in table
+    before, changed = contents(output / "first"), os.stat(output / "first" / "tracks.npz").st_mtime_ns
+    (recordings / "killed").rename(recordings / "well")
+    again = {each.name: each for each in batch(recordings, output, make(), command=command)}
+    assert again["well"].tracked == again["first"].tracked == 4 and again["damaged"].error
+    assert contents(output / "first") == before
+    assert os.stat(output / "first" / "tracks.npz").st_mtime_ns == changed
+
+
+def test_folders_without_recordings_say_what_they_hold(tmp_path):
+    with pytest.raises(InputError, match="no folder"):
+        find_recordings(tmp_path / "nothing")
+    (tmp_path / "thesis.tex").touch()
+    with pytest.raises(InputError, match=r"thesis\.tex"):
+        find_recordings(tmp_path)
+    assert summary_table([Finished("a", 5, 3, {"no_depth": 2})]) == "a  done    3 of 5 frames (2 no_depth)\n"

@@ -1,0 +1,153 @@
+"""Results in other frames, camera poses from TF, and clicks in any frame; TF itself is stood in for."""
+
+import sys
+import time
+from types import ModuleType, SimpleNamespace
+
+import numpy as np
+import pytest
+
+pytest.importorskip("rclpy")
+
+from fake_tracker import tracked
+from geometry_msgs.msg import PointStamped, Quaternion, Transform, Vector3
+from scipy.spatial.transform import Rotation
+from test_faults import Camera
+
+from nr_tracking.ros.frames import Located, Transforms, matrix, transformed
+from nr_tracking.types import InputError
+
+TURN = Rotation.from_euler("xyz", [0.3, -0.5, 1.1])
+SHIFT = np.array([1.0, -2.0, 0.5])
+TO = np.eye(4)
+TO[:3, :3], TO[:3, 3] = TURN.as_matrix(), SHIFT
+
+
+def ros_transform():
+    x, y, z, w = TURN.as_quat()
+    return Transform(translation=Vector3(x=1.0, y=-2.0, z=0.5), rotation=Quaternion(x=x, y=y, z=z, w=w))
+
+
+@pytest.fixture
+def tf2(monkeypatch):
+    """tf2_ros with one transform, from any frame to any other; ``known`` False for none."""
+    module, listeners = ModuleType("tf2_ros"), []
+    module.known, module.asked, module.listeners = True, [], listeners
+
+    class Buffer:
+        def lookup_transform(self, target, source, stamp, timeout):
+            module.asked.append((target, source, stamp.nanoseconds))
+            if not module.known:
+                raise LookupError(f"{target} is not connected to {source}")
+            return SimpleNamespace(transform=ros_transform())
+
+    class TransformListener:
+        def __init__(self, buffer, node):
+            listeners.append(self)
+
+        def unregister(self):
+            listeners.remove(self)
+
+    module.Buffer, module.TransformListener = Buffer, TransformListener
+    monkeypatch.setitem(sys.modules, "tf2_ros", module)
+    return module
+
+
+def test_every_part_of_a_result_is_moved_rigidly():
+    frame = tracked(5, 2.0, 1.9)
+    moved = transformed(frame, TO)
+    carry = lambda points: TURN.apply(points) + SHIFT  # noqa: E731
+    np.testing.assert_allclose(moved.surface.vertices, carry(frame.surface.vertices), atol=1e-6)
+    np.testing.assert_allclose(moved.tracks.positions, carry(frame.tracks.positions), atol=1e-6)
+    np.testing.assert_allclose(moved.tracks.velocities, TURN.apply(frame.tracks.velocities), atol=1e-6)
+    np.testing.assert_allclose(moved.previous, carry(frame.previous), atol=1e-6)
+    assert moved.surface.vertices.dtype == np.float32 and moved.canonical is frame.canonical
+    point, centre = np.array([0.3, 0.4, 2.2]), frame.patches.centres[0]
+    there = frame.patches.rotations[0] @ (point - centre) + frame.patches.translations[0]
+    ours = moved.patches.rotations[0] @ (carry(point) - moved.patches.centres[0]) + moved.patches.translations[0]
+    np.testing.assert_allclose(ours, carry(there), atol=1e-5)
+    np.testing.assert_allclose(matrix(ros_transform()), TO, atol=1e-12)
+
+
+def test_results_are_published_in_the_target_frame_and_never_in_a_wrong_one(ros_context, tf2):
+    camera = Camera(ros_context, ros__target_frame="map")
+    sent = []
+    camera.node._outputs.publish = lambda frame, frame_id: sent.append((frame, frame_id))
+    try:
+        camera.send(0)
+        camera.figures()
+        ((frame, frame_id),) = sent
+        assert frame_id == "map" and tf2.asked == [("map", "camera", 10**9)]
+        first = camera.node._tracker.pushed[0]
+        expected = TURN.apply([0.0, 0.0, float(first.depth.mean())]) + SHIFT
+        np.testing.assert_allclose(frame.surface.vertices[0], expected, atol=1e-5)
+        tf2.known = False
+        camera.send(1, 2)
+        figures = camera.figures()
+        assert len(sent) == 1 and figures.tracked == 3
+        assert "no transform from 'camera' to 'map'" in figures.last_error
+    finally:
+        camera.node.close()
+    assert not tf2.listeners
+
+
+def test_a_moving_camera_gets_its_pose_and_frames_without_one_are_dropped_by_name(ros_context, tf2):
+    camera = Camera(ros_context, ros__fixed_frame="odom")
+    try:
+        camera.send(0)
+        camera.figures()
+        np.testing.assert_allclose(camera.node._tracker.pushed[0].pose, TO, atol=1e-12)
+        tf2.known = False
+        camera.send(1)
+        assert camera.figures().dropped == {"no_transform": 1}
+        tf2.known = True
+        camera.send(2)
+        assert camera.figures().tracked == 2
+    finally:
+        camera.node.close()
+
+
+def test_without_tf2_ros_a_camera_at_rest_works_and_frames_are_refused_by_name(ros_context, monkeypatch):
+    monkeypatch.setitem(sys.modules, "tf2_ros", None)
+    camera = Camera(ros_context)
+    try:
+        camera.send(0)
+        assert camera.figures().tracked == 1
+        failures = []
+        transforms = Transforms(camera.node, 0.0)
+        located = Located(transforms, "map", failures.append)
+        assert located(tracked(0), "camera") is None and located(tracked(1), "camera") is None
+        assert len(failures) == 1 and "tf2_ros is not installed" in failures[0]
+        np.testing.assert_array_equal(transforms.look_up("a", "a", 0), np.eye(4))
+        with pytest.raises(InputError, match="tf2_ros"):
+            transforms.look_up("a", "b", 0)
+    finally:
+        camera.node.close()
+
+
+def clicked(frame_id, x=0.1, y=0.2, z=1.5):
+    message = PointStamped()
+    message.header.frame_id = frame_id
+    message.point.x, message.point.y, message.point.z = x, y, z
+    return message
+
+
+def test_a_click_chooses_the_subject_and_shows_in_the_parameters(ros_context, tf2):
+    camera = Camera(ros_context)
+    try:
+        camera.send(0)
+        camera.figures()
+        camera.node._on_click(clicked("camera"))
+        assert camera.node.get_parameter("subject.choice").value == "clicked"
+        assert list(camera.node.get_parameter("subject.point_m").value) == [0.1, 0.2, 1.5]
+        assert camera.node._tracker.config.subject.choice == "clicked"
+        assert "was chosen" in camera.node._diagnostics.subject
+        camera.node._on_click(clicked("map"))
+        expected = TURN.apply([0.1, 0.2, 1.5]) + SHIFT
+        np.testing.assert_allclose(camera.node._tracker.config.subject.point_m, expected, atol=1e-9)
+        tf2.known = False
+        camera.node._on_click(clicked("map"))
+        error = camera.node.statistics.summary(time.monotonic()).last_error
+        assert "click in the frame 'camera'" in error
+    finally:
+        camera.node.close()

@@ -1,0 +1,100 @@
+"""Managed states over and over: nothing is left behind, and cameras of one process share their weights."""
+
+import gc
+import os
+import threading
+
+import numpy as np
+import pytest
+
+pytest.importorskip("rclpy")
+
+from fake_tracker import FakeTracker
+from rclpy.parameter import Parameter
+from test_faults import Camera
+
+from nr_tracking.ros import networks
+from nr_tracking.ros.cameras_node import main as cameras_main
+from nr_tracking.ros.diagnostics import resident_megabytes
+from nr_tracking.ros.tracking_node import TrackingNode
+
+CYCLES = 100
+
+
+class Heavy(FakeTracker):
+    """Holds as much memory as a small network, so that keeping one would show."""
+
+    def __init__(self, config):
+        super().__init__(config)
+        self.weights = np.ones(1 << 20)  # 8 MB
+
+
+def test_a_hundred_lifecycles_leave_no_threads_descriptors_or_memory_behind(ros_context):
+    camera = Camera(ros_context, Heavy)
+    node = camera.node
+    try:
+
+        def cycle():
+            camera.send(*range(3))
+            assert camera.figures().tracked
+            node.trigger_deactivate(), node.trigger_cleanup()
+            assert node._tracker is None
+            node.trigger_configure(), node.trigger_activate()
+
+        for _ in range(20):
+            cycle()
+        gc.collect()
+        threads, files, memory = threading.active_count(), len(os.listdir("/proc/self/fd")), resident_megabytes()
+        for _ in range(CYCLES - 20):
+            cycle()
+        gc.collect()
+        assert threading.active_count() <= threads
+        assert len(os.listdir("/proc/self/fd")) <= files
+        assert resident_megabytes() - memory < 12  # one kept tracker in ten would make more
+    finally:
+        node.close()
+
+
+@pytest.mark.parametrize(
+    "steps", [[], ["configure"], ["configure", "activate"], ["configure", "activate", "deactivate"]]
+)
+def test_shutdown_from_every_state(ros_context, steps):
+    node = TrackingNode(FakeTracker, context=ros_context)
+    try:
+        for step in steps:
+            getattr(node, f"trigger_{step}")()
+        node.trigger_shutdown()
+        assert node._state_machine.current_state[1] == "finalized"
+        assert node._tracker is None and node.worker is None and node._inputs is None
+    finally:
+        node.close()
+
+
+def test_nodes_of_one_process_share_one_set_of_weights_and_free_it(ros_context):
+    nodes = [
+        TrackingNode(context=ros_context, namespace=name, parameter_overrides=[Parameter("preset", value="lite")])
+        for name in ("front", "rear")
+    ]
+    try:
+        for node in nodes:
+            node.start()
+        assert [node.get_fully_qualified_name() for node in nodes] == ["/front/nr_tracking", "/rear/nr_tracking"]
+        assert nodes[0]._inputs.depth_topic == "/front/depth/image_raw"
+        front, rear = (node._tracker for node in nodes)
+        assert front is not rear and front._reconstructor.network is rear._reconstructor.network
+        assert len(networks._LOADED) == 2
+        del front, rear
+        nodes[0].trigger_deactivate(), nodes[0].trigger_cleanup()
+        gc.collect()
+        assert len(networks._LOADED) == 2
+    finally:
+        for node in nodes:
+            node.close()
+    gc.collect()
+    assert not networks._LOADED
+
+
+@pytest.mark.parametrize(("names", "complaint"), [([], "name the cameras"), (["a", "/a"], "once"), (["a b"], "'a b'")])
+def test_cameras_without_good_names_are_refused(capsys, names, complaint):
+    assert cameras_main(["cameras_node", *names, "--ros-args", "-p", "preset:=lite"]) == 2
+    assert complaint in capsys.readouterr().err

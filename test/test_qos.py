@@ -1,0 +1,120 @@
+"""Quality of service can be chosen for every topic, and a mismatch is named."""
+
+import subprocess
+import sys
+
+import pytest
+import yaml
+
+pytest.importorskip("rclpy")
+
+from fake_tracker import FakeTracker
+from rclpy.node import Node
+from rclpy.parameter import Parameter
+from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+from sensor_msgs.msg import Image
+from test_faults import Camera
+
+from nr_tracking.config import load_config
+from nr_tracking.ros.settings import settings
+from nr_tracking.ros.tracking_node import TrackingNode
+
+OUTPUTS = ("mesh", "tracks", "patches", "correspondences")
+INPUTS = ("/depth/image_raw", "/depth/camera_info", "/mask", "/clicked_point")
+
+
+@pytest.fixture
+def node_of(ros_context):
+    nodes = []
+
+    def make(**given):
+        overrides = [Parameter(name, value=value) for name, value in given.items()]
+        nodes.append(TrackingNode(FakeTracker, context=ros_context, parameter_overrides=overrides))
+        nodes[-1].start()
+        return nodes[-1]
+
+    yield make
+    for node in nodes:
+        node.close()
+
+
+def qos_of(node, topic):
+    endpoints = node.get_publishers_info_by_topic(topic) + node.get_subscriptions_info_by_topic(topic)
+    return next(each.qos_profile for each in endpoints if each.node_name == "nr_tracking")
+
+
+def test_reliability_and_history_of_images_by_name(node_of):
+    node = node_of(**{"ros.image_reliability": "reliable", "ros.image_history": 7})
+    names = {
+        p: node.get_parameter(f"qos_overrides./depth/image_raw.subscription.{p}").value
+        for p in ("reliability", "depth")
+    }
+    assert names == {"reliability": "reliable", "depth": 7}
+
+
+def test_every_topic_can_be_overridden_and_stays_so_over_lifecycles(node_of):
+    given = {f"qos_overrides.{topic}.subscription.depth": 3 for topic in INPUTS}
+    given |= {f"qos_overrides.{topic}.subscription.reliability": "reliable" for topic in INPUTS}
+    given |= {f"qos_overrides./nr_tracking/{name}.publisher.reliability": "best_effort" for name in OUTPUTS}
+    given["qos_overrides./diagnostics.publisher.reliability"] = "best_effort"
+    node = node_of(**given)
+    for _ in range(2):
+        assert all(qos_of(node, topic).reliability == ReliabilityPolicy.RELIABLE for topic in INPUTS)
+        for topic in (*(f"/nr_tracking/{name}" for name in OUTPUTS), "/diagnostics"):
+            assert qos_of(node, topic).reliability == ReliabilityPolicy.BEST_EFFORT
+        node.trigger_deactivate(), node.trigger_cleanup(), node.start()
+
+
+def test_parameters_as_dumped_are_what_the_command_prints(node_of):
+    """`ros2 param dump` asks for all parameters; `nr_tracking config` prints the tree."""
+    node = node_of(preset="test", **{"mesh.upsample": 3})
+    dumped = {name: each.value for name, each in node.get_parameters_by_prefix("").items()}
+    command = [sys.executable, "-m", "nr_tracking", "config", "--preset", "test", "--set", "mesh.upsample=3"]
+    printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    config = load_config(yaml.safe_load(printed))
+    for setting in settings(config):
+        value = dumped[setting.name]
+        assert (value if isinstance(value, bool | int | float | str) else list(value)) == setting.value, setting.name
+
+
+def test_live_settings_change_while_active_and_others_are_refused_with_the_reason(node_of):
+    node = node_of()
+    for setting in settings(node.config):
+        value = list(setting.value) if isinstance(setting.value, list) else setting.value
+        result = node.set_parameters([Parameter(setting.name, value=value)])[0]
+        assert result.successful == setting.live, setting.name
+        assert setting.live or "unconfigured" in result.reason or "read-only" in result.reason
+
+
+def test_why_no_image_arrives_names_publisher_quality_and_mend(node_of, ros_context):
+    camera = Node("camera_driver", context=ros_context)
+    best_effort = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT, durability=DurabilityPolicy.VOLATILE)
+    publisher = camera.create_publisher(Image, "/depth/image_raw", best_effort)
+    try:
+        node = node_of(**{"ros.image_reliability": "reliable", "ros.silence_s": 0.001})
+        level, said = node._diagnostics._verdict(node.statistics.summary(1e9))
+        assert level == b"\x02" and "on /depth/image_raw: camera_driver (BEST_EFFORT, VOLATILE)" in said
+        assert "ros.image_reliability: best_effort" in said
+    finally:
+        camera.destroy_publisher(publisher)
+        camera.destroy_node()
+
+
+def test_images_that_are_no_depth_are_named_with_their_encoding(ros_context):
+    from dataclasses import replace
+
+    from fake_tracker import flat_frame
+
+    from nr_tracking.ros.messages import frame_messages
+
+    camera = Camera(ros_context, ros__silence_s=0.001)
+    try:
+        messages = frame_messages(flat_frame(1), "camera")
+        camera.node._inputs.on_info(messages["camera_info"])
+        camera.node._inputs.on_image(replace(messages["depth"], encoding="rgb8"))
+        summary = camera.figures()
+        _, said = camera.node._diagnostics._verdict(replace(summary, since_last_frame_s=0.0, since_last_result_s=3.0))
+        assert said.startswith("no usable depth for 3.0 s: nobody publishes /depth/image_raw")
+        assert "unknown_encoding" in said and "'rgb8'" in said
+    finally:
+        camera.node.close()
