@@ -37,7 +37,9 @@ SMALL = {
     "warmup_steps": 5,
 }
 UNDISTURBED = {
-    **dict.fromkeys(("noise", "mirror", "reverse", "background", "dropout", "centre_jitter", "stretch"), 0.0),
+    **dict.fromkeys(
+        ("noise", "mirror", "reverse", "background", "dropout", "centre_jitter", "stretch", "occluder"), 0.0
+    ),
     "side_jitter": (1.0, 1.0),
     "single_frame_cube": 0.0,
 }

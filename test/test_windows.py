@@ -234,12 +234,6 @@ def test_without_data_only_what_needs_none_is_made(monkeypatch: pytest.MonkeyPat
         available_families()
 
 
-def test_the_command_line_names_what_it_does_not_understand(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit):
-        synthesize.main(["out", "--family", "animal=much"])
-    assert "NAME=SHARE" in capsys.readouterr().err
-
-
 def test_splits_share_neither_characters_nor_motions_nor_clothes_nor_seeds() -> None:
     for table in (splits._CHARACTERS, splits._MOTIONS, splits._CLOTHES):
         assert table["val"] and table["test"] and not table["val"] & table["test"]
@@ -275,5 +269,15 @@ def test_recordings_move_and_carry_their_truth(tmp_path: Path, monkeypatch: pyte
     there = one[np.rint(v[inside]).astype(int), np.rint(u[inside]).astype(int)]
     assert ((there > 0) & (there > near[inside, 2] + 0.03)).mean() < 0.02, "nothing true stands before the image"
     assert json.loads((clean / "camera.json").read_text())["depth_unit_m"] == 0.0002
+    (hidden,) = make_recordings(tmp_path / "hidden", counts={"object": 1}, frames=17, occluded=True, report=len)
+    shots = read_sequence(hidden)
+    np.testing.assert_allclose(
+        np.ptp(shots.ground_truth().vertices, axis=1),
+        np.ptp(truth.vertices, axis=1),
+        atol=1e-4,  # type: ignore[union-attr]
+    )
+    frame = shots.frame(3)
+    assert frame.mask is not None and frame.mask.any() and (frame.depth[frame.mask] > 0).all()
+    assert ((frame.depth > 0) & ~frame.mask).sum() > 10, "what stands before the subject is in no mask"
     with pytest.raises(InputError, match="frames = 5"):
         make_recordings(tmp_path / "short", frames=5)

@@ -190,6 +190,7 @@ def _add_synthesize(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--windows", type=int, default=2000, help="training windows to make (default 2000)")
     parser.add_argument("--recordings", action="store_true", help="make SEQUENCE folders with ground truth instead")
     parser.add_argument("--noisy", action="store_true", help="recordings through a depth sensor's noise")
+    parser.add_argument("--occluded", action="store_true", help="recordings from near, with something in the way")
     parser.add_argument("--split", choices=("train", "val", "test"), help="which characters (train; recordings: val)")
     parser.add_argument("--families", metavar="NAME=N,...", help="share, or number, of each kind of character")
     parser.add_argument("--seed", type=int, default=0, help="seed of everything random (default 0)")
@@ -205,7 +206,12 @@ def _synthesize(options: argparse.Namespace) -> int:
         counts = None if families is None else {name: round(number) for name, number in families.items()}
         options.split = options.split or "val"
         made = make_recordings(
-            options.folder, split=options.split, counts=counts, seed=options.seed, noisy=options.noisy
+            options.folder,
+            split=options.split,
+            counts=counts,
+            seed=options.seed,
+            noisy=options.noisy,
+            occluded=options.occluded,
         )
         print(f"{len(made)} recordings in {options.folder}")
         return 0

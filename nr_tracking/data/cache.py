@@ -49,7 +49,7 @@ class WindowSample:
     visible: Bool
     up: Float32
     near: int
-    stride: int
+    stride: float
     family: str
     identity: str
     clip: str

@@ -37,6 +37,14 @@ class Clip:
         chosen = self.vertices[start::stride][:count]
         return replace(self, vertices=chosen, fps=self.fps / stride)
 
+    def resampled(self, fps: float, count: int) -> Clip:
+        """``count`` frames at ``fps`` from the first on; those between two frames lie on the straight line."""
+        place = np.minimum(np.arange(count) * self.fps / fps, len(self.vertices) - 1)
+        low = np.minimum(np.floor(place + 1e-9).astype(int), len(self.vertices) - 1)
+        high, share = np.minimum(low + 1, len(self.vertices) - 1), (place - low)[:, None, None]
+        between = self.vertices[low] + share.astype(np.float32) * (self.vertices[high] - self.vertices[low])
+        return replace(self, vertices=between, fps=fps)
+
 
 def edge_use(faces: np.ndarray) -> np.ndarray:
     """How often each undirected edge of ``faces`` (F, 3) is used, (E,): all 2 on a closed surface."""

@@ -10,6 +10,7 @@ import numpy as np
 from nr_tracking.data.cameras import Camera, draw_camera
 from nr_tracking.data.clips import Clip, static_correspondence_error
 from nr_tracking.data.families import FAMILIES, available_families
+from nr_tracking.data.occluders import occlude
 from nr_tracking.data.rendering import render_depth
 from nr_tracking.data.sensor import SensorModel, structured_light, time_of_flight
 from nr_tracking.data.sequence import GroundTruth, write_sequence
@@ -28,16 +29,29 @@ _SIZE = (640, 480)
 
 
 def record(
-    clip: Clip, camera: Camera, sensor: SensorModel | None = None, rng: np.random.Generator | None = None
+    clip: Clip,
+    camera: Camera,
+    sensor: SensorModel | None = None,
+    rng: np.random.Generator | None = None,
+    *,
+    occluded: bool = False,
 ) -> tuple[list[DepthFrame], GroundTruth]:
-    """Depth frames of a clip seen by ``camera``, through a noisy ``sensor`` where one is given, and the truth."""
+    """Depth frames of a clip seen by ``camera``, through a noisy ``sensor`` where one is given, and the truth.
+
+    With ``occluded``, something stands before the subject, and the frames have masks that leave it out.
+    """
     vertices = camera.to_camera(clip.vertices.astype(np.float64)).astype(np.float32)
+    lens = camera.intrinsics
+    depth = np.stack([render_depth(surface, clip.faces, lens) for surface in vertices])
+    mask = depth > 0
+    if occluded:
+        depth, mask = occlude(depth, mask, lens, rng or np.random.default_rng(0))
     frames = []
-    for number, surface in enumerate(vertices):
-        depth = render_depth(surface, clip.faces, camera.intrinsics)
+    for number, image in enumerate(depth):
         if sensor is not None:
-            depth = sensor(depth, camera.intrinsics, rng or np.random.default_rng(number))
-        frames.append(DepthFrame(round(number / clip.fps * 1e9), depth, camera.intrinsics))
+            image = sensor(image, lens, rng or np.random.default_rng(number))
+        subject = mask[number] & (image > 0) if occluded else None
+        frames.append(DepthFrame(round(number / clip.fps * 1e9), image, lens, subject))
     return frames, GroundTruth(vertices, clip.faces)
 
 
@@ -49,13 +63,15 @@ def make_recordings(
     seed: int = 0,
     frames: int = FRAMES,
     noisy: bool = False,
+    occluded: bool = False,
     report: Callable[[str], None] = print,
 ) -> list[Path]:
     """Write SEQUENCE folders ``output/<family>_<number>`` of ``split``'s characters in ``split``'s motions.
 
     ``counts`` says how many of each family (default :data:`COUNTS`, those that are available), each another body. With
-    the same seed, a ``noisy`` set shows the same clips through the same cameras with a sensor's noise. Needs 17 frames
-    at least; bodies that hardly move, or run out of sight, are drawn again.
+    the same seed, a ``noisy`` set shows the same clips through the same cameras with a sensor's noise, and an
+    ``occluded`` one shows the same clips from near, cut by the border of the image and with something standing before
+    them, with masks. Needs 17 frames at least; bodies that hardly move, or run out of sight, are drawn again.
     """
     if split not in SPLITS:
         raise InputError("unknown_split", f"split {split!r} is none of {', '.join(SPLITS)}")
@@ -70,9 +86,10 @@ def make_recordings(
             rng = np.random.default_rng([seed, SPLITS.index(split), sorted(FAMILIES).index(family), number])
             clip = _moving_clip(family, rng, split, frames, seen)
             seen.add(clip.identity)
-            camera = draw_camera(clip.vertices, rng, size=_SIZE, fill=rng.uniform(0.55, 0.9), aim_off=0.03)
+            fill, aim_off = (rng.uniform(0.9, 1.3), 0.2) if occluded else (rng.uniform(0.55, 0.9), 0.03)
+            camera = draw_camera(clip.vertices, rng, size=_SIZE, fill=fill, aim_off=aim_off)
             sensor = (structured_light, time_of_flight)[number % 2]() if noisy else None
-            shots, truth = record(clip, camera, sensor, rng)
+            shots, truth = record(clip, camera, sensor, rng, occluded=occluded)
             path = Path(output) / f"{family}_{number}"
             write_sequence(path, shots, fps=clip.fps, depth_unit_m=DEPTH_UNIT_M, ground_truth=truth)
             moved = static_correspondence_error(clip.vertices[:PROTOCOL_FRAMES])

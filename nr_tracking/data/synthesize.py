@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import argparse
 import json
+import math
 import multiprocessing
 import os
 import platform
@@ -17,17 +17,19 @@ import numpy as np
 
 from nr_tracking.data.cache import FORMAT, WindowSample, read_manifest, write_manifest, write_shard
 from nr_tracking.data.contact_sheet import write_contact_sheet
-from nr_tracking.data.families import FAMILIES, Performer, available_families
-from nr_tracking.data.recordings import make_recordings
+from nr_tracking.data.families import FAMILIES, FPS, Performer, available_families
 from nr_tracking.data.splits import SPLITS, Split
 from nr_tracking.data.windows import make_window
 from nr_tracking.types import InputError
 
+GENERATOR = 2
+"""Counts the changes after which the same seed gives other windows; noted in the manifest."""
 SHARD_WINDOWS = 16
 WINDOWS_PER_BODY = {"makehuman": 4}
 """Drawing a body costs as much as some windows; each is used this often (2 unless named), never alike."""
 LENGTH = 5
-STRIDES = (1, 1, 2, 2, 3, 4, 5, 6)
+STRIDES = (0.5, 1, 1, 2, 2, 3, 4, 5, 6)
+"""Frames of 30 Hz between the frames of a window: cameras of 5 to 60 Hz, or a slow and a fast subject."""
 MIXTURE = {"makehuman": 0.40, "person": 0.20, "animal": 0.30, "procedural": 0.06, "object": 0.04}
 
 Report = Callable[[str], None]
@@ -89,8 +91,8 @@ def draw_windows(rng: np.random.Generator, families: dict[str, float], split: Sp
 def _draw_window(performer: Performer, rng: np.random.Generator) -> WindowSample:
     """One window; a camera that hardly sees the subject is drawn again."""
     for _ in range(8):
-        stride = int(STRIDES[rng.integers(len(STRIDES))])
-        clip = performer(rng, (LENGTH - 1) * stride + 1).every(stride)
+        stride = STRIDES[rng.integers(len(STRIDES))]
+        clip = performer(rng, math.ceil((LENGTH - 1) * stride) + 1).resampled(FPS / stride, LENGTH)
         try:
             return make_window(clip, stride, rng)
         except InputError as error:
@@ -140,7 +142,7 @@ def _weights(families: dict[str, float] | None) -> dict[str, float]:
 def _opened(folder: Path, recipe: dict[str, Any]) -> dict[str, Any]:
     """The manifest of a folder to be completed, or a new one."""
     if not (folder / "manifest.json").exists():
-        versions = {"python": platform.python_version(), "numpy": np.__version__}
+        versions = {"generator": GENERATOR, "python": platform.python_version(), "numpy": np.__version__}
         return {"format": FORMAT, "recipe": recipe, "versions": versions, "shards": []}
     manifest = read_manifest(folder)
     if manifest.get("recipe") != json.loads(json.dumps(recipe)):
@@ -158,54 +160,3 @@ def summary(manifest: dict[str, Any]) -> str:
     bodies = {name for entry in manifest["shards"] for name in entry["identities"]}
     parts = ", ".join(f"{count} {name}" for name, count in families.most_common())
     return f"{sum(families.values())} windows ({parts}) of {len(bodies)} bodies"
-
-
-def main(arguments: list[str]) -> int:
-    """``nr_tracking synthesize``: returns the exit code."""
-    options = _parser().parse_args(arguments)
-    if options.recordings:
-        make_recordings(options.output, split=options.split, seed=options.seed, noisy=options.noisy)
-        return 0
-    synthesize(
-        options.output,
-        windows=options.windows,
-        seed=options.seed,
-        processes=options.processes,
-        families=dict(options.family) if options.family else None,
-        split=options.split,
-    )
-    print(f"{options.output}: {summary(read_manifest(options.output))}; look at contact_sheet.png")
-    return 0
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="nr_tracking synthesize",
-        description="Make training windows, or recordings with ground truth, from generated characters and those below "
-        "the folder that NR_TRACKING_DATA names. Stop and start it as you like.",
-    )
-    parser.add_argument("output", type=Path, metavar="OUTPUT", help="folder to fill or complete")
-    parser.add_argument("--windows", type=int, default=2000, help="training windows (default 2000)")
-    parser.add_argument("--seed", type=int, default=0, help="seed of everything random (default 0)")
-    parser.add_argument("--processes", type=int, default=1, help="processes that work at once (default 1)")
-    parser.add_argument("--split", choices=SPLITS, default="train", help="whose characters and motions (default train)")
-    parser.add_argument(
-        "--family",
-        type=_share,
-        action="append",
-        metavar="NAME=SHARE",
-        help=f"weight of a family ({', '.join(FAMILIES)}); may be repeated; default: all there is data for",
-    )
-    parser.add_argument(
-        "--recordings", action="store_true", help="write SEQUENCE folders with the true surfaces instead"
-    )
-    parser.add_argument("--noisy", action="store_true", help="recordings with a sensor's noise")
-    return parser
-
-
-def _share(text: str) -> tuple[str, float]:
-    name, _, share = text.partition("=")
-    try:
-        return name, float(share or 1)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r}: expected NAME=SHARE, such as animal=0.3") from None

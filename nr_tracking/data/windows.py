@@ -23,7 +23,7 @@ _LEAST_PIXELS = 300
 
 def make_window(
     clip: Clip,
-    stride: int,
+    stride: float,
     rng: np.random.Generator,
     camera: Camera | None = None,
     near_points: int = NEAR_POINTS,

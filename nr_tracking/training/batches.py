@@ -18,6 +18,7 @@ from torch import Tensor
 
 from nr_tracking.config import Config, TrainingConfig
 from nr_tracking.data.cache import WindowSample
+from nr_tracking.data.occluders import occlude
 from nr_tracking.data.sensor import random_sensor
 from nr_tracking.sensing.camera import back_project
 from nr_tracking.sensing.tsdf import SparseTsdf, TsdfWindow, make_window, projective_tsdf, seen_space
@@ -123,8 +124,10 @@ def turned(sample: WindowSample, training: TrainingConfig, rng: np.random.Genera
 def seen(
     sample: WindowSample, training: TrainingConfig, rng: np.random.Generator
 ) -> tuple[Float32, np.ndarray, Intrinsics]:
-    """What a real camera might see: depth (N, H, W) with noise and a background, the subject's mask, the camera."""
+    """What a real camera might see: depth (N, H, W) with noise and what is before and behind, the subject's mask."""
     depth, mask, camera = sample.depth, sample.depth > 0, sample.intrinsics
+    if rng.random() < training.occluder:
+        depth, mask = occlude(depth, mask, camera, rng)
     if rng.random() < training.noise:
         sensor = random_sensor(rng)
         depth = np.stack([sensor(image, camera, rng) for image in depth])
@@ -193,7 +196,7 @@ def reversed_in_time(sample: WindowSample) -> WindowSample:
 def with_background(
     depth: Float32, mask: np.ndarray, camera: Intrinsics, up: np.ndarray, rng: np.random.Generator
 ) -> tuple[Float32, np.ndarray, Intrinsics]:
-    """Put a wall, a floor or both behind the subject: real cameras get returns beside it, renderings do not.
+    """Put a wall, a floor or both behind all there is: real cameras get returns beside the subject, renderings do not.
 
     ``up`` (3,) points against gravity. The image, cropped to the subject, is widened by half its size on each side, so
     that the background fills the view of the cube; it is the same in all frames.
@@ -203,7 +206,7 @@ def with_background(
         camera, width=camera.width + 2 * pad, height=camera.height + 2 * pad, cx=camera.cx + pad, cy=camera.cy + pad
     )
     depth, mask = (np.pad(images, ((0, 0), (pad, pad), (pad, pad))) for images in (depth, mask))
-    subject = np.concatenate([back_project(image, camera)[image > 0] for image in depth])
+    subject = np.concatenate([back_project(image, camera)[image > 0] for image in np.where(mask, depth, 0)])
     size = float(np.ptp(subject, axis=0).max())
     planes = []
     if rng.random() < 0.7:
@@ -218,7 +221,7 @@ def with_background(
         behind = np.minimum(behind, np.where(slope > 1e-3, offset / np.maximum(slope, 1e-3), np.inf))
     behind[behind > _FARTHEST_RETURN] = 0
     # Pixels of the subject that the sensor lost stay lost: the background is seen beside it, not through it.
-    return np.where(mask, depth, behind).astype(np.float32), mask, camera
+    return np.where(mask | (depth > 0), depth, behind).astype(np.float32), mask, camera
 
 
 def with_dropout(tsdf: SparseTsdf, share: float, rng: np.random.Generator) -> SparseTsdf:
