@@ -85,3 +85,37 @@ def test_folders_without_recordings_say_what_they_hold(tmp_path):
     with pytest.raises(InputError, match=r"thesis\.tex"):
         find_recordings(tmp_path)
     assert summary_table([Finished("a", 5, 3, {"no_depth": 2})]) == "a  done    3 of 5 frames (2 no_depth)\n"
+
+
+def test_the_command_line_passes_settings_on_and_tells_of_failures(tmp_path, monkeypatch, capsys):
+    from nr_tracking import cli
+    from nr_tracking.commands import batch as module
+
+    calls = []
+
+    def recorded(folder, output, executor, settings):
+        calls.append((folder, output, executor, settings))
+        return [Finished("a", 3, 3), Finished("b", error="exit code 2: no depth")]
+
+    monkeypatch.setattr(module, "batch", recorded)
+    given = [
+        "batch",
+        str(tmp_path),
+        "--output",
+        "out",
+        "--processes",
+        "3",
+        "--preset",
+        "lite",
+        "--set",
+        "mesh.upsample=1",
+    ]
+    assert cli.main(given) == 1
+    ((folder, output, executor, settings),) = calls
+    assert (folder, output) == (tmp_path, Path("out")) and isinstance(executor, LocalProcesses)
+    assert settings == ["--preset", "lite", "--set", "mesh.upsample=1"]
+    assert "FAILED" in capsys.readouterr().out
+    assert cli.main([*given[:-2], "--processes", "0"]) == 2
+    monkeypatch.setitem(sys.modules, "ray", None)
+    assert cli.main([*given, "--ray"]) == 2
+    assert "ray" in capsys.readouterr().err and len(calls) == 1

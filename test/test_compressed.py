@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from rosbags.typesys.stores import ros2_kilted as ros
 from test_bags import CAMERA, Bag, assert_same, depth_frames
 
+from nr_tracking.commands.recordings import open_recordings
 from nr_tracking.ros.bags import open_cameras, open_recording
 from nr_tracking.ros.compressed import compress_png, raw_image
 from nr_tracking.ros.messages import frame_messages
@@ -161,3 +162,5 @@ def test_every_camera_of_a_bag_is_a_recording_of_its_own(tmp_path):
     assert left.topics.camera_info == "/left/depth/camera_info"
     assert [frame.intrinsics.cx for frame in right.frames()] == [CAMERA.cx + 5.0] * 4
     assert_same(left.frames(), depth_frames())
+    names = [recording.name for recording in open_recordings(tmp_path / "bag", every_camera=True)]
+    assert names == ["bag_left_depth_image_raw", "bag_right_depth_image_raw"]

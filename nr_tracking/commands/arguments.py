@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import nr_tracking
+from nr_tracking.commands.batch_options import add_batch
 from nr_tracking.config import PRESETS, Config
 from nr_tracking.types import InputError
 
@@ -22,6 +23,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--debug", action="store_true", help="show where an error came from")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     _add_track(commands.add_parser("track", help="a recording in, surfaces and tracks out"))
+    _add_batch(commands.add_parser("batch", help="track many recordings in parallel, here or on a cluster"))
     _add_evaluate(commands.add_parser("evaluate", help="score on recordings with ground truth"))
     _add_bench(commands.add_parser("bench", help="measure speed and memory on this machine"))
     _add_config(commands.add_parser("config", help="print a configuration as YAML"))
@@ -50,8 +52,14 @@ def _add_track(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--resume", action="store_true", help="go on with an interrupted run of the same request")
     parser.add_argument("--depth-topic", metavar="TOPIC", help="topic of the depth images in a bag")
     parser.add_argument("--camera-info-topic", metavar="TOPIC", help="topic of the camera info in a bag")
+    parser.add_argument("--every-camera", action="store_true", help="track each camera of a bag, into OUT/NAME")
     _add_settings(parser)
     parser.set_defaults(run=_track)
+
+
+def _add_batch(parser: argparse.ArgumentParser) -> None:
+    add_batch(parser)
+    _add_settings(parser)
 
 
 def _track(options: argparse.Namespace) -> int:
@@ -61,7 +69,10 @@ def _track(options: argparse.Namespace) -> int:
     from nr_tracking.evaluation.scoreboard import score_table
 
     recordings = open_recordings(
-        options.input, depth_topic=options.depth_topic, camera_info_topic=options.camera_info_topic
+        options.input,
+        depth_topic=options.depth_topic,
+        camera_info_topic=options.camera_info_topic,
+        every_camera=options.every_camera,
     )
     folder_of_bags = len(recordings) > 1
     for recording in recordings:

@@ -5,10 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from nr_tracking.data.sequence import GroundTruth, is_sequence, read_sequence
 from nr_tracking.tracking.rows import NO_STAMP
 from nr_tracking.types import DepthFrame, InputError
+
+if TYPE_CHECKING:
+    from nr_tracking.ros.bags import Recording as Bag
 
 
 @dataclass(frozen=True)
@@ -38,9 +42,12 @@ class Recording:
 
 
 def open_recordings(
-    path: Path, *, depth_topic: str | None = None, camera_info_topic: str | None = None
+    path: Path, *, depth_topic: str | None = None, camera_info_topic: str | None = None, every_camera: bool = False
 ) -> list[Recording]:
-    """Open a SEQUENCE or a bag (one recording), or a folder of bags (one for each, by name)."""
+    """Open a SEQUENCE or a bag (one recording), or a folder of bags (one for each, by name).
+
+    With ``every_camera`` each camera of a bag is a recording, named after the bag and its topic.
+    """
     if not path.exists():
         raise InputError("no_such_path", f"there is no file or folder {path}")
     if is_sequence(path):
@@ -60,6 +67,8 @@ def open_recordings(
             f"{path} is neither a SEQUENCE (camera.json, depth/) nor a rosbag2 (metadata.yaml) nor a folder of bags; "
             f"it holds {held}",
         )
+    if every_camera:
+        return [recording for bag in bags for recording in _open_cameras(bag)]
     return [_open_bag(bag, depth_topic, camera_info_topic) for bag in bags]
 
 
@@ -79,8 +88,20 @@ def _open_sequence(path: Path) -> Recording:
 def _open_bag(path: Path, depth_topic: str | None, camera_info_topic: str | None) -> Recording:
     from nr_tracking.ros.bags import open_recording
 
-    bag = open_recording(path, depth_topic, camera_info_topic)
+    return _recording_of(open_recording(path, depth_topic, camera_info_topic), path.resolve().name)
 
+
+def _open_cameras(path: Path) -> list[Recording]:
+    from nr_tracking.ros.bags import open_cameras
+
+    cameras = open_cameras(path)
+    name = path.resolve().name
+    if len(cameras) == 1:
+        return [_recording_of(cameras[0], name)]
+    return [_recording_of(camera, f"{name}{camera.topics.depth.replace('/', '_')}") for camera in cameras]
+
+
+def _recording_of(bag: Bag, name: str) -> Recording:
     def read(start: int, count: int | None) -> Iterator[DepthFrame | Unusable]:
         faults: list[InputError] = []
         for frame in bag.frames(start, count, on_drop=faults.append):
@@ -89,4 +110,4 @@ def _open_bag(path: Path, depth_topic: str | None, camera_info_topic: str | None
             yield frame
         yield from map(Unusable, faults)
 
-    return Recording(path.resolve().name, len(bag), read, lambda start, count: None)
+    return Recording(name, len(bag), read, lambda start, count: None)

@@ -47,6 +47,8 @@ class Figures:
     clouds: int = 0
     latency_p50_s: float = float("nan")
     latency_p95_s: float = float("nan")
+    latency_p99_s: float = float("nan")
+    waiting: int = 0
     seconds_a_frame: float = float("nan")
 
     @property
@@ -65,6 +67,8 @@ class Figures:
             self.clouds - before.clouds,
             self.latency_p50_s,
             self.latency_p95_s,
+            self.latency_p99_s,
+            self.waiting,
             self.seconds_a_frame,
         )
 
@@ -127,10 +131,19 @@ class Session:
         self._node.destroy_node()
         rclpy.try_shutdown(context=self._context)
 
+    @property
+    def process_id(self) -> int:
+        """The process of the node."""
+        return self._process.pid
+
+    def replay(self, recording: Path, **parameters: Any) -> subprocess.Popen[bytes]:
+        """Start a replay in a process of its own and leave it to the caller."""
+        return self._start("replay_node", {"input": recording, "wait": True, **parameters})
+
     def play(self, recording: Path, **parameters: Any) -> int:
         """Replay a recording in a process of its own; returns how many images were sent, once all were received."""
         before = self.figures().received
-        replay = self._start("replay_node", {"input": recording, "wait": True, **parameters})
+        replay = self.replay(recording, **parameters)
         if replay.wait():
             raise InputError("replay_failed", f"the replay failed:\n{self._log('replay_node')}")
         sent = int(re.findall(r"(\d+) depth images sent", self._log("replay_node"))[-1])
@@ -217,6 +230,8 @@ class Session:
             dropped={key[9:]: int(value) for key, value in values.items() if key.startswith("dropped: ")},
             latency_p50_s=number("latency p50 [s]"),
             latency_p95_s=number("latency p95 [s]"),
+            latency_p99_s=number("latency p99 [s]"),
+            waiting=int(values["frames waiting"]),
             seconds_a_frame=sum(stages) if stages else float("nan"),
         )
         with self._changed:

@@ -66,6 +66,13 @@ class McapFile:
     def messages(self, topics: Collection[str], on_damage: OnDamage) -> Iterator[Message]:
         """The messages of some topics, by time within each chunk."""
         wanted = set(topics)
+        delivered: Counter[int] = Counter()
+        damaged = False
+
+        def found(what: str) -> None:
+            nonlocal damaged
+            damaged = True
+            on_damage(what)
 
         def of_topic(batch: list[tuple[int, int, bytes]]) -> Iterator[Message]:
             for number, stamp, data in sorted(batch, key=lambda message: message[1]):
@@ -73,8 +80,12 @@ class McapFile:
                 if channel is not None and channel.topic in wanted and channel.encoding == "cdr":
                     yield channel.topic, stamp, data
 
-        for batch in self._batches(on_damage):
+        for batch in self._batches(found):
+            delivered.update(number for number, _, _ in batch)
             yield from of_topic(batch)
+        missing = sum((self._counts - delivered).values())
+        if missing and not damaged:
+            on_damage(f"{missing} of the messages that its summary counts are not there")
 
     def _count_messages(self) -> None:
         """Without a summary everything is read once; damage is told when it is read again."""

@@ -116,12 +116,16 @@ def open_storage(path: Path) -> Storage:
         return Storage(path, [path])
     storage = Storage(path, [])
     metadata = _metadata(path, storage.damages)
+    there = sorted((file for file in path.iterdir() if is_bag_file(file)), key=_natural)
     if metadata is None:
-        storage.files = sorted((file for file in path.iterdir() if _is_bag_file(file)), key=_natural)
+        storage.files = there
     else:
         named = [path / Path(str(name)).name for name in metadata.get("relative_file_paths") or []]
         storage.files = [file for file in named if file.is_file() and _is_bag_file(file)]
         storage.damages += [f"{file.name} is missing" for file in named if not file.is_file()]
+        unnamed = [file for file in there if file not in named]
+        storage.damages += [f"{METADATA} does not name {file.name}" for file in unnamed]
+        storage.files += unnamed
         storage.promised = _promised(metadata)
         storage.compressed_messages = str(metadata.get("compression_mode", "")).lower() == "message"
     if not storage.files:
