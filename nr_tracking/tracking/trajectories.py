@@ -144,9 +144,9 @@ def _phase(stamps_ns: np.ndarray, first_ns: int, period_s: float, frames: int) -
 
 def _basis(phase: Float64, count: int, rate: float) -> tuple[Float64, Float64]:
     """The terms (Q, K) at phases (Q,), and their derivatives by time, ``rate`` being phase per second."""
-    order = np.arange(count)
-    values = np.cos(np.pi * order * phase[:, None])
-    slopes = -np.pi * order * np.sin(np.pi * order * phase[:, None])
+    order = np.arange(count, dtype=np.float64)
+    values: Float64 = np.cos(np.pi * order * phase[:, None])
+    slopes: Float64 = -(np.pi * order) * np.sin(np.pi * order * phase[:, None])
     if count > 1:
         values[:, 1], slopes[:, 1] = 1.0 - 2.0 * phase, -2.0
     return values, rate * slopes

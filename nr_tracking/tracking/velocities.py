@@ -102,7 +102,7 @@ class MotionEstimator:
             self._judge_predictions(places, seen, stamp_ns)
         self._stamps.append(stamp_ns)
         self._history = np.concatenate((self._history[-(_WINDOW - 1) :], places[None]))
-        times = 1e-9 * (np.array(self._stamps, np.int64) - stamp_ns)
+        times = np.array([1e-9 * (stamp - stamp_ns) for stamp in self._stamps])
         self._fits = _fit_polynomials(self._history, times, _FITS)
         chosen = (self._score + _COMMON * self._score.mean(axis=1, keepdims=True)).argmin(axis=0)
         if not self._past:
@@ -202,10 +202,12 @@ def velocities_of(positions: np.ndarray, stamps_ns: Int64) -> Float32:
         # At the ends of a recording the window is as wide, but not centred.
         start = max(0, min(frame - _HALF_WINDOW, len(values) - 2 * _HALF_WINDOW - 1))
         window = np.ascontiguousarray(values[start : start + 2 * _HALF_WINDOW + 1].transpose(0, 2, 1))
-        times = 1e-9 * (np.asarray(stamps_ns, np.int64)[start : start + len(window)] - int(stamps_ns[frame]))
+        times = (np.asarray(stamps_ns, np.int64)[start : start + len(window)] - int(stamps_ns[frame])).astype(
+            np.float64
+        )
         seen = np.isfinite(window.sum(axis=1))
         wanted = seen[frame - start] & (seen.sum(axis=0) > 1)
-        result[frame, wanted] = _fit_polynomials(window, times, ((2, 1.0),))[0, 1].T[wanted]
+        result[frame, wanted] = _fit_polynomials(window, 1e-9 * times, ((2, 1.0),))[0, 1].T[wanted]
     return result
 
 
@@ -244,7 +246,7 @@ def _operators(times: Float64, present: Bool, fits: Sequence[tuple[int, float]])
     """Matrices (G, F, 3, n) that turn positions into coefficients, for G patterns of presence (n, G)."""
     degrees, decays = np.array([degree for degree, _ in fits]), np.array([decay for _, decay in fits])
     # Weights go by how many positions came later, not by how long ago, so that a gap leaves no fit with nothing.
-    later = np.cumsum(present[::-1], axis=0)[::-1] - present
+    later: Int64 = np.cumsum(present[::-1], axis=0)[::-1] - present
     weight = decays[:, None, None] ** later * present  # (F, n, G)
     scale = max(float(np.ptp(times)), 1e-9)  # in units of the window, the normal equations are well conditioned
     powers = (times / scale)[:, None] ** np.arange(_TERMS)
