@@ -172,7 +172,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(synthesize, "_made", made)
     monkeypatch.setattr(synthesize, "SHARD_WINDOWS", 2)
-    monkeypatch.setattr("nr_tracking.data.windows.make_window.__defaults__", (None, 200, 100))
+    monkeypatch.setattr("nr_tracking.data.windows.make_window.__defaults__", (None, 200, 100, None))
 
 
 @pytest.mark.usefixtures("quick")

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import nr_tracking
 from nr_tracking.commands.batch_options import add_batch
+from nr_tracking.commands.datasets import add_dataset_options, synthesize_dataset
 from nr_tracking.config import PRESETS, Config
 from nr_tracking.types import InputError
 
@@ -166,7 +167,9 @@ def _print_config(options: argparse.Namespace) -> int:
 
 
 def _add_train(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("cache", type=Path, metavar="CACHE", help="folder of training windows, made by synthesize")
+    parser.add_argument(
+        "cache", type=Path, metavar="CACHE", help="folder of windows or file of clips, made by synthesize"
+    )
     parser.add_argument("--run", type=Path, required=True, dest="run_folder", metavar="DIR", help="checkpoints and log")
     parser.add_argument("--schedule", default="completion", help="what is trained (default completion)")
     length = parser.add_mutually_exclusive_group(required=True)
@@ -201,15 +204,21 @@ def _add_synthesize(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--windows", type=int, default=2000, help="training windows to make (default 2000)")
     parser.add_argument("--recordings", action="store_true", help="make SEQUENCE folders with ground truth instead")
     parser.add_argument("--noisy", action="store_true", help="recordings through a depth sensor's noise")
+    parser.add_argument("--clips", type=int, metavar="N", help="write N moving characters to the file DIR instead")
     parser.add_argument("--occluded", action="store_true", help="recordings from near, with something in the way")
-    parser.add_argument("--split", choices=("train", "val", "test"), help="which characters (train; recordings: val)")
+    parser.add_argument("--split", help="which characters: train, val or test (train; recordings: val)")
     parser.add_argument("--families", metavar="NAME=N,...", help="share, or number, of each kind of character")
     parser.add_argument("--seed", type=int, default=0, help="seed of everything random (default 0)")
     parser.add_argument("--processes", type=int, default=1, help="processes that make windows (default 1)")
+    add_dataset_options(parser)
     parser.set_defaults(run=_synthesize)
 
 
 def _synthesize(options: argparse.Namespace) -> int:
+    if options.dataset:
+        return synthesize_dataset(options)
+    if options.split not in (None, "train", "val", "test"):
+        raise InputError("unknown_split", f"--split {options.split}: characters are divided into train, val and test")
     families = _families(options.families)
     if options.recordings:
         from nr_tracking.data.recordings import make_recordings
@@ -226,8 +235,18 @@ def _synthesize(options: argparse.Namespace) -> int:
         )
         print(f"{len(made)} recordings in {options.folder}")
         return 0
-    from nr_tracking.data.synthesize import synthesize
+    from nr_tracking.data.synthesize import synthesize, synthesize_clips
 
+    if options.clips is not None:
+        file = synthesize_clips(
+            options.folder,
+            clips=options.clips,
+            seed=options.seed,
+            families=families,
+            split=options.split or "train",
+        )
+        print(f"{options.clips} clips in {file}")
+        return 0
     folder = synthesize(
         options.folder,
         windows=options.windows,

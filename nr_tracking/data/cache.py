@@ -199,6 +199,10 @@ class WindowCache:
     def __len__(self) -> int:
         return len(self._index)
 
+    def drawn(self, number: int, epoch: int) -> WindowSample:
+        """The window of an epoch: the same in all of them."""
+        return self[number]
+
     def __getitem__(self, number: int) -> WindowSample:
         file, row = self._index[number]
         path, prefix = self.folder / file, f"{row:02d}."

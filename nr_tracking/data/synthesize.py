@@ -16,6 +16,8 @@ from typing import Any
 import numpy as np
 
 from nr_tracking.data.cache import FORMAT, WindowSample, read_manifest, write_manifest, write_shard
+from nr_tracking.data.clip_cache import LENGTH, STRIDES, write_clips
+from nr_tracking.data.clips import Clip
 from nr_tracking.data.contact_sheet import write_contact_sheet
 from nr_tracking.data.families import FAMILIES, FPS, Performer, available_families
 from nr_tracking.data.splits import SPLITS, Split
@@ -25,11 +27,9 @@ from nr_tracking.types import InputError
 GENERATOR = 2
 """Counts the changes after which the same seed gives other windows; noted in the manifest."""
 SHARD_WINDOWS = 16
+CLIP_FRAMES = 25
 WINDOWS_PER_BODY = {"makehuman": 4}
 """Drawing a body costs as much as some windows; each is used this often (2 unless named), never alike."""
-LENGTH = 5
-STRIDES = (0.5, 1, 1, 2, 2, 3, 4, 5, 6)
-"""Frames of 30 Hz between the frames of a window: cameras of 5 to 60 Hz, or a slow and a fast subject."""
 MIXTURE = {"makehuman": 0.40, "person": 0.20, "animal": 0.30, "procedural": 0.06, "object": 0.04}
 
 Report = Callable[[str], None]
@@ -86,6 +86,39 @@ def draw_windows(rng: np.random.Generator, families: dict[str, float], split: Sp
         uses = min(WINDOWS_PER_BODY.get(family, 2), count - len(samples))
         samples += [_draw_window(performer, rng) for _ in range(uses)]
     return samples
+
+
+def synthesize_clips(
+    path: str | Path,
+    *,
+    clips: int = 100,
+    seed: int = 0,
+    families: dict[str, float] | None = None,
+    split: Split = "train",
+    report: Report = print,
+) -> Path:
+    """Write a file of ``clips`` moving characters, from which windows are made wherever it is carried.
+
+    A clip has :data:`CLIP_FRAMES` frames at 30 Hz; one of 12,000 vertices takes 2 MB.
+    """
+    if split not in SPLITS:
+        raise InputError("unknown_split", f"split {split!r} is none of {', '.join(SPLITS)}")
+    if clips < 1:
+        raise InputError("no_clips", f"clips = {clips}: ask for one at least")
+    weights = _weights(families)
+    names = sorted(weights)
+    share = np.array([weights[name] for name in names])
+
+    def performed() -> Iterator[Clip]:
+        for number in range(clips):
+            rng = np.random.default_rng([seed, SPLITS.index(split), 1, number])
+            family = names[rng.choice(len(names), p=share / share.sum())]
+            clip = FAMILIES[family](rng, split)(rng, CLIP_FRAMES)
+            report(f"clip {number + 1} of {clips}: {clip.identity}, {clip.name}")
+            yield clip
+
+    write_clips(path, performed())
+    return Path(path)
 
 
 def _draw_window(performer: Performer, rng: np.random.Generator) -> WindowSample:

@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+import torch
 
+from nr_tracking.data import torch_distance
 from nr_tracking.data.cache import WindowSample, pack_points, unpack_points
 from nr_tracking.data.cameras import Camera, draw_camera
 from nr_tracking.data.clips import Clip, face_normals, interpolate, largest_edge, sample_surface
@@ -28,14 +30,19 @@ def make_window(
     camera: Camera | None = None,
     near_points: int = NEAR_POINTS,
     far_points: int = FAR_POINTS,
+    device: torch.device | None = None,
 ) -> WindowSample:
     """Observe all frames of ``clip``, which are ``stride`` frames of 30 Hz apart, with one camera.
 
+    With a ``device``, images and distances are made there in plain torch; without, distances come from libigl.
     :class:`InputError` where the camera hardly sees the subject; draw again.
     """
     camera = camera or draw_camera(clip.vertices, rng)
     vertices = camera.to_camera(clip.vertices.astype(np.float64))
-    depth = np.stack([render_depth(frame, clip.faces, camera.intrinsics) for frame in vertices])
+    # On a device, meshes go there once, for images and distances.
+    meshes = [torch.from_numpy(frame).to(device or "cpu") for frame in vertices]
+    faces = torch.from_numpy(clip.faces).to(device or "cpu")
+    depth = np.stack([render_depth(mesh, faces, camera.intrinsics) for mesh in meshes])
     if ((depth > 0).sum((1, 2)) < _LEAST_PIXELS).any():
         raise InputError(
             "hardly_seen", f"{clip.identity}/{clip.name}: fewer than {_LEAST_PIXELS} pixels on the subject"
@@ -45,7 +52,12 @@ def make_window(
     far = low + side * rng.random((len(vertices), far_points, 3))
     # The distances belong to the very points that the cache gives back.
     points = unpack_points(*pack_points(np.concatenate([near, far], 1)))
-    sdf = np.stack([signed_distance(q, v, clip.faces) for q, v in zip(points, vertices, strict=True)])
+    if device is None:
+        sdf = np.stack([signed_distance(q, v, clip.faces) for q, v in zip(points, vertices, strict=True)])
+    else:
+        asked = [torch.from_numpy(part).to(device) for part in points]
+        found = [torch_distance.signed_distance(q, v.float(), faces) for q, v in zip(asked, meshes, strict=True)]
+        sdf = torch.stack(found).cpu().numpy()
     face, weights = sample_surface(vertices[0], clip.faces, SURFACE_POINTS, rng)
     surface = interpolate(vertices, clip.faces, face, weights)
     slack = 0.006 * largest_edge(vertices[0])

@@ -20,6 +20,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from nr_tracking.config import Config
 from nr_tracking.data.cache import WindowCache
+from nr_tracking.data.clip_cache import GeneratedWindows, open_windows
 from nr_tracking.deformation.decoder import DeformationDecoder
 from nr_tracking.fields.completion import CompletionNetwork
 from nr_tracking.fields.weights import load_weights, save_weights
@@ -95,7 +96,7 @@ class Run:
         torch.manual_seed(config.training.seed)
         self.config, self.schedule, self.plan, self.folder = config, schedule, plan, folder
         self.device = torch.device(config.device)
-        self.cache = WindowCache(cache)
+        self.cache = open_windows(cache, self.device, config.training.seed)
         self.validation = validation
         self.networks = build_networks(config, schedule, start).to(self.device)
         self.average = copy.deepcopy(self.networks).requires_grad_(False)
@@ -125,7 +126,8 @@ class Run:
             self.cache.refresh()
         order = np.random.default_rng((self.config.training.seed, self.epoch)).permutation(self.epoch_windows)
         draws = [Draw(self.epoch, place, int(order[place])) for place in range(self.position, self.epoch_windows)]
-        workers = self.config.training.workers
+        on_device = isinstance(self.cache, GeneratedWindows) and self.device.type == "cuda"
+        workers = 0 if on_device else self.config.training.workers  # a forked process must not use CUDA
         loader = DataLoader(
             PreparedWindows(self.cache, self.config),
             batch_size=None,
@@ -325,14 +327,14 @@ class Draw(NamedTuple):
 class PreparedWindows(Dataset[TrainingBatch | None]):
     """Windows ready for a step, by :class:`Draw`; None for one whose disturbed depth shows no subject any more."""
 
-    def __init__(self, cache: WindowCache, config: Config) -> None:
+    def __init__(self, cache: WindowCache | GeneratedWindows, config: Config) -> None:
         self.cache, self.config = cache, config
 
     def __getitem__(self, draw: Draw) -> TrainingBatch | None:
         """Read and prepare one window."""
         rng = np.random.default_rng((self.config.training.seed, 2, draw.epoch, draw.place))
         try:
-            return prepare(self.cache[draw.window], self.config, rng)
+            return prepare(self.cache.drawn(draw.window, draw.epoch), self.config, rng)
         except InputError as error:
             if error.reason != "no_subject":
                 raise
