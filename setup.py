@@ -21,7 +21,7 @@ ROS = [
 ]
 EXTRAS = {
     "ros": ["rosbags>=0.11", *(f"ros-kilted-{name}" for name in ROS), "ros-std-srvs", "ros-diagnostic-msgs"],
-    "data": ["trimesh>=4", "embreex", "libigl>=2.5"],
+    "data": ["trimesh>=4", "embreex", "libigl>=2.5", "h5py"],
     "view": ["rerun-sdk"],
     "cuda": ["spconv-cu126"],
     "cluster": ["ray>=2.9"],

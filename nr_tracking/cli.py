@@ -14,11 +14,13 @@ from nr_tracking.types import InputError
 
 _EXTRAS = {
     "igl": "data",
+    "h5py": "data",
     "trimesh": "data",
     "embreex": "data",
     "rerun": "view",
     "rclpy": "ros",
     "rosbags": "ros",
+    "ray": "cluster",
     "sensor_msgs": "ros",
 }
 """Which extra of the package brings an import that is not there."""

@@ -124,7 +124,7 @@ def test_a_camera_sees_the_near_cap_of_a_sphere() -> None:
     distance, radius = 1.5, 0.3
     vertices = (BALL + np.array([0, 0, distance])).astype(np.float32)[None]
     points = vertices.astype(np.float64)
-    seen = track_metrics.visible_truth(points, vertices, FACES, CAMERA, 0.006)[0]
+    seen = track_metrics.visible_truth(points, [Mesh(vertices[0], FACES)], CAMERA, 0.006)[0]
     # A point is seen where its normal faces the camera: everything nearer than the circle of tangents.
     outward = points[0] - np.array([0, 0, distance])
     facing = -(outward * points[0]).sum(axis=1) / (radius * np.linalg.norm(points[0], axis=1))
@@ -136,7 +136,7 @@ def test_what_hides_part_of_the_truth_hides_its_points() -> None:
     far = BALL + np.array([0, 0, 2.0])
     vertices = np.concatenate([near, far]).astype(np.float32)[None]
     faces = np.concatenate([FACES, FACES + len(near)]).astype(np.int32)
-    seen = track_metrics.visible_truth(far[None], vertices, faces, CAMERA, 0.01)[0]
+    seen = track_metrics.visible_truth(far[None], [Mesh(vertices[0], faces)], CAMERA, 0.01)[0]
     front = far[:, 2] < 1.9
     across = np.linalg.norm(far[:, :2], axis=1)
     # The small ball covers directions up to tan = 0.12 / sqrt(1 - 0.12 ** 2).
@@ -162,7 +162,8 @@ def scored(tracks: np.ndarray, truth: GroundTruth, confidence: np.ndarray | None
 def test_errors_of_what_is_hidden_do_not_count_as_errors_of_what_is_seen() -> None:
     truth = turning_ball()
     tracks = truth.vertices.copy()
-    seen = track_metrics.visible_truth(truth.vertices.astype(np.float64), truth.vertices, FACES, CAMERA, 0.006)
+    surfaces = [Mesh(vertices, FACES) for vertices in truth.vertices]
+    seen = track_metrics.visible_truth(truth.vertices.astype(np.float64), surfaces, CAMERA, 0.006)
     tracks[1:][~seen[1:]] += np.float32([0, 0.12, 0])  # 0.2 of the longest edge
     result = scored(tracks, truth)
     for frame in result.frames[1:]:

@@ -15,6 +15,7 @@ from nr_tracking.atomic import written_folder
 from nr_tracking.commands.progress import Progress
 from nr_tracking.commands.track import TrackerLike, make_tracker
 from nr_tracking.config import Config
+from nr_tracking.data.scans import read_scans
 from nr_tracking.data.sequence import Sequence, is_sequence
 from nr_tracking.evaluation.classical_tracking import METHODS, classical_candidate
 from nr_tracking.evaluation.evaluation_report import evaluation_report
@@ -100,7 +101,13 @@ def _score(sequence: Sequence, candidate: Candidate, start: int, length: int, po
         seed=seed,
         family=family_of(sequence.path),
         intrinsics=sequence.intrinsics,
+        scans=_scans(sequence, range(start, start + length)),
     )
+
+
+def _scans(sequence: Sequence, frames: Iterable[int]) -> list[Mesh] | None:
+    scans = read_scans(sequence.path, frames)
+    return [Mesh(vertices, faces) for vertices, faces in scans] if scans else None
 
 
 def evaluate_output(output: Output, sequence: Sequence, *, length: int = LENGTH, points: int = COUNT) -> list[Scores]:
@@ -108,6 +115,7 @@ def evaluate_output(output: Output, sequence: Sequence, *, length: int = LENGTH,
     truth = truth_of(sequence, output)
     if truth is None:
         raise _no_ground_truth(sequence)
+    rows = np.searchsorted(sequence.stamps_ns, output.stamps_ns)  # truth_of has found all of them
     return score_output(
         output,
         truth,
@@ -116,6 +124,7 @@ def evaluate_output(output: Output, sequence: Sequence, *, length: int = LENGTH,
         count=points,
         family=family_of(sequence.path),
         intrinsics=sequence.intrinsics,
+        scans=_scans(sequence, rows.tolist()),
     )
 
 

@@ -144,24 +144,28 @@ def score(
     seed: int = 0,
     family: str = "",
     intrinsics: Intrinsics | None = None,
+    scans: list[Mesh] | None = None,
 ) -> Scores:
     """Score one sub-sequence; ``truth`` covers the same frames as ``candidate``.
 
     A frame without a surface is scored with the last one before it, as a lost track is: that is what a user of the
     results would have had to go by. What the camera of ``intrinsics`` sees of the truth divides the errors into
-    visible and hidden; without it they are not divided.
+    visible and hidden; without it they are not divided. ``scans``: the true surfaces, one a frame, where those of
+    ``truth`` only say where points go.
     """
     frames = len(truth.vertices)
+    scans = scans or [Mesh(vertices, truth.faces) for vertices in truth.vertices]
     if len(candidate.meshes) != frames or len(candidate.tracks) != frames:
         raise InputError(
             "wrong_length",
             f"{name}: {len(candidate.meshes)} meshes, {len(candidate.tracks)} rows of tracks, {frames} true frames",
         )
     rng = np.random.default_rng(seed)
-    origin, unit = _normalisation(truth)
+    origin, unit = _normalisation(scans[0])
+    true = [Mesh((scan.vertices - origin) / unit, scan.faces) for scan in scans]
     vertices = (truth.vertices - origin) / unit
     points = baselines.corresponding_points(vertices, truth.faces, count, rng)
-    surfaces = [sample(Mesh(surface, truth.faces), count, rng) for surface in vertices]
+    surfaces = [sample(mesh, count, rng) for mesh in true]
     tied = track_metrics.tie_tracks((candidate.tracks - origin) / unit, points)
     columns = {
         "corr": track_metrics.correspondence_error(tied),
@@ -173,7 +177,7 @@ def score(
     if intrinsics is not None and len(tied.columns):
         true_points = tied.truth * unit + origin
         slack = track_metrics.VISIBLE_SLACK * unit
-        visible = track_metrics.visible_truth(true_points, truth.vertices, truth.faces, intrinsics, slack)
+        visible = track_metrics.visible_truth(true_points, scans, intrinsics, slack)
         columns["visible_error"], columns["hidden_error"] = track_metrics.end_point_error(tied, visible)
     rows: list[FrameScores] = []
     specimen: Specimen | None = None
@@ -184,18 +188,18 @@ def score(
         scores = None
         if surface is not None:
             scaled = Mesh((surface.vertices - origin) / unit, surface.faces)
-            scores = score_surface(scaled, Mesh(vertices[frame], truth.faces), count, rng, surfaces[frame])
+            scores = score_surface(scaled, true[frame], count, rng, surfaces[frame])
             if scores.chamfer_l1 > largest:
                 largest, worst_frame, worst_surface = scores.chamfer_l1, frame, surface
         rows.append(FrameScores(scores, **{key: float(values[frame]) for key, values in columns.items()}))
     if largest >= 0:
         error = _vertex_error((worst_surface.vertices - origin) / unit, surfaces[worst_frame])
-        specimen = Specimen(worst_frame, worst_surface, Mesh(truth.vertices[worst_frame], truth.faces), error)
+        specimen = Specimen(worst_frame, worst_surface, scans[worst_frame], error)
     return Scores(
         name,
         start,
         rows,
-        chamfer_floor=baselines.chamfer_floor(surfaces[0], Mesh(vertices[0], truth.faces), count, rng),
+        chamfer_floor=baselines.chamfer_floor(surfaces[0], true[0], count, rng),
         count=count,
         missing=[frame for frame, mesh in enumerate(candidate.meshes) if mesh is None],
         family=family,
@@ -242,8 +246,8 @@ def _reliability(
     return reliability(stated, tied.error * unit, error_limit(depth))
 
 
-def _normalisation(truth: GroundTruth) -> tuple[Float64, float]:
-    """Centre (3,) and longest edge of the true surface's box in the first frame."""
-    used = truth.vertices[0, np.unique(truth.faces)].astype(np.float64)
+def _normalisation(true: Mesh) -> tuple[Float64, float]:
+    """Centre (3,) and longest edge of the box of the first true surface."""
+    used = true.vertices[np.unique(true.faces)].astype(np.float64)
     lower, upper = used.min(axis=0), used.max(axis=0)
     return (lower + upper) / 2, float((upper - lower).max())

@@ -63,12 +63,14 @@ def score_output(
     at_most: int = 10**9,
     family: str = "",
     intrinsics: Intrinsics | None = None,
+    scans: list[Mesh] | None = None,
 ) -> list[Scores]:
     """Score an OUTPUT in sub-sequences of ``length`` frames, or all of it where it is shorter.
 
     Of many sub-sequences, ``at_most`` so many are taken, evenly over the recording. ``truth`` covers the frames of
-    ``output``, ``intrinsics`` is the camera that saw it. The tracks of an OUTPUT run on through all sub-sequences:
-    each one takes those that are there in its first frame.
+    ``output``, and so do ``scans``, where the true surfaces do not correspond; ``intrinsics`` is the camera that saw
+    it. The tracks of an OUTPUT run on through all sub-sequences: each one takes those that are there in its first
+    frame.
     """
     rows = len(output)
     if len(truth.vertices) != rows:
@@ -83,8 +85,18 @@ def score_output(
         span = slice(start, start + length)
         candidate = Candidate(meshes, output.positions[span], output.confidence[span])
         part = GroundTruth(truth.vertices[span], truth.faces)
-        title = name or output.path.name
-        scores.append(score(title, candidate, part, start=start, count=count, family=family, intrinsics=intrinsics))
+        scores.append(
+            score(
+                name or output.path.name,
+                candidate,
+                part,
+                start=start,
+                count=count,
+                family=family,
+                intrinsics=intrinsics,
+                scans=scans[span] if scans else None,
+            )
+        )
     return scores
 
 

@@ -7,13 +7,15 @@ track is scored at its last position; a track that begins later is not scored.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from scipy.spatial import cKDTree
 
 from nr_tracking.data.rendering import NEAREST_DEPTH_M, render_depth
-from nr_tracking.types import Bool, Float32, Float64, Int32, Int64, Intrinsics
+from nr_tracking.evaluation.metrics import Mesh
+from nr_tracking.types import Bool, Float32, Float64, Int64, Intrinsics
 
 STATIC_STEP = 0.002
 """A true point that moves less than this from one frame to the next stands still; first longest edge = 1."""
@@ -87,21 +89,19 @@ def jitter(tied: TiedTracks, static_step: float = STATIC_STEP) -> Float64:
     return np.concatenate([[np.nan], masked_mean(error, still)])
 
 
-def visible_truth(
-    true_points: Float64, vertices: Float32 | Float64, faces: Int32, intrinsics: Intrinsics, slack: float
-) -> Bool:
-    """Which of ``true_points`` (T, N, 3) a camera sees of the true surface ``vertices`` (T, V, 3), (T, N) bool.
+def visible_truth(true_points: Float64, surfaces: Sequence[Mesh], intrinsics: Intrinsics, slack: float) -> Bool:
+    """Which of ``true_points`` (T, N, 3) a camera sees of the T true ``surfaces``, (T, N) bool.
 
     Metric, camera optical frame. The true surface is rendered; a point is seen where it lies not more than ``slack``
     metres behind the deepest of the four pixels around its projection: a surface seen at a grazing angle changes its
     depth by much from pixel to pixel, and what hides a point is nearer in all of them. What stands in front of the
     subject is not known here and hides nothing.
     """
-    return np.stack([_seen(*pair, faces, intrinsics, slack) for pair in zip(true_points, vertices, strict=True)])
+    return np.stack([_seen(*pair, intrinsics, slack) for pair in zip(true_points, surfaces, strict=True)])
 
 
-def _seen(points: Float64, vertices: Float32 | Float64, faces: Int32, intrinsics: Intrinsics, slack: float) -> Bool:
-    depth = np.pad(render_depth(vertices, faces, intrinsics), 1)
+def _seen(points: Float64, surface: Mesh, intrinsics: Intrinsics, slack: float) -> Bool:
+    depth = np.pad(render_depth(surface.vertices, surface.faces, intrinsics), 1)
     deepest = np.maximum.reduce([depth[:-1, :-1], depth[1:, :-1], depth[:-1, 1:], depth[1:, 1:]])
     z = np.maximum(points[:, 2], NEAREST_DEPTH_M)
     column = np.floor(points[:, 0] / z * intrinsics.fx + intrinsics.cx).astype(np.int64) + 1  # the padding's pixel

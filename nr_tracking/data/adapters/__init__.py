@@ -1,0 +1,1 @@
+"""Published datasets of deforming surfaces, read as their authors hand them out; see docs/datasets.md."""

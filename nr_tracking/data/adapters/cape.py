@@ -1,0 +1,86 @@
+"""CAPE (Ma et al. 2020): registrations of clothed people, one file a frame.
+
+``sequences/SUBJECT/OUTFIT_MOTION/OUTFIT_MOTION.000001.npz`` holds ``v_posed`` (6890, 3), metres, posed and placed, y
+up (and ``v_cano``, ``pose`` and ``transl``, which are not needed); ``misc/smpl_tris.npy`` holds the faces (13776, 3).
+Some frames of the release are missing; of a sequence, the longest run of frames without a gap is read.
+
+The paper that these tables follow uses three subjects and twelve sequences of CAPE and does not name them; give the
+sequences by a list.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from nr_tracking.data.adapters.dataset import MeshSequence, checked_mesh, missing_data
+from nr_tracking.types import Float32, InputError
+
+LAYOUT = "ROOT/sequences/SUBJECT/OUTFIT_MOTION/*.npz and ROOT/misc/smpl_tris.npy"
+LICENCE = "https://cape.is.tue.mpg.de, after registration there"
+FPS = 60.0
+
+
+class Cape:
+    """CAPE in a folder."""
+
+    name = "cape"
+    splits: dict[str, tuple[str, ...]] = {}  # noqa: RUF012  the protocol's property, and empty
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def sequences(self) -> list[str]:
+        """Names such as ``00032/shortlong_hips``."""
+        folder = self.root / "sequences"
+        names = sorted(
+            f"{path.parent.name}/{path.name}"
+            for path in folder.glob("*/*")
+            if path.is_dir() and any(path.glob("*.npz"))
+        )
+        if not names:
+            raise missing_data(folder, "CAPE", LAYOUT, LICENCE)
+        return names
+
+    def read(self, name: str) -> MeshSequence:
+        """The longest run of a sequence's frames whose numbers have no gap."""
+        faces_path = self.root / "misc" / "smpl_tris.npy"
+        if not faces_path.is_file():
+            raise missing_data(faces_path, "CAPE", LAYOUT, LICENCE)
+        try:
+            faces = np.load(faces_path, allow_pickle=False)
+        except (OSError, ValueError, EOFError) as error:
+            raise InputError("bad_file", f"{faces_path} is no readable .npy file: {error}") from None
+        paths = longest_run(sorted((self.root / "sequences" / name).glob("*.npz")))
+        if not paths:
+            raise InputError("missing_sequence", f"{self.root} has no frames of sequence {name}")
+        frames = [_posed(path) for path in paths]
+        odd = next((path for path, frame in zip(paths, frames, strict=True) if frame.shape != frames[0].shape), None)
+        if odd is not None:
+            raise InputError("bad_mesh", f"{odd}: another number of vertices than {paths[0].name}")
+        vertices, faces = checked_mesh(np.stack(frames), faces.astype(np.int64), self.root / "sequences" / name)
+        return MeshSequence(name, vertices, faces, FPS)
+
+
+def longest_run(paths: list[Path]) -> list[Path]:
+    """The longest run of files, sorted by name, whose numbers before the ending follow each other."""
+    best: list[Path] = []
+    run: list[Path] = []
+    last = -1
+    for path in paths:
+        digits = path.stem.rsplit(".", 1)[-1]
+        if not (digits.isascii() and digits.isdigit()):
+            raise InputError("bad_file_name", f"{path}: expected a frame number before the ending")
+        run = [*run, path] if run and int(digits) == last + 1 else [path]
+        last = int(digits)
+        best = run if len(run) > len(best) else best
+    return best
+
+
+def _posed(path: Path) -> Float32:
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            return np.asarray(archive["v_posed"], np.float32)
+    except Exception as error:  # numpy and zipfile raise half a dozen kinds for a damaged archive
+        raise InputError("bad_file", f"{path} is no frame of CAPE with v_posed: {error}") from None

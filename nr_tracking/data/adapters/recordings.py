@@ -1,0 +1,104 @@
+"""SEQUENCE folders of a dataset: each sequence seen by a virtual depth camera, with its truth.
+
+The tables that these recordings reproduce render depth from the meshes and do not say from where. Here the camera
+stands still, anywhere around the subject and between 20 degrees below and 45 above it, drawn by the seed and the
+sequence's name; the subject fills 70 % of the image over its whole motion.
+"""
+
+from __future__ import annotations
+
+import json
+import zlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+
+from nr_tracking.atomic import written_folder
+from nr_tracking.data.adapters.dataset import Dataset, MeshSequence
+from nr_tracking.data.cameras import Camera, draw_camera
+from nr_tracking.data.rendering import render_depth
+from nr_tracking.data.scans import write_scans
+from nr_tracking.data.sensor import SensorModel, structured_light
+from nr_tracking.data.sequence import GroundTruth, write_sequence
+from nr_tracking.types import DepthFrame, Float32, Int32
+
+DEPTH_UNIT_M = 0.0002
+_SIZE = (640, 480)
+_FILL = 0.7
+
+
+def record_dataset(
+    dataset: Dataset,
+    names: list[str],
+    output: Path,
+    *,
+    fold: str = "",
+    frames: int | None = None,
+    noisy: bool = False,
+    seed: int = 0,
+    report: Callable[[str], None] = print,
+) -> list[Path]:
+    """Write a SEQUENCE folder for each of ``names``; those that are there from the same request are kept.
+
+    ``frames``: at most so many of each sequence, from its beginning. ``noisy``: through a structured-light camera.
+    ``fold`` names the split, by which tables of scores are grouped.
+    """
+    paths = []
+    for name in names:
+        path = output / name.replace("/", "_")
+        family = f"{dataset.name} {fold}".strip()
+        meta = {"family": family, "sequence": name, "seed": seed, "frames": frames, "noisy": noisy}
+        if not _same_request(path / "meta.json", meta):
+            motion = dataset.read(name)
+            _record(motion, path, meta, frames, structured_light() if noisy else None)
+            report(f"{path.name}: {min(len(motion), frames or len(motion))} frames")
+        paths.append(path)
+    return paths
+
+
+def _record(
+    motion: MeshSequence, path: Path, meta: dict[str, object], frames: int | None, sensor: SensorModel | None
+) -> None:
+    rng = np.random.default_rng([int(str(meta["seed"])), zlib.crc32(motion.name.encode())])
+    vertices = motion.vertices[:frames]
+    camera = draw_camera(vertices, rng, size=_SIZE, fill=_FILL, aim_off=0.0)
+    truth = GroundTruth(camera.to_camera(vertices.astype(np.float64)).astype(np.float32), motion.faces)
+    scans = [(_seen_by(camera, scan), faces) for scan, faces in motion.scans[:frames]]
+    with written_folder(path, recognised_by="camera.json") as folder:
+        surfaces = scans or [(surface, motion.faces) for surface in truth.vertices]
+        shots = _shots(surfaces, camera, motion.fps, sensor, rng)
+        written = write_sequence(
+            folder / "sequence", shots, fps=motion.fps, depth_unit_m=DEPTH_UNIT_M, ground_truth=truth
+        )
+        if scans:
+            write_scans(written, scans)
+        (written / "meta.json").write_text(json.dumps(meta, indent=1) + "\n")
+        for child in list(written.iterdir()):
+            child.rename(folder / child.name)
+        written.rmdir()
+
+
+def _shots(
+    surfaces: list[tuple[Float32, Int32]],
+    camera: Camera,
+    fps: float,
+    sensor: SensorModel | None,
+    rng: np.random.Generator,
+) -> Iterator[DepthFrame]:
+    for number, (vertices, faces) in enumerate(surfaces):
+        depth = render_depth(vertices, faces, camera.intrinsics)
+        if sensor is not None:
+            depth = sensor(depth, camera.intrinsics, rng)
+        yield DepthFrame(round(number / fps * 1e9), depth, camera.intrinsics)
+
+
+def _seen_by(camera: Camera, vertices: Float32) -> Float32:
+    return camera.to_camera(vertices.astype(np.float64)).astype(np.float32)
+
+
+def _same_request(path: Path, meta: dict[str, object]) -> bool:
+    try:
+        return bool(json.loads(path.read_text()) == meta)
+    except (OSError, ValueError):
+        return False
