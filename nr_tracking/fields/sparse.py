@@ -23,7 +23,7 @@ from torch.autograd.function import once_differentiable
 
 from nr_tracking.fields import spconv_backend
 
-CHUNK_CPU = 2048  # rows gathered at a time; 2048 x 27 x 16 floats fit in a level-2 cache
+CHUNK_BYTES = 27 << 16  # gathered at a time on a CPU: a block should still be in the cache when it is multiplied
 CHUNK_CUDA = 1 << 18  # bounds the memory of one gathered block, nothing else
 
 
@@ -183,7 +183,8 @@ class _NeighbourMatmul(torch.autograd.Function):
 def _gathered(features: Tensor, neighbours: Tensor) -> Any:
     """Yield (rows, block) where block (rows, 27 C) holds the features of the neighbours of these rows side by side."""
     padded = with_absent(features)
-    chunk = CHUNK_CUDA if features.is_cuda else CHUNK_CPU
+    row_bytes = 27 * features.shape[1] * features.element_size()
+    chunk = CHUNK_CUDA if features.is_cuda else max(1, CHUNK_BYTES // row_bytes)
     for start in range(0, features.shape[0], chunk):
         rows = slice(start, min(start + chunk, features.shape[0]))
         block = padded.index_select(0, neighbours[rows].reshape(-1))

@@ -26,6 +26,7 @@ from nr_tracking.sensing.subject import find_subject
 from nr_tracking.sensing.tsdf import make_window, projective_tsdf, seen_space
 from nr_tracking.sensing.visibility import confidence_of, observed_points
 from nr_tracking.sensing.volume import Volume, neighbouring_cubes
+from nr_tracking.tracking.parallel import Workers
 from nr_tracking.tracking.timing import StageClock
 from nr_tracking.types import Bool, DepthFrame, Float32, Surface
 
@@ -64,12 +65,16 @@ def observe(frame: DepthFrame, config: SubjectConfig) -> View:
 
 
 class Reconstructor:
-    """Runs the completion network on windows of views and takes surfaces out of its fields."""
+    """Runs the completion network on windows of views and takes surfaces out of its fields.
 
-    def __init__(self, config: Config, network: CompletionNetwork) -> None:
+    ``workers`` complete the cubes of a window side by side.
+    """
+
+    def __init__(self, config: Config, network: CompletionNetwork, workers: Workers) -> None:
         self.config = config
         self.device = torch.device(config.device)
         self.network = network.to(self.device).eval()
+        self._workers = workers
 
     def complete(self, views: Sequence[View], volume: Volume, clock: StageClock) -> AveragedField:
         """The distance fields of a window, one for each view, in the box coordinates of ``volume``.
@@ -77,7 +82,8 @@ class Reconstructor:
         They are the mean over ``volume.cubes`` completions, of which the first is in ``volume`` itself.
         """
         cubes = neighbouring_cubes(volume, self.config.volume.cubes)
-        return AveragedField([PlacedField(self._completed(views, cube, clock), cube) for cube in cubes])
+        futures = [self._workers.submit(self._completed, views, cube, clock) for cube in cubes]
+        return AveragedField([PlacedField(one.result(), cube) for one, cube in zip(futures, cubes, strict=True)])
 
     @torch.no_grad()
     def _completed(self, views: Sequence[View], volume: Volume, clock: StageClock) -> FieldWindow:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 
 class StageClock:
-    """Adds up the time spent in named stages: ``with clock("mesh"): ...``."""
+    """Adds up the time spent in named stages: ``with clock("mesh"): ...``, by any number of threads."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
+        self._lock = threading.Lock()
 
     @contextmanager
     def __call__(self, stage: str) -> Iterator[None]:
@@ -20,7 +22,8 @@ class StageClock:
         try:
             yield
         finally:
-            self.seconds[stage] = self.seconds.get(stage, 0.0) + time.perf_counter() - started
+            with self._lock:
+                self.seconds[stage] = self.seconds.get(stage, 0.0) + time.perf_counter() - started
 
     def share(self, parts: int) -> dict[str, float]:
         """An equal share of what was measured for each of ``parts`` frames; the clock keeps running."""

@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
+import torch
 
 from nr_tracking.config import Config
 from nr_tracking.deformation.decoder import DeformationDecoder
@@ -21,6 +23,7 @@ from nr_tracking.fields.averaging import AveragedField
 from nr_tracking.fields.completion import CompletionNetwork
 from nr_tracking.fields.weights import load_weights, weights_path
 from nr_tracking.sensing.volume import Volume, fit_volume, follow
+from nr_tracking.tracking.parallel import Workers
 from nr_tracking.tracking.reconstruction import Reconstructor, View, observe
 from nr_tracking.tracking.stamps import StampOrder
 from nr_tracking.tracking.timing import StageClock
@@ -59,6 +62,14 @@ class _Step:
     graph: PatchGraph
 
 
+class _Shape(NamedTuple):
+    """What one frame of a window gives by itself, and the time that it took."""
+
+    surface: Surface
+    graph: PatchGraph
+    clock: StageClock
+
+
 class Tracker:
     """Follows one subject through a stream of depth frames from one camera.
 
@@ -69,7 +80,8 @@ class Tracker:
     def __init__(self, config: Config, networks: Networks | None = None) -> None:
         self.config = config
         networks = networks or load_networks(config)
-        self._reconstructor = Reconstructor(config, networks.completion)
+        self._workers = Workers(torch.get_num_threads() if config.device == "cpu" else 1)
+        self._reconstructor = Reconstructor(config, networks.completion, self._workers)
         self._decoder = networks.deformation.to(self._reconstructor.device).eval()
         self._window: SlidingWindow[View] = SlidingWindow(config.window.length, config.window.stride)
         self._order = StampOrder()
@@ -99,31 +111,38 @@ class Tracker:
             self.reset()
         self._order.accept(frame.stamp_ns)
         window = self._window.push(view)
-        return results + (self._track(window) if window else [])
+        return results + (self._tracked(window) if window else [])
 
     def flush(self) -> list[TrackedFrame]:
         """Finish the frames that wait for a full window."""
         window = self._window.flush()
-        return self._track(window) if window else []
+        return self._tracked(window) if window else []
+
+    def _tracked(self, window: Window[View]) -> list[TrackedFrame]:
+        return self._workers.submit(self._track, window).result()
 
     def _track(self, window: Window[View]) -> list[TrackedFrame]:
+        """Complete a window, and follow its new frames one by one while surfaces of later ones are made."""
         clock = StageClock()
         volume = self._place_volume(window)
         field = self._reconstructor.complete(window.items, volume, clock)
         shared = clock.share(window.new)
         first = len(window.items) - window.new
+        shapes = [
+            self._workers.submit(self._shape, field, index, window.items[index], volume)
+            for index in range(first, len(window.items))
+        ]
         results: list[TrackedFrame] = []
-        for index in range(first, len(window.items)):
-            clock = StageClock()
+        for index, shape in enumerate(shapes, first):
             try:
-                result = self._follow(field, window, index, volume, clock)
+                result = self._follow(field, window, index, shape.result(), volume)
             except InputError as error:
                 _LOG.warning("frame %d has no result: %s", window.items[index].frame.stamp_ns, error)
                 continue
             if results:
                 assert result.previous_patches is not None
                 results[-1] = replace(results[-1], patches=result.previous_patches)
-            results.append(replace(result, timings=shared | clock.seconds))
+            results.append(replace(result, timings=shared | result.timings))
         return results
 
     def _place_volume(self, window: Window[View]) -> Volume:
@@ -135,17 +154,22 @@ class Tracker:
             self._volume = follow(self._volume, cloud, self.config.volume)
         return self._volume
 
-    def _follow(
-        self, field: AveragedField, window: Window[View], index: int, volume: Volume, clock: StageClock
-    ) -> TrackedFrame:
-        """Reconstruct frame ``index`` of a window and bring the tracks onto it."""
-        view = window.items[index]
+    def _shape(self, field: AveragedField, index: int, view: View, volume: Volume) -> _Shape:
+        """Reconstruct frame ``index`` of a window on its own."""
+        clock = StageClock()
         with clock("mesh"):
             surface = self._reconstructor.surface(field, index, view, volume)
         with clock("patches"):
             patching = self.config.deformation
             graph = build_patches(surface.vertices, surface.faces, patching.patches, patching.hierarchy)
-        stamp, last, arrived = view.frame.stamp_ns, self._last, None
+        return _Shape(surface, graph, clock)
+
+    def _follow(
+        self, field: AveragedField, window: Window[View], index: int, shape: _Shape, volume: Volume
+    ) -> TrackedFrame:
+        """Bring the tracks onto the surface of frame ``index`` of a window."""
+        surface, graph, clock = shape
+        stamp, last, arrived = window.items[index].frame.stamp_ns, self._last, None
         if last is None:
             with clock("tracks"):
                 tracks = self._tracks.start(surface, stamp)
@@ -159,7 +183,9 @@ class Tracker:
         with clock("trace"):
             canonical, previous = self._tracks.trace(surface)
         self._last = _Step(window.start + index, surface, graph)
-        return TrackedFrame(stamp, surface, _resting(graph), tracks, canonical, previous, previous_patches=arrived)
+        return TrackedFrame(
+            stamp, surface, _resting(graph), tracks, canonical, previous, clock.seconds, previous_patches=arrived
+        )
 
     def _cues(
         self, field: AveragedField, last: _Step, before: int, graph: PatchGraph, index: int, volume: Volume
