@@ -246,13 +246,13 @@ class GaussNewtonSolver:
         if terms:
             information, pull, costs = (sum(parts) for parts in zip(*(t(moved, turned) for t in terms), strict=True))
             jacobian = graph.weight[:, :, None, None] * _jacobian(levers)
-            blocks, right = _accumulated(blocks, right, jacobian, information, pull, index)
+            _accumulate(blocks, right, jacobian, information, pull, index)
             energy = energy + costs
         if associations is not None:
             information, pull, costs = associations(translations, translations)
             each = torch.arange(count, device=translations.device)[:, None]
             jacobian = _jacobian(torch.zeros_like(translations))[:, :, None]
-            blocks, right = _accumulated(blocks, right, jacobian, information, pull, each)
+            _accumulate(blocks, right, jacobian, information, pull, each)
             energy = energy + costs
 
         near, far = self._edges.unbind(1)
@@ -261,7 +261,7 @@ class GaussNewtonSolver:
         away = _jacobian(torch.zeros_like(gap))
         jacobian = torch.stack((_jacobian(turned_arms), -away), dim=2)
         stiffness = self._rigidity * torch.eye(3, dtype=gap.dtype, device=gap.device).expand(*gap.shape[:2], 3, 3)
-        blocks, right = _accumulated(blocks, right, jacobian, stiffness, -self._rigidity * gap, self._edges)
+        _accumulate(blocks, right, jacobian, stiffness, -self._rigidity * gap, self._edges)
         energy = energy + self._rigidity * (gap**2).sum((1, 2))
         matrix = blocks.view(batch, count, count, 6, 6)
         return _State(rotations, translations, moved, matrix, right, energy.detach())
@@ -344,9 +344,9 @@ def _jacobian(levers: Tensor) -> Tensor:
     return torch.cat((skew(levers), identity), dim=-2)
 
 
-def _accumulated(
+def _accumulate(
     blocks: Tensor, right: Tensor, jacobian: Tensor, information: Tensor, pull: Tensor, index: Tensor
-) -> tuple[Tensor, Tensor]:
+) -> None:
     """Add M elements that hang on K nodes each to the blocks (B, P^2, 36) and the right-hand side (B, P, 6).
 
     ``jacobian`` (B, M, K, 6, 3) transposed, ``information`` (B, M, 3, 3), ``pull`` (B, M, 3), ``index`` (M, K).
@@ -355,8 +355,8 @@ def _accumulated(
     elements, slots = index.shape
     tall = jacobian.expand(batch, elements, slots, 6, 3).reshape(batch, elements, 6 * slots, 3)
     force = (tall @ pull[..., None]).view(batch, -1, 6)
-    right = right.index_add(1, index.reshape(-1), force)
+    right.index_add_(1, index.reshape(-1), force)
     square = (tall @ information) @ tall.transpose(-1, -2)
     square = square.view(batch, elements, slots, 6, slots, 6).transpose(3, 4).reshape(batch, -1, 36)
     places = (index[:, :, None] * count + index[:, None, :]).reshape(-1)
-    return blocks.index_add(1, places, square), right
+    blocks.index_add_(1, places, square)
