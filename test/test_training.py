@@ -172,6 +172,13 @@ def test_samples_weigh_as_much_as_the_volume_they_stand_for():
     assert np.mean(plain) > 5 * np.mean(volume)
 
 
+def test_a_point_on_the_last_rounding_before_the_border_is_inside():
+    points = np.full((1, 4, 3), np.nextafter(np.float32(0.5), np.float32(0)), np.float32)
+    training = load_config("test").training
+    (chosen,) = batches.chosen_samples(points, 1, np.ones((1, 2, 8, 8, 8)), training, np.random.default_rng(0))
+    assert sorted(chosen) == [0, 1, 2, 3]
+
+
 def test_true_masks_hold_every_corner_that_the_surface_needs(sample):
     batch = batches.prepare(sample, load_config("test"), np.random.default_rng(0), augment=False)
     for resolution, voxels in batch.teacher.items():

@@ -272,7 +272,8 @@ def chosen_samples(
     for index in range(len(points)):
         rows = _inside(points[index])
         around, anywhere = rows[rows < near], rows[rows >= near]
-        cells = ((points[index][anywhere] + 0.5) * seen.shape[-1]).astype(np.int64)
+        # A point just inside the cube may be rounded onto its border.
+        cells = np.minimum((points[index][anywhere] + 0.5) * seen.shape[-1], seen.shape[-1] - 1).astype(np.int64)
         known = seen[index].sum(0)[tuple(cells.T)] > 0.5
         chosen.append(
             np.concatenate(
