@@ -18,6 +18,7 @@ from ball_recording import (
     write_ball,
 )
 
+from nr_tracking import cli
 from nr_tracking.commands.bench import bench
 from nr_tracking.commands.evaluate import evaluate, evaluate_output, family_of, find_sequences, write_scores
 from nr_tracking.commands.progress import Progress
@@ -98,6 +99,13 @@ def test_an_output_is_scored_by_the_stamps_of_its_rows(ball: Path, tmp_path: Pat
     other = write_sequence(tmp_path / "other", ball_frames(2), fps=30.0, ground_truth=ball_truth(2))
     with pytest.raises(InputError, match="no frame of stamp"):
         evaluate_output(read_output(tmp_path / "out"), read_sequence(other))
+
+
+def test_baselines_are_not_scored_beside_a_saved_output(
+    ball: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["evaluate", str(ball), "--tracked", str(tmp_path / "out"), "--baselines"]) == 2
+    assert "exclude each other" in capsys.readouterr().err
 
 
 def test_evaluation_needs_ground_truth(tmp_path: Path) -> None:

@@ -115,7 +115,8 @@ def evaluate_output(output: Output, sequence: Sequence, *, length: int = LENGTH,
     truth = truth_of(sequence, output)
     if truth is None:
         raise _no_ground_truth(sequence)
-    rows = np.searchsorted(sequence.stamps_ns, output.stamps_ns)  # truth_of has found all of them
+    order = np.argsort(sequence.stamps_ns)
+    rows = order[np.searchsorted(sequence.stamps_ns, output.stamps_ns, sorter=order)]  # truth_of has found all of them
     return score_output(
         output,
         truth,
