@@ -17,7 +17,7 @@ from nr_tracking.types import InputError
 
 SCRIPT = """
 import os, signal, sys
-sys.path.insert(0, sys.argv[1])
+sys.path[:0] = [sys.argv[1], os.path.dirname(sys.argv[1])]
 if "killed" in sys.argv[2]:
     os.kill(os.getpid(), signal.SIGKILL)
 from pathlib import Path

@@ -1,8 +1,5 @@
 """Quality of service can be chosen for every topic, and a mismatch is named."""
 
-import subprocess
-import sys
-
 import pytest
 import yaml
 
@@ -15,6 +12,7 @@ from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import Image
 from test_faults import Camera
 
+from nr_tracking import cli
 from nr_tracking.config import load_config
 from nr_tracking.ros.settings import settings
 from nr_tracking.ros.tracking_node import TrackingNode
@@ -65,13 +63,12 @@ def test_every_topic_can_be_overridden_and_stays_so_over_lifecycles(node_of):
         node.trigger_deactivate(), node.trigger_cleanup(), node.start()
 
 
-def test_parameters_as_dumped_are_what_the_command_prints(node_of):
+def test_parameters_as_dumped_are_what_the_command_prints(node_of, capsys):
     """`ros2 param dump` asks for all parameters; `nr_tracking config` prints the tree."""
     node = node_of(preset="test", **{"mesh.upsample": 3})
     dumped = {name: each.value for name, each in node.get_parameters_by_prefix("").items()}
-    command = [sys.executable, "-m", "nr_tracking", "config", "--preset", "test", "--set", "mesh.upsample=3"]
-    printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    config = load_config(yaml.safe_load(printed))
+    assert cli.main(["config", "--preset", "test", "--set", "mesh.upsample=3"]) == 0
+    config = load_config(yaml.safe_load(capsys.readouterr().out))
     for setting in settings(config):
         value = dumped[setting.name]
         assert (value if isinstance(value, bool | int | float | str) else list(value)) == setting.value, setting.name

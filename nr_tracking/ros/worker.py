@@ -193,9 +193,10 @@ class InferenceWorker:
                 self._tracker = smaller
         except Exception:  # a tracker that cannot even be reset is reported and tried again with the next frame
             self._on_failure(traceback.format_exc())
-        reason = "out_of_memory" if exhausted else "failure"
-        self._statistics.failed(f"{reason}: {type(error).__name__}: {error}; the tracker starts anew")
         self._on_failure(said)
+        reason = "out_of_memory" if exhausted else "failure"
+        mend = "; a smaller preset or fewer volume.cubes take less" if exhausted else ""
+        self._statistics.failed(f"{reason}: {type(error).__name__}: {error}; the tracker starts anew{mend}")
 
     def _start_anew(self) -> None:
         self._flush()

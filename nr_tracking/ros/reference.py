@@ -1,0 +1,66 @@
+"""The reference of the node in the docs: ``python -m nr_tracking.ros.reference > docs/reference.md``."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+from nr_tracking.config import PRESETS, load_config
+from nr_tracking.ros.interface import ENDPOINTS
+from nr_tracking.ros.settings import Setting, setting_varies, settings, yaml_value
+
+_HEADINGS = {"subscription": "Topics it listens to", "publisher": "Topics it publishes", "service": "Services"}
+
+
+def reference() -> str:
+    """Topics, services and parameters of ``tracking_node`` as Markdown."""
+    lines = [
+        "# Reference of tracking_node",
+        "",
+        "Generated from the code by `python -m nr_tracking.ros.reference`; a test compares.",
+    ]
+    for kind, heading in _HEADINGS.items():
+        lines += ["", f"## {heading}", "", "| name | type | QoS | |", "|---|---|---|---|"]
+        lines += [
+            f"| `{each.name}` | `{each.type}` | {each.qos} | {each.meaning} |"
+            for each in ENDPOINTS
+            if each.kind == kind
+        ]
+    lines += [
+        "",
+        "With `ros.image_transport: compressedDepth` images come from `depth/image_raw/compressedDepth`",
+        "(`sensor_msgs/msg/CompressedImage`). With `ros.publish_tf`, and tf2_msgs installed, patches are on `/tf` too.",
+        "",
+        "The QoS of each topic can be overridden: `qos_overrides./depth/image_raw.subscription.reliability: reliable`,",
+        "`qos_overrides./nr_tracking/mesh.publisher.depth: 5`, and so on for `history`, `depth` and `reliability`.",
+        "",
+        "## Parameters",
+        "",
+        "*When*: `live` parameters change while the node runs; others while it is unconfigured (`cleanup`, set,",
+        "`configure`); `start` ones only when the process starts. Names are those of `nr_tracking config`.",
+        "",
+        "| name | default | allowed | when | |",
+        "|---|---|---|---|---|",
+        *map(_row, settings(load_config("lite"))),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+@cache
+def _by_preset() -> dict[str, dict[str, Any]]:
+    return {name: {each.name: each.value for each in settings(load_config(name))} for name in PRESETS}
+
+
+def _row(setting: Setting) -> str:
+    by_preset = _by_preset()
+    default = f"`{yaml_value(setting.value)}`"
+    if setting.name != "preset" and setting_varies(by_preset, setting.name):
+        default = ", ".join(f"{name} `{yaml_value(by_preset[name][setting.name])}`" for name in PRESETS)
+    when = "live" if setting.live else "start" if setting.fixed else "unconfigured"
+    unit = f" [{setting.unit}]" if setting.unit else ""
+    meaning = setting.meaning.replace("|", "\\|")
+    return f"| `{setting.name}` | {default} | {setting.allowed()} | {when} | {meaning}{unit} |"
+
+
+if __name__ == "__main__":
+    print(reference(), end="")
