@@ -1,5 +1,8 @@
 """Quality of service can be chosen for every topic, and a mismatch is named."""
 
+import sys
+from types import SimpleNamespace
+
 import pytest
 import yaml
 
@@ -14,6 +17,7 @@ from test_faults import Camera
 
 from nr_tracking import cli
 from nr_tracking.config import load_config
+from nr_tracking.ros.diagnostics import gpu_memory
 from nr_tracking.ros.settings import settings
 from nr_tracking.ros.tracking_node import TrackingNode
 
@@ -115,3 +119,18 @@ def test_images_that_are_no_depth_are_named_with_their_encoding(ros_context):
         assert "unknown_encoding" in said and "'rgb8'" in said
     finally:
         camera.node.close()
+
+
+def test_memory_of_the_gpu_is_told_where_it_is_used(monkeypatch):
+    cuda = SimpleNamespace(
+        is_available=lambda: True,
+        is_initialized=lambda: True,
+        memory_allocated=lambda: 3 << 20,
+        max_memory_allocated=lambda: 5 << 20,
+    )
+    monkeypatch.setitem(sys.modules, "torch", SimpleNamespace(cuda=cuda))
+    assert gpu_memory() == {"GPU memory [MB]": "3", "GPU memory peak [MB]": "5"}
+    cuda.is_initialized = lambda: False
+    assert gpu_memory() == {}
+    monkeypatch.delitem(sys.modules, "torch")
+    assert gpu_memory() == {}

@@ -18,6 +18,7 @@ import rclpy
 from diagnostic_msgs.msg import DiagnosticArray
 from lifecycle_msgs.srv import GetState
 from rclpy.context import Context
+from rclpy.exceptions import InvalidHandle
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import PointCloud2
@@ -239,5 +240,6 @@ class Session:
             self._changed.notify_all()
 
     def _spin(self) -> None:
-        with contextlib.suppress(ExternalShutdownException):
+        # At the end the node may go while something of it is still being served.
+        with contextlib.suppress(ExternalShutdownException, InvalidHandle):
             self._executor.spin()

@@ -26,6 +26,7 @@ _CAMERA = Intrinsics(320, 240, 300.0, 300.0, 159.5, 119.5)
 _FPS = 10.0
 _WARM_UP = 0.25  # of the time: allocators and caches fill
 _PERIOD_S = 2.0
+_FRAMES = 100
 _SLOPE_MB = 1.0
 _LATENCY = 1.2
 _SPREAD = {"threads": 1, "descriptors": 2, "waiting": 8}
@@ -77,15 +78,16 @@ def judge(samples: list[Sample]) -> Verdict:
             complaints.append(f"{name} grew from {first} to {last}")
     if after > _LATENCY * before:
         complaints.append(f"latency p99 grew from {before:.3f} to {after:.3f} s")
-    if samples[-1].tracked == samples[0].tracked:
-        complaints.append("nothing was tracked")
+    tracked = samples[-1].tracked - samples[0].tracked
+    if tracked < _FRAMES:
+        complaints.append(f"{tracked} frames were tracked, too few to tell: at least {_FRAMES}")
 
     def pair(name: str) -> tuple[int, int]:
         return getattr(warm[0], name), getattr(warm[-1], name)
 
     return Verdict(
         minutes=round(end / 60, 2),
-        tracked=samples[-1].tracked - samples[0].tracked,
+        tracked=tracked,
         slope_mb_per_minute=round(slope, 3),
         memory_mb=(warm[0].memory_mb, warm[-1].memory_mb),
         threads=pair("threads"),
