@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from pathlib import Path
 
 import nr_tracking
 from nr_tracking.commands.batch_options import add_batch
+from nr_tracking.commands.bench_options import add_bench_options, run_bench
 from nr_tracking.commands.datasets import add_dataset_options, synthesize_dataset
 from nr_tracking.config import PRESETS, Config
 from nr_tracking.types import InputError
@@ -139,19 +139,9 @@ def _evaluate(options: argparse.Namespace) -> int:
 
 
 def _add_bench(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--frames", type=int, default=33, help="frames of the generated recording (default 33)")
-    parser.add_argument("--json", action="store_true", help="one JSON object on stdout, nothing else")
+    add_bench_options(parser)
     _add_settings(parser)
-    parser.set_defaults(run=_bench)
-
-
-def _bench(options: argparse.Namespace) -> int:
-    config = _config(options)
-    from nr_tracking.commands.bench import bench, bench_table
-
-    result = bench(config, frames=options.frames)
-    print(json.dumps(result) if options.json else bench_table(result).rstrip())
-    return 0
+    parser.set_defaults(run=lambda options: run_bench(options, _config(options)))
 
 
 def _add_config(parser: argparse.ArgumentParser) -> None:

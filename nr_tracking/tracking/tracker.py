@@ -79,7 +79,7 @@ class Tracker:
 
     def __init__(self, config: Config, networks: Networks | None = None) -> None:
         self.config = config
-        networks = networks or load_networks(config)
+        self.networks = networks = networks or load_networks(config)
         self._workers = Workers(torch.get_num_threads() if config.device == "cpu" else 1)
         self._reconstructor = Reconstructor(config, networks.completion, self._workers)
         self._decoder = networks.deformation.to(self._reconstructor.device).eval()

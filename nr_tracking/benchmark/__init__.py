@@ -1,0 +1,1 @@
+"""How fast, how much memory, and how far from what the machine could do."""

@@ -1,0 +1,86 @@
+"""Where the time of the completion network goes, part by part, and how many operations each part needs."""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from nr_tracking.fields.completion import CompletionNetwork
+
+PARTS = {
+    "encode": ("sparse_encoder", "dense_encoder"),
+    "fuse": ("fusion",),
+    "decode coarse": ("dense_decoder",),
+    "refine": ("middle_decoder", "fine_decoder"),
+}
+"""Parts of the network by the names of their modules; what is between them, finding what to refine, is ``filter``."""
+
+
+class NetworkWatch:
+    """Times the parts of a network while it runs, in any number of threads. Use as a context manager.
+
+    ``seconds`` by part has one entry a window; ``operations`` needs a window that was seen, and runs it once more.
+    """
+
+    def __init__(self, network: CompletionNetwork) -> None:
+        self.seconds: dict[str, list[float]] = {part: [] for part in (*PARTS, "filter")}
+        self._network = network
+        self._running = threading.local()
+        self._hooks: list[Any] = []
+        self._window: Any = None
+
+    def __enter__(self) -> NetworkWatch:
+        """Begin to watch."""
+        self._watch(self._network, None)
+        for part, names in PARTS.items():
+            for name in names:
+                self._watch(self._network.get_submodule(name), part)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Leave the network as it was."""
+        for hook in self._hooks:
+            hook.remove()
+
+    @torch.no_grad()
+    def operations(self) -> dict[str, float]:
+        """Multiplications and additions of the last window in each part; nothing where none was seen."""
+        if self._window is None:
+            return {}
+        counter = FlopCounterMode(display=False)
+        with counter:
+            self._network(self._window)
+        counts = counter.get_flop_counts()
+        by_module = {name.rsplit(".", 1)[-1]: sum(counts[name].values()) for name in counts if name.count(".") == 1}
+        return {part: float(sum(by_module.get(name, 0) for name in names)) for part, names in PARTS.items()}
+
+    def _watch(self, module: nn.Module, part: str | None) -> None:
+        self._hooks.append(module.register_forward_pre_hook(lambda _, arguments: self._begin(part, arguments)))
+        self._hooks.append(module.register_forward_hook(lambda *_: self._end(part)))
+
+    def _begin(self, part: str | None, arguments: tuple[Any, ...]) -> None:
+        if part is None:
+            self._window = arguments[0]
+            self._running.parts = dict.fromkeys(PARTS, 0.0)
+        self._synchronise()
+        self._running.__dict__[f"begun {part}"] = time.perf_counter()
+
+    def _end(self, part: str | None) -> None:
+        self._synchronise()
+        lasted = time.perf_counter() - self._running.__dict__[f"begun {part}"]
+        parts = self._running.parts
+        if part is not None:
+            parts[part] += lasted
+            return
+        for name, seconds in parts.items():
+            self.seconds[name].append(seconds)
+        self.seconds["filter"].append(lasted - sum(parts.values()))
+
+    def _synchronise(self) -> None:
+        if next(self._network.parameters()).is_cuda:
+            torch.cuda.synchronize()

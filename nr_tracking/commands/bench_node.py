@@ -1,0 +1,66 @@
+"""The speed of the whole node: what a second process receives over DDS while a camera delivers at its own rate."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from nr_tracking.commands.bench import generated_frames
+from nr_tracking.config import Config, load_config
+from nr_tracking.data.sequence import write_sequence
+from nr_tracking.ros.demo_session import Session
+
+_FPS = 30.0
+_WARM_UP_FRAMES = 15
+
+
+def bench_node(config: Config, seconds: float, distance: float) -> dict[str, Any]:
+    """Play ``seconds`` of a generated recording at 30 Hz to a tracking node, mesh and tracks subscribed.
+
+    Returns ``frames_per_second``: results with stamps of their own that were received, over the time that the
+    recording takes; ``latency_p50_s`` .. ``latency_p99_s`` from an image's arrival to its published result, ``sent``,
+    ``received``, ``dropped`` by reason, and ``peak_memory_mb`` of the node's process.
+    """
+    count = round(seconds * _FPS)
+    with tempfile.TemporaryDirectory() as folder:
+        path = write_sequence(Path(folder) / "sequence", generated_frames(count, distance=distance), fps=_FPS)
+        with Session(_parameters(config), Path(folder) / "logs") as session:
+            session.play(path, rate=0.2, duration=_WARM_UP_FRAMES / _FPS)
+            session.reset()
+            sent = session.play(path)
+            received = session.figures().clouds
+            figures = session.finish(sent - config.window.length)
+            memory = _peak_memory_mb(session.process_id)
+    return {
+        "frames_per_second": received * _FPS / count,
+        "sent": sent,
+        "received": figures.clouds,
+        "dropped": figures.dropped,
+        "latency_p50_s": figures.latency_p50_s,
+        "latency_p95_s": figures.latency_p95_s,
+        "latency_p99_s": figures.latency_p99_s,
+        "peak_memory_mb": memory,
+    }
+
+
+def _parameters(config: Config) -> dict[str, Any]:
+    """The node's parameters that differ from those of the preset."""
+    parameters: dict[str, Any] = {"preset": config.preset, "device": config.device}
+    if config.weights:
+        parameters["weights"] = Path(config.weights).absolute()
+    usual = load_config(config.preset).model_dump(mode="json")
+    for section, values in config.model_dump(mode="json").items():
+        if isinstance(values, dict) and section not in ("training", "model"):
+            changed = {name: value for name, value in values.items() if value != usual[section][name]}
+            parameters |= {f"{section}.{name}": value for name, value in changed.items()}
+    return parameters
+
+
+def _peak_memory_mb(process: int) -> float:
+    """Most resident memory that a process ever had."""
+    status = Path(f"/proc/{process}/status")
+    if not status.is_file():
+        return float("nan")
+    line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
+    return int(line.split()[1]) / 1024

@@ -1,0 +1,77 @@
+"""The options of ``nr_tracking bench``, and what it prints and writes."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from nr_tracking.config import Config
+from nr_tracking.types import InputError
+
+
+def add_bench_options(parser: argparse.ArgumentParser) -> None:
+    """Add what ``bench`` takes beside settings."""
+    parser.add_argument("--frames", type=int, default=33, help="frames of the generated recording (default 33)")
+    parser.add_argument("--distance", type=float, default=2.4, metavar="M", help="of the subject (default 2.4 m)")
+    parser.add_argument("--json", action="store_true", help="one JSON object on stdout, nothing else")
+    parser.add_argument("--output", type=Path, metavar="FILE", help="write the measurements as JSON")
+    parser.add_argument("--compare", type=Path, metavar="FILE", help="print ratios to the measurements in FILE")
+    parser.add_argument("--curves", action="store_true", help="also measure how cost grows with the work")
+    parser.add_argument("--ros", action="store_true", help="also measure the node, over DDS, at the camera's rate")
+    parser.add_argument("--seconds", type=float, default=20.0, help="of the recording for --ros (default 20)")
+
+
+def run_bench(options: argparse.Namespace, config: Config) -> int:
+    """Measure, print, and write."""
+    before = _read(options.compare) if options.compare else None
+    from nr_tracking.benchmark.table import bench_table, comparison_table
+    from nr_tracking.commands.bench import bench
+
+    if options.frames < 1:
+        raise InputError("bad_request", f"--frames {options.frames}: at least one frame has to be tracked")
+    result: dict[str, Any] = bench(config, frames=options.frames, distance=options.distance)
+    if options.curves:
+        from nr_tracking.benchmark.curves import curves
+        from nr_tracking.commands.bench import generated_frames
+        from nr_tracking.tracking.tracker import load_networks
+
+        print("measuring how cost grows with the work", file=sys.stderr)
+        result["curves"] = curves(config, load_networks(config).completion.eval(), list(generated_frames(8)))
+    if options.ros:
+        from nr_tracking.commands.bench_node import bench_node
+
+        print(f"measuring the node for {options.seconds:.0f} s", file=sys.stderr)
+        result["node"] = bench_node(config, options.seconds, options.distance)
+    text = json.dumps(result, indent=None if options.json else 1)
+    if options.output:
+        partial = options.output.with_name(f".{options.output.name}.partial")
+        partial.write_text(text)
+        partial.replace(options.output)
+    if options.json:
+        print(text)
+        return 0
+    print(bench_table(result), end="")
+    for name, curve in result.get("curves", {}).items():
+        points = zip(curve["work"], curve["seconds"], strict=True)
+        steps = ", ".join(f"{work}: {1000 * seconds:.0f}" for work, seconds in points)
+        print(f"ms by {name}: {steps}; exponent {curve['exponent']:.2f}")
+    for name, value in result.get("node", {}).items():
+        print(f"node {name}: {value:.3g}" if isinstance(value, float) else f"node {name}: {value}")
+    if before:
+        print(comparison_table(before, result), end="")
+    return 0
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """Measurements that an earlier run wrote."""
+    try:
+        result = json.loads(path.read_text())
+        missing = [key for key in ("frames_per_second", "peak_memory_mb", "percentiles") if key not in result]
+    except (OSError, ValueError, TypeError) as error:
+        raise InputError("bad_request", f"--compare {path} cannot be read: {error}") from None
+    if missing:
+        raise InputError("bad_request", f"--compare {path} has no {', '.join(missing)}: write it by bench --output")
+    return dict(result)
