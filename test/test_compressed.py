@@ -156,7 +156,7 @@ def test_every_camera_of_a_bag_is_a_recording_of_its_own(tmp_path):
             for kind, each in frame_messages(moved, name).items():
                 topic = f"/{name}/depth/{'image_raw' if kind == 'depth' else kind}"
                 entries.append((topic, kind, each, frame.stamp_ns))
-        entries.append(("/left/depth/again", "depth", frame_messages(frame, "left")["depth"], frame.stamp_ns))
+        entries.append(("/left/depth/second", "depth", frame_messages(frame, "left")["depth"], frame.stamp_ns))
     left, right = open_cameras(Bag(tmp_path / "bag").write(*entries))
     assert (left.frame_id, right.frame_id) == ("left", "right")
     assert left.topics.camera_info == "/left/depth/camera_info"

@@ -13,7 +13,7 @@ from fake_tracker import FakeTracker
 from rclpy.parameter import Parameter
 from test_faults import Camera
 
-from nr_tracking.ros import networks
+from nr_tracking.ros import cameras_node, networks
 from nr_tracking.ros.cameras_node import main as cameras_main
 from nr_tracking.ros.diagnostics import resident_megabytes
 from nr_tracking.ros.tracking_node import TrackingNode
@@ -98,3 +98,11 @@ def test_nodes_of_one_process_share_one_set_of_weights_and_free_it(ros_context):
 def test_cameras_without_good_names_are_refused(capsys, names, complaint):
     assert cameras_main(["cameras_node", *names, "--ros-args", "-p", "preset:=lite"]) == 2
     assert complaint in capsys.readouterr().err
+
+
+def test_cameras_are_nodes_in_namespaces_of_one_process(ros_context, monkeypatch):
+    made = []
+    monkeypatch.setattr(cameras_node, "TrackingNode", lambda namespace: made.append(namespace) or namespace)
+    monkeypatch.setattr(cameras_node, "run", lambda make_nodes, args: len(make_nodes()) - 2)
+    assert cameras_main(["cameras_node", "front", "/robot/rear/", "--ros-args", "-p", "preset:=lite"]) == 0
+    assert made == ["front", "robot/rear"]

@@ -1,13 +1,17 @@
 """What counts as growth; and, where ``NR_TRACKING_SOAK_MINUTES`` says how long, a node that runs so long."""
 
+import json
 import os
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 pytest.importorskip("rclpy")
 
+from nr_tracking.ros import demo_session, soak
+from nr_tracking.ros.demo_session import Figures
 from nr_tracking.ros.soak import Sample, breathing_ball, judge, main, process_holds
 
 STEADY = [Sample(6.0 * i, 500 + 20 * np.sin(i), 12, 40, i % 3, 10 * i, 0.2) for i in range(100)]
@@ -64,6 +68,41 @@ def test_the_ball_is_one_and_comes_back_to_where_it_began():
     frames = list(breathing_ball(12))
     nearest = [frame.depth[frame.depth > 0].min() for frame in frames]
     np.testing.assert_allclose(nearest, [1.2 - 0.03 * np.cos(4 * np.pi * i / 12) for i in range(12)], atol=0.01)
+
+
+class QuickSession:
+    """A session whose node is this process, and which tracks a lot between two looks."""
+
+    process_id = os.getpid()
+    tracked = 0
+
+    def __init__(self, parameters, logs):
+        assert parameters["preset"] == "lite"
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        pass
+
+    def replay(self, recording, loop):
+        assert loop and len(list((recording / "depth").iterdir())) == 60
+        return SimpleNamespace(terminate=lambda: None, wait=lambda: None)
+
+    def figures(self):
+        self.tracked += 40
+        return Figures(tracked=self.tracked, latency_p99_s=0.1)
+
+
+@pytest.mark.parametrize(("period", "code"), [(0.002, 0), (0.03, 1)])
+def test_a_short_run_is_judged_and_written_down(monkeypatch, tmp_path, capsys, period, code):
+    monkeypatch.setattr(demo_session, "Session", QuickSession)
+    monkeypatch.setattr(soak, "_PERIOD_S", period)
+    monkeypatch.setattr(soak, "_SLOPE_MB", 1e9)
+    assert main(["--minutes", str(0.06 / 60), "--json", str(tmp_path / "soak.json")]) == code
+    report = json.loads((tmp_path / "soak.json").read_text())
+    assert bool(report["verdict"]["complaints"]) == bool(code) and report["samples"]
+    assert "slope_mb_per_minute" in capsys.readouterr().out
 
 
 @pytest.mark.skipif("NR_TRACKING_SOAK_MINUTES" not in os.environ, reason="takes minutes: NR_TRACKING_SOAK_MINUTES=10")

@@ -90,7 +90,7 @@ def track(
     session = _Session(folder, run, tracker)
     if resume and folder.is_dir():
         session.restore()
-    run.write(folder)
+    _write_manifest(run, folder)
     session.consume(recording, count)
     timings = session.finish()
     scores = _report(recording, folder, session.key_frames.frames, timings, run, points)
@@ -152,7 +152,7 @@ class _Session:
             raise InputError("nothing_tracked", f"none of {len(self.rows)} frames could be tracked: {reasons}")
         self.run.dropped = self.rows.dropped
         timings = self.writer.finish(stamps)
-        self.run.write(self.folder)
+        _write_manifest(self.run, self.folder)
         self._checkpoint.unlink(missing_ok=True)
         return timings
 
@@ -206,6 +206,15 @@ def _already_complete(recording: Recording, output: Path, run: Run) -> Tracked:
     if digest.value != finished.input:
         raise _disagrees(output, ["input"])
     return Tracked(output, finished)
+
+
+def _write_manifest(run: Run, folder: Path) -> None:
+    """Write ``run.json`` by write-then-rename: a run that is killed at any moment can be continued."""
+    aside = folder / "manifest"
+    aside.mkdir(exist_ok=True)
+    run.write(aside)
+    (aside / "run.json").replace(folder / "run.json")
+    aside.rmdir()
 
 
 def _require_same(folder: Path, former: Run, run: Run) -> None:
