@@ -214,6 +214,20 @@ def test_a_dropped_frame_is_scored_with_the_surface_before_it() -> None:
     assert held.frames[2].surface is not None and held.frames[2].surface.iou < 0.9
 
 
+def test_the_worst_frame_shows_what_is_there_and_what_is_missing() -> None:
+    near, far = sphere(0.2, (0, 0, 2)), sphere(0.2, (0.6, 0, 2))
+    vertices = np.concatenate([near.vertices, far.vertices])
+    truth = GroundTruth(np.stack([vertices] * 3), np.concatenate([near.faces, far.faces + len(near.vertices)]))
+    candidate = perfect(truth)
+    candidate.meshes[1] = near
+    worst = scored(candidate, truth).worst
+    assert worst is not None and worst.frame == 1 and worst.surface is near
+    half = len(near.vertices)
+    assert worst.error.max() < 0.03 and worst.missed[:half].max() < 0.03
+    # The centres are 0.6 of the longest edge apart; the nearest of the other ball's surface is 0.2 of it away.
+    assert worst.missed[half:].min() == pytest.approx(0.2, abs=0.03) and worst.missed[half:].max() > 0.55
+
+
 def test_no_surface_at_all_scores_zero_not_nothing() -> None:
     truth = moving_sphere()
     nothing = scored(Candidate([None] * 3, np.full((3, 4, 3), np.nan, np.float32)), truth).mean()

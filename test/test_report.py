@@ -27,7 +27,7 @@ def scores_of(name: str, distances: list[float], method: str = "nr_tracking", fa
     ]
     worst = int(np.argmax(distances))
     error = np.full(len(BALL.vertices), distances[worst])
-    specimen = Specimen(worst, BALL, BALL, error)
+    specimen = Specimen(worst, BALL, BALL, error, error)
     return Scores(name, 0, frames, 0.001, 100, family=family, method=method, seconds=0.05, worst=specimen)
 
 
@@ -51,12 +51,13 @@ def test_the_worst_frame_of_all_comes_first_whatever_the_means() -> None:
 
 def test_a_wrong_place_is_coloured_where_it_is() -> None:
     error = np.where(BALL.vertices[:, 0] > 0, LARGEST_ERROR, 0.0)
-    picture = draw_specimen(Specimen(0, BALL, BALL, error)).astype(int)
+    missed = LARGEST_ERROR - error
+    picture = draw_specimen(Specimen(0, BALL, BALL, error, missed)).astype(int)
     front, truth = picture[:60, :60], picture[64:, :60]
     right, left = front[30, 40], front[30, 20]
     assert right[0] > right[1] + 30  # purple
     assert np.ptp(left) < 25  # nearly white
-    assert np.ptp(truth[30, 40]) < 40  # the truth is clay all over
+    assert truth[30, 20][0] > truth[30, 20][1] + 30 and np.ptp(truth[30, 40]) < 25  # missed on the other side
     behind = picture[:60, 128:]
     assert behind[30, 20][0] > behind[30, 20][1] + 30  # from behind, right is left
 

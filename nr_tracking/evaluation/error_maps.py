@@ -31,15 +31,18 @@ def error_colours(error: Float64, largest: float = LARGEST_ERROR) -> NDArray[np.
 
 
 def draw_specimen(specimen: Specimen) -> Picture:
-    """Two rows: the surface coloured by its error, and the truth, each from :data:`AZIMUTHS`."""
+    """Two rows, each from :data:`AZIMUTHS`: the surface by its distance from the truth, the truth by that from it.
+
+    The first row shows what is there and wrong, the second what ought to be there and is not.
+    """
     centre, extent = middle_and_extent(np.concatenate([specimen.truth.vertices, specimen.surface.vertices]))
     views = [orbit_view(centre, extent, azimuth, size=(TILE, TILE)) for azimuth in AZIMUTHS]
-    colours = error_colours(specimen.error)
+    colours, missed = error_colours(specimen.error), error_colours(specimen.missed)
     ours, truth = specimen.surface.vertices.astype(np.float32), specimen.truth.vertices.astype(np.float32)
     return grid(
         [
             [draw_surface(ours, specimen.surface.faces, view, colours) for view in views],
-            [draw_surface(truth, specimen.truth.faces, view) for view in views],
+            [draw_surface(truth, specimen.truth.faces, view, missed) for view in views],
         ]
     )
 

@@ -131,7 +131,8 @@ def _worst(scores: list[Scores]) -> str:
     scale = page.image(png_bytes(error_scale()), "png", caption=f"0 to {LARGEST_ERROR} of the first box and beyond")
     note = (
         "The worst frame of each sub-sequence, the largest CD first. Above: the surface, coloured by its distance from "
-        "the true one; below: the truth. From the camera, from its left, from behind."
+        "the true one; below: the true surface, coloured by its distance from the surface above, so that what is "
+        "missing shows. From the camera, from its left, from behind."
     )
     return page.section("Worst frames", page.note(note), scale, page.side_by_side(*figures))
 

@@ -74,14 +74,15 @@ _OPTIONAL = frozenset({"visible_error", "hidden_error", "jitter"})
 class Specimen:
     """One frame to look at: a surface beside the true one, metric, camera optical frame.
 
-    ``error`` (V,) is the distance of each vertex from the true surface, first longest edge = 1; ``frame`` counts from
-    the start of the sub-sequence.
+    ``error`` (V,) is the distance of each of its vertices from the true surface, and ``missed`` (V',) that of each true
+    vertex from the surface, first longest edge = 1; ``frame`` counts from the start of the sub-sequence.
     """
 
     frame: int
     surface: Mesh
     truth: Mesh
     error: Float64
+    missed: Float64
 
 
 @dataclass(frozen=True)
@@ -192,14 +193,17 @@ def score(
             if scores.chamfer_l1 > largest:
                 largest, worst_frame, worst_surface = scores.chamfer_l1, frame, surface
         rows.append(FrameScores(scores, **{key: float(values[frame]) for key, values in columns.items()}))
+    floor = baselines.chamfer_floor(surfaces[0], true[0], count, rng)
     if largest >= 0:
-        error = _vertex_error((worst_surface.vertices - origin) / unit, surfaces[worst_frame])
-        specimen = Specimen(worst_frame, worst_surface, scans[worst_frame], error)
+        scaled = Mesh((worst_surface.vertices - origin) / unit, worst_surface.faces)
+        error = _distance(scaled, surfaces[worst_frame])
+        missed = _distance(true[worst_frame], sample(scaled, count, rng))
+        specimen = Specimen(worst_frame, worst_surface, scans[worst_frame], error, missed)
     return Scores(
         name,
         start,
         rows,
-        chamfer_floor=baselines.chamfer_floor(surfaces[0], true[0], count, rng),
+        chamfer_floor=floor,
         count=count,
         missing=[frame for frame, mesh in enumerate(candidate.meshes) if mesh is None],
         family=family,
@@ -230,9 +234,9 @@ def _mean(values: Float64, key: str) -> float:
     return float(values.mean()) if len(values) else float("nan")
 
 
-def _vertex_error(vertices: Float64, true: Samples) -> Float64:
-    """Distance (V,) of vertices from the samples of the true surface."""
-    return np.asarray(true.tree.query(vertices, workers=-1)[0], np.float64)
+def _distance(mesh: Mesh, samples: Samples) -> Float64:
+    """Distance (V,) of the vertices of a mesh from samples of a surface."""
+    return np.asarray(samples.tree.query(mesh.vertices, workers=-1)[0], np.float64)
 
 
 def _reliability(
