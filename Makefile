@@ -20,6 +20,7 @@ demo: $(READY)
 
 test: $(READY)
 	$(BIN)/python -m pytest --cov --cov-report=term:skip-covered test
+	$(BIN)/python scripts/coverage_gate.py
 
 lint: $(READY)
 	$(BIN)/ruff check .
