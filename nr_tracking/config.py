@@ -174,6 +174,11 @@ class RefinementConfig(Section):
     normal_degrees: float = setting(70.0, "matched normals differ by at most this angle", unit="deg", gt=0, le=180)
     velocity: float = setting(0.8, "start from this share of the last displacement", ge=0, le=1)
     damping: float = setting(1e-4, "Levenberg damping relative to the diagonal", ge=0)
+    adaptation_steps: int = setting(
+        0, "steps in which the deformation decoder learns from each new pair of frames, 20 to 50 where it may take "
+        "time; 0 for none", ge=0, le=1000,
+    )  # fmt: skip
+    adaptation_rate: float = setting(1e-3, "learning rate of these steps", gt=0, le=1)
 
 
 class WindowConfig(Section):

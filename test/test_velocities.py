@@ -133,6 +133,22 @@ def test_a_point_seen_once_stands_and_one_out_of_sight_goes_on():
     assert np.array_equal(estimator.velocities, np.zeros((1, 3), np.float32))
 
 
+def test_a_correction_of_drift_is_no_motion():
+    times = stamps(20)
+    truth, speed = arcs(times, 50)
+    jump = np.array([0.05, -0.1, 0.02])
+    seen = truth + np.where(np.arange(20) >= 17, 1.0, 0.0)[:, None, None] * jump
+    steps = np.diff(truth, axis=0, prepend=truth[:1]) / np.diff(times, prepend=times[0] - PERIOD)[:, None, None] * 1e9
+    told, misled = MotionEstimator(), MotionEstimator()
+    for frame, stamp in enumerate(times):
+        told.observe(np.arange(50), seen[frame], int(stamp), steps[frame])
+        misled.observe(np.arange(50), seen[frame], int(stamp))
+    fault = length(told.velocities - speed[-1])
+    assert fault.mean() < 0.05 and fault.mean() < 0.3 * length(misled.velocities - speed[-1]).mean()
+    places, _ = told.predict(int(times[-1]))
+    assert np.allclose(places, seen[-1], atol=1e-5)
+
+
 def test_a_stamp_that_is_not_later_is_refused():
     estimator = watched(np.zeros((2, 1, 3)), stamps(2))
     with pytest.raises(InputError, match="not later"):

@@ -8,6 +8,7 @@ the persistent tracks along. After Merrouche, Wuhrer and Boyer 2024, with tracks
 
 from __future__ import annotations
 
+import copy
 import logging
 from dataclasses import dataclass, replace
 from typing import NamedTuple
@@ -23,11 +24,13 @@ from nr_tracking.fields.averaging import AveragedField
 from nr_tracking.fields.completion import CompletionNetwork
 from nr_tracking.fields.weights import load_weights, weights_path
 from nr_tracking.sensing.volume import Volume, fit_volume, follow
+from nr_tracking.tracking.adaptation import DecoderAdapter, PatchedFrame
 from nr_tracking.tracking.parallel import Workers
 from nr_tracking.tracking.reconstruction import Reconstructor, View, observe
 from nr_tracking.tracking.stamps import StampOrder
 from nr_tracking.tracking.timing import StageClock
 from nr_tracking.tracking.tracks import Cues, PersistentTracks
+from nr_tracking.tracking.velocities import MotionEstimator
 from nr_tracking.tracking.window import SlidingWindow, Window
 from nr_tracking.types import DepthFrame, InputError, Patches, Surface, TrackedFrame
 
@@ -83,6 +86,10 @@ class Tracker:
         self._workers = Workers(torch.get_num_threads() if config.device == "cpu" else 1)
         self._reconstructor = Reconstructor(config, networks.completion, self._workers)
         self._decoder = networks.deformation.to(self._reconstructor.device).eval()
+        adapts = config.refinement.adaptation_steps > 0 and config.deformation.backend != "none"
+        if adapts:  # other trackers may share the networks
+            self._decoder = copy.deepcopy(self._decoder)
+        self._adapter = DecoderAdapter(self._decoder, config) if adapts else None
         self._window: SlidingWindow[View] = SlidingWindow(config.window.length, config.window.stride)
         self._order = StampOrder()
         self._next_id = 0
@@ -95,6 +102,9 @@ class Tracker:
         self._volume: Volume | None = None
         self._tracks = PersistentTracks(self.config.refinement, self.config.tracks, self._next_id)
         self._last: _Step | None = None
+        self._estimator = MotionEstimator()
+        if self._adapter is not None:
+            self._adapter.reset()
 
     def push(self, frame: DepthFrame) -> list[TrackedFrame]:
         """Take a frame; returns the results that it completes, none of them newer than it.
@@ -175,11 +185,19 @@ class Tracker:
                 tracks = self._tracks.start(surface, stamp)
             self._next_id = int(tracks.ids[-1]) + 1
         else:
+            before = last.position - window.start
+            if self._adapter is not None and before >= 0:
+                with clock("adapt"):
+                    pair = (before, last.surface, last.graph), (index, surface, graph)
+                    self._adapter.adapt(field.first, [PatchedFrame.of(*one, volume) for one in pair])
             with clock("deform"):
-                cues = self._cues(field, last, last.position - window.start, graph, index, volume)
+                cues = self._cues(field, last, before, graph, index, volume)
             with clock("tracks"):
                 tracks = self._tracks.advance(surface, stamp, cues)
                 arrived = self._tracks.patches(last.surface, last.graph)
+        with clock("tracks"):
+            self._estimator.observe(tracks.ids, tracks.positions, stamp, tracks.velocities)
+            tracks = replace(tracks, velocities=self._estimator.velocities)
         with clock("trace"):
             canonical, previous = self._tracks.trace(surface)
         self._last = _Step(window.start + index, surface, graph)

@@ -9,8 +9,8 @@
 
 Both fit low polynomials of time to a few frames (Savitzky and Golay 1964, for any stamps and with gaps). How many
 frames are best, and whether a line or a parabola, depends on how the subject moves and on how noisy its tracks are; so
-the live estimator runs a handful of such fits beside each other and believes, for each point, the one that has foretold
-the next frame best so far. How much of a foretold step comes true within a tenth of a second, and how far off it is, is
+the live estimator runs a handful of such fits beside each other and believes, for each point, the one that later frames
+have borne out best so far. How much of a foretold step comes true within a tenth of a second, and how far off it is, is
 learnt from past predictions as well.
 """
 
@@ -69,6 +69,7 @@ class MotionEstimator:
         """Forget all points."""
         self._ids = np.empty(0, np.int64)
         self._stamps: deque[int] = deque(maxlen=_WINDOW)
+        self._offset = np.empty((3, 0), np.float32)
         self._history = np.empty((0, 3, 0), np.float32)
         self._fits = np.empty((len(_FITS), _TERMS, 3, 0), np.float32)
         self._score = np.empty((len(_FITS), 0), np.float32)
@@ -82,11 +83,13 @@ class MotionEstimator:
         """Velocities (N, 3) m/s of the points last observed; zero where a point has been seen once only."""
         return np.ascontiguousarray(self._past[-1].speed.T)
 
-    def observe(self, ids: Int64, positions: np.ndarray, stamp_ns: int) -> None:
+    def observe(self, ids: Int64, positions: np.ndarray, stamp_ns: int, since_last: np.ndarray | None = None) -> None:
         """Take the positions (N, 3) metres of one frame; NaN for a point that is not seen but still wanted.
 
-        ``ids`` (N,) are distinct. Raises :class:`InputError` ("stamp_order") for a stamp that is not later than the
-        last.
+        ``ids`` (N,) are distinct. ``since_last`` (N, 3) m/s are mean velocities since the frame before, for a tracker
+        that knows them better than by the difference of positions, which also holds what projection onto a surface and
+        corrections of drift have moved. Raises :class:`InputError` ("stamp_order") for a stamp that is not later than
+        the last.
         """
         if self._stamps and stamp_ns <= self._stamps[-1]:
             raise InputError(
@@ -95,6 +98,7 @@ class MotionEstimator:
         places = np.ascontiguousarray(np.asarray(positions, np.float32).T)
         if not np.array_equal(ids, self._ids):
             self._rearrange(np.asarray(ids, np.int64))
+        places = self._along_path(places, since_last, stamp_ns)
         seen = np.isfinite(places.sum(axis=0))
         places[:, ~seen] = np.nan
         if self._past:
@@ -122,7 +126,7 @@ class MotionEstimator:
         ahead = 1e-9 * (stamp_ns - newest.stamp_ns)
         reach = min(max(ahead, 0.0) / _HORIZON_S, 1.0)
         gains = (1.0 + reach * (self._gains() - 1.0)).astype(np.float32)
-        places = newest.place + np.tensordot(gains, newest.steps(ahead), axes=1)
+        places = newest.place + self._offset + np.tensordot(gains, newest.steps(ahead), axes=1)
         total = self._known.sum()
         if total == 0:
             return places.T, np.full(places.shape[1], np.nan, np.float32)
@@ -130,12 +134,24 @@ class MotionEstimator:
         error = np.sqrt((self._squared + _COMMON * common) / (self._known + _COMMON))
         return places.T, (error * abs(ahead) / _HORIZON_S).astype(np.float32)
 
+    def _along_path(self, places: Float32, since_last: np.ndarray | None, stamp_ns: int) -> Float32:
+        """The positions (3, N) without what did not belong to the motion; that is kept in ``_offset``."""
+        path = places - self._offset
+        if since_last is not None and self._past:
+            elapsed = 1e-9 * (stamp_ns - self._past[-1].stamp_ns)
+            carried = self._past[-1].place + np.float32(elapsed) * np.asarray(since_last, np.float32).T
+            path = np.where(np.isfinite(carried) & np.isfinite(places), carried, path)
+            self._offset = np.where(np.isfinite(places), places - path, self._offset)
+        return path
+
     def _judge_fits(self, places: Float32, seen: Bool, stamp_ns: int) -> None:
-        """Hold where each fit's tangent leads against where the points are."""
-        elapsed = np.float32(1e-9 * (stamp_ns - self._past[-1].stamp_ns))
-        fault = self._fits[:, 1] * elapsed
-        fault += self._fits[:, 0] - places
-        squared = (fault**2).sum(axis=1)
+        """Hold the tangent of each fit against where the points are, and against the difference across its frame."""
+        last, before = self._past[-1], self._past[-min(2, len(self._past))]
+        elapsed, across = (np.float32(1e-9 * (stamp_ns - past.stamp_ns)) for past in (last, before))
+        foretold = self._fits[:, 1] + (self._fits[:, 0] - places) / elapsed
+        present = self._fits[:, 1] - (places - before.place) / across
+        # What foretells best lags behind least, but is also damped; the difference across a frame is neither.
+        squared = 0.25 * (foretold**2).sum(axis=1) + (present**2).sum(axis=1)
         self._score = np.where(seen & np.isfinite(squared), _KEPT_SCORE * self._score + squared, self._score)
 
     def _judge_predictions(self, places: Float32, seen: Bool, stamp_ns: int) -> None:
@@ -175,7 +191,7 @@ class MotionEstimator:
             return np.concatenate((values, blank), axis=-1).take(source, axis=-1)
 
         self._history, self._fits = taken(self._history, np.nan), taken(self._fits, np.nan)
-        self._score = taken(self._score, 0.0)
+        self._offset, self._score = taken(self._offset, 0.0), taken(self._score, 0.0)
         self._squared, self._known = taken(self._squared, 0.0), taken(self._known, 0.0)
         for index, past in enumerate(self._past):
             places, speed = taken(past.place, np.nan), taken(past.speed, np.nan)
