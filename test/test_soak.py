@@ -89,6 +89,9 @@ class QuickSession:
         assert loop and len(list((recording / "depth").iterdir())) == 60
         return SimpleNamespace(terminate=lambda: None, wait=lambda: None)
 
+    def require_running(self):
+        pass
+
     def figures(self):
         self.tracked += 40
         return Figures(tracked=self.tracked, latency_p99_s=0.1)

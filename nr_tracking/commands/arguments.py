@@ -264,15 +264,21 @@ def _families(text: str | None) -> dict[str, float] | None:
 
 
 def _add_view(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("output", type=Path, metavar="OUT", help="OUTPUT folder of `nr_tracking track`")
+    shown = parser.add_mutually_exclusive_group(required=True)
+    shown.add_argument("output", type=Path, nargs="?", metavar="OUT", help="OUTPUT folder of `nr_tracking track`")
+    shown.add_argument("--live", metavar="NODE", help="a running node, such as /nr_tracking, in place of OUT")
+    parser.add_argument("--web", action="store_true", help="show it in a browser")
     parser.add_argument("--save", type=Path, metavar="FILE", help="write a .rrd file instead of opening the viewer")
     parser.set_defaults(run=_view)
 
 
 def _view(options: argparse.Namespace) -> int:
-    from nr_tracking.commands.view import view
+    from nr_tracking.commands.view import view, view_node
 
-    view(options.output, options.save)
+    if options.live:
+        view_node(options.live, options.save, options.web)
+    else:
+        view(options.output, options.save, options.web)
     return 0
 
 

@@ -151,3 +151,48 @@ def pose_array(stamp_ns: int, frame_id: str, positions: NDArray[np.floating], xy
     """A geometry_msgs/PoseArray from (P, 3) positions in metres and (P, 4) unit quaternions."""
     poses = np.concatenate([positions, xyzw], axis=1).astype(np.float64)
     return CdrWriter().header(stamp_ns, frame_id).sequence(poses).message()
+
+
+class CdrReader:
+    """Reads what :class:`CdrWriter` wrote, value by value; ValueError where the bytes end too soon."""
+
+    def __init__(self, message: bytes) -> None:
+        if message[:4] != _LITTLE_ENDIAN_HEADER:
+            raise ValueError("the message is not little-endian CDR")
+        self._data = memoryview(message)[4:]
+        self._position = 0
+
+    def scalars(self, code: str, count: int = 1) -> tuple[float, ...]:
+        """Read values of one kind, each by its :mod:`struct` code."""
+        return tuple(self._take(np.dtype(code), count).tolist())
+
+    def string(self) -> str:
+        """Read a string."""
+        (length,) = self.scalars("<u4")
+        return bytes(self._take(np.dtype("u1"), int(length)))[:-1].decode()
+
+    def sequence(self, code: str, columns: int) -> NDArray[np.generic]:
+        """Read a sequence of rows of ``columns`` values: (N, columns)."""
+        (length,) = self.scalars("<u4")
+        return self._take(np.dtype(code), int(length) * columns).reshape(-1, columns)
+
+    def _take(self, kind: np.dtype[np.generic], count: int) -> NDArray[np.generic]:
+        if count:
+            self._position += -self._position % kind.itemsize
+        values = np.frombuffer(self._data, kind, count, self._position) if count else np.empty(0, kind)
+        self._position += values.nbytes
+        return values
+
+
+def read_marker(message: bytes) -> tuple[int, str, NDArray[np.generic], NDArray[np.generic]]:
+    """Stamp in nanoseconds, frame, points (N, 3) float64 and colours (N, 4) float32 of a serialised Marker."""
+    reader = CdrReader(message)
+    (seconds,), (nanoseconds,) = reader.scalars("<i4"), reader.scalars("<u4")
+    frame_id, _ = reader.string(), reader.string()
+    reader.scalars("<i4", 3)  # id, type, action
+    reader.scalars("<f8", 10)  # pose and scale
+    reader.scalars("<f4", 4)  # colour of the whole
+    reader.scalars("<i4", 2)  # lifetime
+    reader.scalars("u1")  # frame_locked
+    points = reader.sequence("<f8", 3)
+    return int(seconds) * 1_000_000_000 + int(nanoseconds), frame_id, points, reader.sequence("<f4", 4)

@@ -137,6 +137,12 @@ class Session:
         """The process of the node."""
         return self._process.pid
 
+    def require_running(self) -> None:
+        """Raise InputError ``node_ended``, with what it printed last, where the node's process is gone."""
+        code = self._process.poll()
+        if code is not None:
+            raise InputError("node_ended", f"the node ended with code {code}:\n{self._log('tracking_node')[-2000:]}")
+
     def replay(self, recording: Path, **parameters: Any) -> subprocess.Popen[bytes]:
         """Start a replay in a process of its own and leave it to the caller."""
         return self._start("replay_node", {"input": recording, "wait": True, **parameters})

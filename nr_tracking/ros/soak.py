@@ -138,6 +138,7 @@ def soak(minutes: float, folder: Path, preset: str = "lite") -> list[Sample]:
         try:
             while (passed := time.monotonic() - begun) < 60 * minutes:
                 time.sleep(_PERIOD_S)
+                session.require_running()
                 figures = session.figures()
                 holds = process_holds(session.process_id)
                 samples.append(Sample(passed, *holds, figures.waiting, figures.tracked, figures.latency_p99_s))
