@@ -163,8 +163,8 @@ class RefinementConfig(Section):
     """Gauss-Newton refinement of a deformation at test time."""
 
     enabled: bool = setting(True, "refine deformations against the next surface")
-    iterations: int = setting(6, "Gauss-Newton steps at most", ge=0, le=100)
-    samples: int = setting(2000, "surface samples in each direction", ge=50, le=50_000)
+    iterations: int = setting(4, "Gauss-Newton steps at most", ge=0, le=100)
+    samples: int = setting(1000, "surface samples in each direction", ge=50, le=50_000)
     nodes: int = setting(150, "nodes of the deformation graph that carries the tracks", ge=8, le=2000)
     point_to_plane: float = setting(1.0, "weight of point-to-plane residuals", ge=0)
     point_to_point: float = setting(0.1, "weight of point-to-point residuals", ge=0)
@@ -193,12 +193,35 @@ class TracksConfig(Section):
 
     count: int = setting(6000, "tracked points, evenly by area over the whole surface", ge=100, le=100_000)
     snap: float = setting(1.0, "share of the way to the next surface that a track is projected, 0 for none", ge=0, le=1)
+    budget: int = setting(8000, "points at most, with those that are born where surface comes into view", ge=100)
+    renew_frames: int = setting(10, "frames between looks for surface without tracks", unit="frame", ge=1, le=1000)
+    birth_ratio: float = setting(
+        4.0, "surface this many mean distances between tracks away from all of them gets new ones", ge=1.5, le=100
+    )
+    death_ratio: float = setting(
+        0.04, "a track this share of the subject's size off the surface is leaving it", gt=0, le=1
+    )
+    patience_s: float = setting(0.2, "a track dies when it has been off the surface for so long", unit="s", ge=0, le=60)
+    memory_s: float = setting(3.0, "a dead track that comes back within this time gets its id again", unit="s", ge=0)
+    keyframe_frames: int = setting(
+        50, "frames between keyframes, onto which the motion since the last one is fitted anew", unit="frame", ge=2
+    )
+    keyframe_ratio: float = setting(
+        0.11, "tracks that differ by this share of the subject's size from a keyframe's fit die", gt=0, le=1
+    )
 
 
 class TrainingConfig(Section):
     """How weights are learnt; nothing here matters once they are."""
 
     seed: int = setting(0, "seed of every draw", ge=0)
+    windows_per_step: int = setting(
+        1, "windows whose gradients are averaged in one step; processes share them, one each at least", ge=1, le=4096
+    )
+    gates: tuple[float, float, float] = setting(
+        (0.0, 0.0, 0.0),
+        "least validation IoU before the paper's fine (coarse IoU), association and deformation phases; 0: none",
+    )
     learning_rate: float = setting(2e-3, "peak learning rate of AdamW", gt=0, le=1)
     weight_decay: float = setting(1e-2, "decoupled weight decay", ge=0, le=1)
     betas: tuple[float, float] = setting((0.9, 0.98), "decay of the gradient moments")

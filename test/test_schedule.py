@@ -5,7 +5,7 @@ from dataclasses import fields
 import pytest
 
 from nr_tracking.config import load_config
-from nr_tracking.training.schedule import PAPER_COLUMNS, LossWeights, paper_column, stage_at, warmed_cosine
+from nr_tracking.training.schedule import PAPER_COLUMNS, LossWeights, gate_after, paper_column, stage_at, warmed_cosine
 
 TRAINING = load_config("test").training
 
@@ -77,3 +77,26 @@ def test_learning_rate_warms_up_and_falls():
     assert fall == sorted(fall, reverse=True)
     assert fall[5] == pytest.approx(0.51)
     assert fall[10] == fall[11] == pytest.approx(0.02)
+
+
+def test_gates_stand_between_the_phases():
+    gates = (0.3, 0.8, 0.85)
+    found = {epoch: gate_after(epoch, gates) for epoch in range(30)}
+    assert {epoch: gate for epoch, gate in found.items() if gate} == {
+        0: ("coarse_iou", 0.3),
+        9: ("iou", 0.8),
+        19: ("iou", 0.85),
+    }
+    assert gate_after(9, (0.3, 0.0, 0.85)) is None
+
+
+def test_unsupervised_associations_can_stand_beside_completion():
+    weights = stage_at(
+        "completion",
+        load_config("test", training={"cycle": 0.1, "contrast": 0.0}).training,
+        step=0,
+        epoch=0,
+        progress=0,
+    ).weights
+    assert weights.associates and not weights.deforms and weights.contrast == 0
+    assert not stage_at("completion", TRAINING, step=0, epoch=0, progress=0).weights.associates

@@ -1,10 +1,9 @@
 """Training: what a step is fed, that a window can be learnt by heart, and that a killed run goes on exactly."""
 
 import json
+import multiprocessing
 import os
-import signal
-import subprocess
-import sys
+import socket
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -22,9 +21,10 @@ from nr_tracking.fields.weights import read_weights
 from nr_tracking.sensing.camera import back_project
 from nr_tracking.training import batches
 from nr_tracking.training.checkpoints import SHARD_BYTES, load_checkpoint, save_checkpoint
+from nr_tracking.training.feed import draws_of_epoch
 from nr_tracking.training.journal import Journal
 from nr_tracking.training.motion import true_positions
-from nr_tracking.training.trainer import export_weights, train
+from nr_tracking.training.trainer import Plan, Run, export_weights, train
 from nr_tracking.types import InputError
 
 SMALL = {
@@ -207,21 +207,18 @@ def test_one_window_is_learnt_by_heart(by_heart):
     assert (weights.parent / "curve.png").stat().st_size > 500
 
 
-RUN = """
-import sys, torch
-from nr_tracking.config import load_config
-from nr_tracking.training.trainer import train
-torch.set_num_threads(1)
-config = load_config("test", training={**%r, "workers": int(sys.argv[4]), "checkpoint_minutes": 1e-6})
-train(config, sys.argv[1], sys.argv[2], steps=int(sys.argv[3]))
-"""
+def learn(cache: Path, run: Path, steps: int, environment: dict[str, str] | None = None, **settings) -> None:
+    """Train with a checkpoint after every step, in the way of a script that reads the environment of torchrun."""
+    os.environ.update(environment or {})
+    training = {**SMALL, "points": 100, "checkpoint_minutes": 1e-6, **settings}
+    train(load_config("test", training=training), cache, run, steps=steps)
 
 
-def start(cache: Path, run: Path, steps: int, workers: int = 0) -> subprocess.Popen:
-    settings = {**SMALL, "points": 100}
-    command = [sys.executable, "-c", RUN % settings, str(cache), str(run), str(steps), str(workers)]
-    root = str(Path(__file__).parents[1])
-    return subprocess.Popen(command, env={**os.environ, "PYTHONPATH": root}, start_new_session=True)
+def forked(*arguments, **settings) -> multiprocessing.process.BaseProcess:
+    """:func:`learn` in a process of its own; a fork, because importing everything anew takes longer than learning."""
+    process = multiprocessing.get_context("fork").Process(target=learn, args=arguments, kwargs=settings)
+    process.start()
+    return process
 
 
 def curve(run: Path) -> list[dict]:
@@ -229,23 +226,105 @@ def curve(run: Path) -> list[dict]:
     return [{key: value for key, value in entry.items() if key != "seconds"} for entry in entries]
 
 
-def test_a_killed_run_goes_on_to_the_bit(cache, tmp_path):
-    """Kill -9 in the middle of an epoch; resume with other workers; then compare with a run left alone."""
-    alone = start(cache, tmp_path / "whole", 8, workers=1)
-    killed = start(cache, tmp_path / "killed", 8)
-    deadline = time.monotonic() + 100
-    while len(curve(tmp_path / "killed")) < 5 and time.monotonic() < deadline:
-        time.sleep(0.01)
-    os.killpg(killed.pid, signal.SIGKILL)
-    killed.wait()
+def test_a_run_killed_at_five_random_moments_goes_on_to_the_bit(cache, tmp_path):
+    """Kill -9 wherever a run happens to be, in the middle of a step or of a checkpoint; compare with one left alone."""
+    steps = 7
+    begun = time.monotonic()
+    learn(cache, tmp_path / "whole", steps, workers=1)
+    a_step = (time.monotonic() - begun) / steps
+    moments = np.random.default_rng(0).uniform(0.0, a_step, 5)
+    for number, moment in enumerate(moments):
+        process = forked(cache, tmp_path / "killed", steps)
+        while len(curve(tmp_path / "killed")) < number + 1 and process.is_alive():
+            time.sleep(0.002)
+        time.sleep(moment)
+        process.kill()
+        process.join()
     assert len(curve(tmp_path / "killed")) >= 5
-    assert start(cache, tmp_path / "killed", 8).wait(100) == alone.wait(100) == 0
+    learn(cache, tmp_path / "killed", steps)
     one, other = curve(tmp_path / "whole"), curve(tmp_path / "killed")
-    assert [entry["step"] for entry in other] == list(range(8))
+    assert [entry["step"] for entry in other] == list(range(steps))
     assert one == other
     ours, theirs = (read_weights(tmp_path / name / "weights.safetensors") for name in ("whole", "killed"))
     assert ours.sha256 == theirs.sha256
-    assert ours.notes["steps"] == "8"
+    assert ours.notes["steps"] == str(steps)
+
+
+def test_two_processes_learn_what_one_learns_from_both_windows(cache, tmp_path):
+    """Windows that make a step together are shared, and gradients averaged, as torchrun's environment says."""
+    learn(cache, tmp_path / "one", 3, windows_per_step=2)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    place = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    team = [forked(cache, tmp_path / "two", 3, {**place, "RANK": str(rank)}) for rank in range(2)]
+    for process in team:
+        process.join()
+        assert process.exitcode == 0
+    one, two = curve(tmp_path / "one"), curve(tmp_path / "two")
+    assert len(one) == len(two) == 3
+    for ours, theirs in zip(one, two, strict=True):
+        assert ours.keys() == theirs.keys() and ours.pop("kind") == theirs.pop("kind")
+        assert theirs == pytest.approx(ours, rel=2e-4), "one sum in another order"
+    first, second = (read_weights(tmp_path / name / "weights.safetensors") for name in ("one", "two"))
+    for name, value in first.part("completion").items():
+        torch.testing.assert_close(second.part("completion")[name], value, rtol=1e-3, atol=1e-4)
+    learn(cache, tmp_path / "single", 3)
+    assert curve(tmp_path / "single")[0]["loss"] != pytest.approx(one[0]["loss"], rel=1e-3)
+
+
+def test_gradients_are_the_mean_over_windows(cache, tmp_path):
+    """One step of two windows moves the weights as the mean of both windows' own gradients does."""
+    settings = {**SMALL, "windows_per_step": 2}
+    run = Run(load_config("test", training=settings), cache, tmp_path, "completion", Plan(5, None), None, None)
+    batches = next(run.windows_of_epoch())
+    stage, means = run.stage(), {}
+    for batch in batches:
+        run.optimizer.zero_grad(set_to_none=True)
+        torch.stack(list(run.losses(batch, stage).values())).sum().backward()
+        for name, parameter in run.networks.named_parameters():
+            if parameter.grad is not None:
+                means[name] = means.get(name, 0.0) + parameter.grad / 2
+    norm = torch.stack([mean.norm() for mean in means.values()]).norm()
+    assert run.step(batches)
+    (entry,) = run.journal.entries("step")
+    assert entry["norm"] == pytest.approx(norm.item(), rel=1e-4)
+    assert run.together == 2 and run.position == 2
+    with pytest.raises(InputError, match="do not make a step"):
+        many = load_config("test", training={**settings, "windows_per_step": 9})
+        next(Run(many, cache, tmp_path / "x", "completion", Plan(5, None), None, None).windows_of_epoch())
+
+
+def test_processes_share_the_windows_of_a_step():
+    shares = [draws_of_epoch(3, 1, 11, 4, together=4, rank=rank, size=2) for rank in range(2)]
+    alone = draws_of_epoch(3, 1, 11, 4, together=4, rank=0, size=1)
+    assert [draw.place for draw in alone] == [4, 5, 6, 7] == sorted(d.place for share in shares for d in share)
+    assert [draw.place for draw in shares[0]] == [4, 6]
+    assert sorted(draw.window for draw in draws_of_epoch(3, 1, 11, 0, 1, 0, 1)) == list(range(11))
+
+
+def test_a_gate_keeps_a_phase_of_the_papers_schedule_until_its_score_is_reached(cache, tmp_path, monkeypatch):
+    scores = iter([{"coarse_iou": 0.2}, {"coarse_iou": 0.6}])
+    monkeypatch.setattr(Run, "validate", lambda self: next(scores, {"iou": 1.0}))
+    config = load_config("test", training={**SMALL, "gates": (0.5, 0.0, 0.0)})
+    lines: list[str] = []
+    monkeypatch.setattr("nr_tracking.training.trainer._TELL_S", 0.0)
+    train(config, cache, tmp_path, schedule="paper", steps=8, validation=cache, report=lines.append)
+    fine = ["distance_32" in entry for entry in curve(tmp_path)]
+    assert fine == [False] * 6 + [True] * 2, "two epochs of three windows instead of one"
+    (waited,) = Journal(tmp_path / "log.jsonl").entries("gate")
+    assert (waited["waits_for"], waited["least"], waited["reached"]) == ("coarse_iou", 0.5, 0.2)
+    assert len(lines) == 8 and "step 8 of 8" in lines[-1] and "s left" in lines[0]
+    with pytest.raises(InputError, match="validation windows"):
+        train(config, cache, tmp_path / "other", schedule="paper", steps=1)
+
+
+def test_validation_scores_noise_and_the_embedding_too(by_heart):
+    _, weights = by_heart
+    (clean,) = Journal(weights.parent / "log.jsonl").entries("validation")
+    (noisy,) = Journal(weights.parent / "log.jsonl").entries("noisy_validation")
+    assert 0.5 < noisy["iou"] <= clean["iou"] + 0.01 and noisy["surface_cells"] > clean["surface_cells"]
+    assert 0.5 < clean["coarse_iou"] < clean["iou"] and 0 <= clean["match"] < 0.2
 
 
 def test_deformation_is_learnt_on_frozen_fields(by_heart, tmp_path):

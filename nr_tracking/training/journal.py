@@ -14,7 +14,10 @@ _WIDTH, _HEIGHT, _MARGIN = 640, 320, 12
 
 
 class Journal:
-    """The log of a run, ``log.jsonl``; each entry has a ``kind`` (``step`` or ``validation``) and a ``step``."""
+    """The log of a run, ``log.jsonl``; each entry has a ``kind`` and a ``step``.
+
+    Kinds are ``step``, ``validation``, ``noisy_validation`` and ``gate``.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path

@@ -133,6 +133,23 @@ def paper_column(epoch: int) -> PaperColumn:
     return next(column for column in PAPER_COLUMNS if epoch + 1 <= column.last)
 
 
+def gate_after(epoch: int, gates: tuple[float, float, float]) -> tuple[str, float] | None:
+    """The score on validation windows, and its least value, without which the phase of ``epoch`` goes on.
+
+    ``gates`` are coarse IoU before the fine scales are learnt, IoU before associations, IoU before deformations. None
+    where no new phase would begin after ``epoch`` (counted from 0), or where its gate is 0.
+    """
+    now, following = (_phase(paper_column(number).weights) for number in (epoch, epoch + 1))
+    if now == following or gates[now] == 0:
+        return None
+    return ("coarse_iou" if now == 0 else "iou"), gates[now]
+
+
+def _phase(weights: LossWeights) -> int:
+    """0: coarse field, 1: fine field, 2: associations, 3: deformations."""
+    return 3 if weights.deforms else 2 if weights.associates else int(weights.fine_distance > 0)
+
+
 def warmed_cosine(step: int, progress: float, warmup_steps: int, final: float) -> float:
     """Return the factor on the learning rate: a linear rise over steps, a cosine over progress down to ``final``."""
     warm = min(1.0, (step + 1) / warmup_steps)

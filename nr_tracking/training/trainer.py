@@ -1,22 +1,21 @@
-"""Training: one window a step until the planned steps or minutes are over.
+"""Training: step after step until the planned steps or minutes are over, alone or with others under ``torchrun``.
 
 Everything random follows from the seed and the number of the step, windows are prepared by a process beside, and the
-state is checkpointed every few minutes; so a run that is killed at any moment goes on as if nothing had happened.
+state is checkpointed every few minutes; so a run that is killed at any moment goes on as if nothing had happened. How
+many processes share the windows of a step changes nothing but the order in which gradients are summed.
 """
 
 from __future__ import annotations
 
 import copy
-import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset
 
 from nr_tracking.config import Config
 from nr_tracking.data.cache import WindowCache
@@ -24,14 +23,18 @@ from nr_tracking.data.clip_cache import GeneratedWindows, open_windows
 from nr_tracking.deformation.decoder import DeformationDecoder
 from nr_tracking.fields.completion import CompletionNetwork
 from nr_tracking.fields.weights import load_weights, save_weights
-from nr_tracking.training.batches import TrainingBatch, prepare
+from nr_tracking.training.batches import TrainingBatch
 from nr_tracking.training.checkpoints import load_checkpoint, optimizer_tensors, restore_optimizer, save_checkpoint
+from nr_tracking.training.feed import draws_of_epoch, prepared
 from nr_tracking.training.journal import Journal
 from nr_tracking.training.motion import motion_losses
 from nr_tracking.training.objective import field_losses
-from nr_tracking.training.schedule import ScheduleName, Stage, stage_at
+from nr_tracking.training.schedule import ScheduleName, Stage, gate_after, stage_at
+from nr_tracking.training.team import Team
 from nr_tracking.training.validation import validate
 from nr_tracking.types import InputError
+
+_TELL_S = 10.0
 
 
 def train(
@@ -44,13 +47,15 @@ def train(
     minutes: float | None = None,
     start: Path | str | None = None,
     validation: Path | str | None = None,
+    report: Callable[[str], None] | None = None,
 ) -> Path:
     """Train, or go on with, the run in ``run_folder`` and return its weights file.
 
-    ``cache`` is a folder of training windows, which may grow meanwhile; ``validation`` one of held-out windows, which
-    may come later. The
+    ``cache`` is a folder of training windows, which may grow meanwhile, or a file of clips; ``validation`` a folder of
+    held-out windows, which may come later. The
     plan is a number of ``steps`` (then a resumed run repeats an uninterrupted one to the bit) or of ``minutes``.
-    ``start`` names weights to begin with; the ``deformation`` schedule needs them.
+    ``start`` names weights to begin with; the ``deformation`` schedule needs them. ``report`` gets a line now and then.
+    Under ``torchrun`` all processes call this alike; they need to see the same files.
 
     Raises:
         InputError: for a cache, weights or a checkpoint that cannot be used.
@@ -61,8 +66,9 @@ def train(
     run = Run(config, Path(cache), Path(run_folder), schedule, Plan(steps, minutes), start, validation)
     run.resume()
     while not run.finished:
-        for batch in run.windows_of_epoch():
-            run.step(batch)
+        for batches in run.windows_of_epoch():
+            if run.step(batches) and report:
+                run.tell(report)
             run.keep()
             if run.finished:
                 break
@@ -95,7 +101,16 @@ class Run:
     ) -> None:
         torch.manual_seed(config.training.seed)
         self.config, self.schedule, self.plan, self.folder = config, schedule, plan, folder
-        self.device = torch.device(config.device)
+        self.team = Team(torch.device(config.device))
+        self.device = self.team.device
+        self.together = max(config.training.windows_per_step, self.team.size)
+        if self.together % self.team.size:
+            raise InputError(
+                "uneven_team",
+                f"training.windows_per_step = {self.together} cannot be shared evenly by {self.team.size} processes",
+            )
+        if schedule == "paper" and any(config.training.gates) and validation is None:
+            raise InputError("no_validation", "training.gates are scores on validation windows: name some")
         self.cache = open_windows(cache, self.device, config.training.seed)
         self.validation = validation
         self.networks = build_networks(config, schedule, start).to(self.device)
@@ -106,8 +121,9 @@ class Run:
             learnt, lr=training.learning_rate, betas=training.betas, weight_decay=training.weight_decay
         )
         self.journal = Journal(folder / "log.jsonl")
-        self.step_count = self.epoch = self.position = self.epoch_windows = self.skipped = 0
-        self.seconds = self.checkpointed = self.validated = 0.0
+        self.step_count = self.epoch = self.position = self.epoch_windows = self.skipped = self.waited = 0
+        self.seconds = self.checkpointed = self.validated = self._told = 0.0
+        self.last_loss = 0.0
         self._clock = time.monotonic()
 
     @property
@@ -115,47 +131,52 @@ class Run:
         """Whether the plan is fulfilled."""
         return self.plan.progress(self.step_count, self.seconds) >= 1.0
 
-    def windows_of_epoch(self) -> Iterator[TrainingBatch]:
-        """Yield what is left of the current epoch, in its own order, then go to the next one.
+    def windows_of_epoch(self) -> Iterator[list[TrainingBatch]]:
+        """Yield what is left of the current epoch, step by step, in its own order, then go to the next one.
 
-        The windows of an epoch are those that the cache held when it began.
+        Each time, those of this process that show a subject. The windows of an epoch are those that the cache held when
+        it began.
         """
+        held = int(self.team.agreed(self.cache.refresh()))
         if self.position == 0:
-            self.epoch_windows = self.cache.refresh()
-        else:
-            self.cache.refresh()
-        order = np.random.default_rng((self.config.training.seed, self.epoch)).permutation(self.epoch_windows)
-        draws = [Draw(self.epoch, place, int(order[place])) for place in range(self.position, self.epoch_windows)]
-        on_device = isinstance(self.cache, GeneratedWindows) and self.device.type == "cuda"
-        workers = 0 if on_device else self.config.training.workers  # a forked process must not use CUDA
-        loader = DataLoader(
-            PreparedWindows(self.cache, self.config),
-            batch_size=None,
-            sampler=draws,  # type: ignore[arg-type]
-            num_workers=workers,
-            worker_init_fn=_modest_worker if workers else None,
-            prefetch_factor=4 if workers else None,
+            self.epoch_windows = held
+        if self.epoch_windows < self.together:
+            raise InputError("few_windows", f"{self.epoch_windows} windows do not make a step of {self.together}")
+        training, size = self.config.training, self.team.size
+        draws = draws_of_epoch(
+            training.seed, self.epoch, self.epoch_windows, self.position, self.together, self.team.rank, size
         )
-        for batch in loader:
-            self.position += 1
-            if batch is None:
-                self.skipped += 1
-            else:
-                yield batch
+        on_device = isinstance(self.cache, GeneratedWindows) and self.device.type == "cuda"
+        workers = 0 if on_device else training.workers  # a forked process must not use CUDA
+        windows = prepared(self.cache, self.config, draws, workers)
+        for _ in range(len(draws) * size // self.together):
+            batches = [next(windows) for _ in range(self.together // size)]
+            self.position += self.together
+            yield [batch for batch in batches if batch is not None]
         self.epoch, self.position = self.epoch + 1, 0
+        self.pass_gate()
 
-    def step(self, batch: TrainingBatch) -> None:
-        """Learn from one window."""
+    def step(self, batches: list[TrainingBatch]) -> bool:
+        """Learn from the windows of this process together with those of the others; False if none teaches anything.
+
+        That is so where the disturbed depth shows no subject, and where a field without a surface cannot be deformed.
+        """
         stage = self.stage()
-        batch = batch.to(self.device)
-        losses = self.losses(batch, stage)
-        if not losses:  # nothing to learn from: a field without a surface cannot be deformed
-            self.skipped += 1
-            return
-        total = torch.stack(list(losses.values())).sum()
         self.optimizer.zero_grad(set_to_none=True)
-        total.backward()
+        rows: list[dict[str, float]] = []
+        for batch in batches:
+            losses = self.losses(batch.to(self.device), stage)
+            if losses:
+                total = torch.stack(list(losses.values())).sum()
+                total.backward()
+                rows.append({name: float(value.detach()) for name, value in losses.items()})
+                rows[-1]["loss"] = float(total.detach())
+        rows = self.team.gathered(rows)
+        self.skipped += self.together - len(rows)
+        if not rows:
+            return False
         learnt = self.optimizer.param_groups[0]["params"]
+        self.team.average_gradients(learnt, len(rows))
         norm = nn.utils.clip_grad_norm_(learnt, self.config.training.gradient_clip)
         if not torch.isfinite(norm):
             raise FloatingPointError(f"step {self.step_count}: the gradient is {norm.item()}; lower the learning rate")
@@ -164,22 +185,49 @@ class Run:
         self.optimizer.step()
         self.follow_average()
         self.tick()
-        values = {name: float(value.detach()) for name, value in losses.items()}
-        self.journal.write(
-            "step",
-            self.step_count,
-            loss=float(total.detach()),
-            **values,
-            norm=float(norm),
-            rate=stage.learning_rate,
-            seconds=round(self.seconds, 3),
-        )
+        values = {name: float(np.mean([row[name] for row in rows if name in row])) for name in rows[0]}
+        if self.team.leads:
+            self.journal.write(
+                "step",
+                self.step_count,
+                **{"loss": values.pop("loss"), **values},
+                norm=float(norm),
+                rate=stage.learning_rate,
+                seconds=round(self.seconds, 3),
+            )
+        self.last_loss = values.get("loss", 0.0)
         self.step_count += 1
+        return True
 
     def stage(self) -> Stage:
         """What holds for the next step."""
         progress = self.plan.progress(self.step_count, self.seconds)
-        return stage_at(self.schedule, self.config.training, step=self.step_count, epoch=self.epoch, progress=progress)
+        epoch = self.epoch - self.waited
+        return stage_at(self.schedule, self.config.training, step=self.step_count, epoch=epoch, progress=progress)
+
+    def pass_gate(self) -> None:
+        """Stay in a phase of the paper's schedule for one more epoch where its gate is not reached."""
+        gate = (
+            gate_after(self.epoch - 1 - self.waited, self.config.training.gates) if self.schedule == "paper" else None
+        )
+        if gate is None:
+            return
+        name, least = gate
+        reached = self.validate().get(name, 0.0)
+        if reached < least:
+            self.waited += 1
+            if self.team.leads:
+                self.journal.write("gate", self.step_count, waits_for=name, least=least, reached=reached)
+
+    def tell(self, report: Callable[[str], None]) -> None:
+        """Say every ten seconds how far the run has come."""
+        if not self.team.leads or self.seconds - self._told < _TELL_S:
+            return
+        self._told = self.seconds
+        done = self.plan.progress(self.step_count, self.seconds)
+        of = f" of {self.plan.steps}" if self.plan.steps else ""
+        left = self.seconds * (1 - done) / max(done, 1e-9)
+        report(f"step {self.step_count}{of}: loss {self.last_loss:.3g}, epoch {self.epoch}, {left:.0f} s left")
 
     def losses(self, batch: TrainingBatch, stage: Stage) -> dict[str, Tensor]:
         """Run the networks on one window and return the weighted losses."""
@@ -212,21 +260,24 @@ class Run:
         """Score the running average on held-out windows, log it, and draw the curve."""
         self.validated = self.seconds
         scores: dict[str, float] = {}
+        if not self.team.leads:
+            return self.team.agreed(scores)
         if self.validation is not None and (Path(self.validation) / "manifest.json").is_file():
             scores = validate(self.average["completion"].eval(), WindowCache(self.validation), self.config)
             self.journal.write("validation", self.step_count, **scores, seconds=round(self.seconds, 3))
         self.journal.plot(self.folder / "curve.png")
-        self.tick()
-        return scores
+        return self.team.agreed(scores)
 
     def tick(self) -> None:
-        """Add the time since the last call to the run's."""
+        """Add the time since the last call to the run's; the first process has the clock."""
         now = time.monotonic()
-        self.seconds, self._clock = self.seconds + now - self._clock, now
+        self.seconds, self._clock = self.team.agreed(self.seconds + now - self._clock), now
 
     def checkpoint(self) -> None:
         """Write the whole state."""
         self.checkpointed = self.seconds
+        if not self.team.leads:
+            return
         tensors = {
             **_prefixed("networks", self.networks.state_dict()),
             **_prefixed("average", self.average.state_dict()),
@@ -242,7 +293,8 @@ class Run:
         """
         saved = load_checkpoint(self.folder / "checkpoint")
         if saved is None:
-            self.journal.rewind(0)
+            if self.team.leads:
+                self.journal.rewind(0)
             return
         for key, value in self.identity().items():
             if saved.state.get(key) != value:
@@ -252,11 +304,13 @@ class Run:
         restore_optimizer(self.optimizer, saved.part("optimizer"))
         for key in self.place():
             setattr(self, key, saved.state[key])
-        self.journal.rewind(self.step_count)
+        if self.team.leads:
+            self.journal.rewind(self.step_count)
 
     def place(self) -> dict[str, Any]:
         """Where in the plan and in the data the run stands."""
-        names = ("step_count", "epoch", "position", "epoch_windows", "skipped", "seconds", "checkpointed", "validated")
+        counts = ("step_count", "epoch", "position", "epoch_windows", "skipped", "waited")
+        names = (*counts, "seconds", "checkpointed", "validated")
         return {name: getattr(self, name) for name in names}
 
     def identity(self) -> dict[str, Any]:
@@ -264,16 +318,18 @@ class Run:
         config = self.config.model_dump(mode="json", include={"preset", "model", "tsdf", "volume", "training"})
         for name in ("workers", "checkpoint_minutes", "validation_minutes", "validation_windows"):
             del config["training"][name]
-        return {"schedule": self.schedule, **config}
+        return {"schedule": self.schedule, "windows_per_step": self.together, **config}
 
     def finish(self) -> Path:
         """Checkpoint, validate and write the weights."""
-        scores = self.validate()
-        if scores:
-            noisy = validate(self.average["completion"], WindowCache(str(self.validation)), self.config, noisy=True)
-            self.journal.write("noisy_validation", self.step_count, **noisy, seconds=round(self.seconds, 3))
-        self.checkpoint()
-        return export_weights(self.config, self.folder, self.folder / "weights.safetensors", scores)
+        scores, path = self.validate(), self.folder / "weights.safetensors"
+        if self.team.leads:
+            if scores:
+                noisy = validate(self.average["completion"], WindowCache(str(self.validation)), self.config, noisy=True)
+                self.journal.write("noisy_validation", self.step_count, **noisy, seconds=round(self.seconds, 3))
+            self.checkpoint()
+            export_weights(self.config, self.folder, path, scores)
+        return self.team.agreed(path)
 
 
 def build_networks(config: Config, schedule: ScheduleName, start: Path | str | None) -> nn.ModuleDict:
@@ -314,37 +370,6 @@ def export_weights(config: Config, run_folder: Path, path: Path, notes: dict[str
         path, parts, preset=config.preset, model=config.model, notes={key: str(value) for key, value in about.items()}
     )
     return Path(path)
-
-
-class Draw(NamedTuple):
-    """The window of one step: its number in the cache, and the epoch and place that seed its augmentation."""
-
-    epoch: int
-    place: int
-    window: int
-
-
-class PreparedWindows(Dataset[TrainingBatch | None]):
-    """Windows ready for a step, by :class:`Draw`; None for one whose disturbed depth shows no subject any more."""
-
-    def __init__(self, cache: WindowCache | GeneratedWindows, config: Config) -> None:
-        self.cache, self.config = cache, config
-
-    def __getitem__(self, draw: Draw) -> TrainingBatch | None:
-        """Read and prepare one window."""
-        rng = np.random.default_rng((self.config.training.seed, 2, draw.epoch, draw.place))
-        try:
-            return prepare(self.cache.drawn(draw.window, draw.epoch), self.config, rng)
-        except InputError as error:
-            if error.reason != "no_subject":
-                raise
-            return None
-
-
-def _modest_worker(_: int) -> None:
-    """One thread, and behind the training itself."""
-    torch.set_num_threads(1)
-    os.nice(5)
 
 
 def _prefixed(name: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -1,0 +1,75 @@
+"""Windows on their way to the training step: which ones, in which order, prepared by which process."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from nr_tracking.config import Config
+from nr_tracking.data.cache import WindowCache
+from nr_tracking.data.clip_cache import GeneratedWindows
+from nr_tracking.training.batches import TrainingBatch, prepare
+from nr_tracking.types import InputError
+
+Windows = WindowCache | GeneratedWindows
+
+
+class Draw(NamedTuple):
+    """The window of one step: its number in the cache, and the epoch and place that seed its augmentation."""
+
+    epoch: int
+    place: int
+    window: int
+
+
+def draws_of_epoch(seed: int, epoch: int, windows: int, start: int, together: int, rank: int, size: int) -> list[Draw]:
+    """What process ``rank`` of ``size`` draws in an epoch from place ``start`` on, in order.
+
+    ``together`` windows, in the epoch's own order, make one step; each process takes every ``size``-th of them. Windows
+    that do not fill a step are left out of the epoch.
+    """
+    order = np.random.default_rng((seed, epoch)).permutation(windows)
+    places = range(start, windows - windows % together)
+    return [Draw(epoch, place, int(order[place])) for place in places if (place % together) % size == rank]
+
+
+def prepared(cache: Windows, config: Config, draws: list[Draw], workers: int) -> Iterator[TrainingBatch | None]:
+    """Windows ready for a step, in the order of ``draws``; None for one whose disturbed depth shows no subject."""
+    return iter(
+        DataLoader(
+            PreparedWindows(cache, config),
+            batch_size=None,
+            sampler=draws,  # type: ignore[arg-type]
+            num_workers=workers,
+            worker_init_fn=_modest_worker if workers else None,
+            prefetch_factor=4 if workers else None,
+        )
+    )
+
+
+class PreparedWindows(Dataset[TrainingBatch | None]):
+    """Windows ready for a step, by :class:`Draw`; None for one whose disturbed depth shows no subject any more."""
+
+    def __init__(self, cache: Windows, config: Config) -> None:
+        self.cache, self.config = cache, config
+
+    def __getitem__(self, draw: Draw) -> TrainingBatch | None:
+        """Read and prepare one window."""
+        rng = np.random.default_rng((self.config.training.seed, 2, draw.epoch, draw.place))
+        try:
+            return prepare(self.cache.drawn(draw.window, draw.epoch), self.config, rng)
+        except InputError as error:
+            if error.reason != "no_subject":
+                raise
+            return None
+
+
+def _modest_worker(_: int) -> None:
+    """One thread, and behind the training itself."""
+    torch.set_num_threads(1)
+    os.nice(5)
