@@ -184,6 +184,7 @@ def _train(options: argparse.Namespace) -> int:
         minutes=options.minutes,
         start=options.start,
         validation=options.validation,
+        report=lambda line: print(line, file=sys.stderr),
     )
     print(f"weights: {weights}")
     return 0
