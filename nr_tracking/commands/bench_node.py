@@ -8,8 +8,9 @@ from typing import Any
 
 from nr_tracking.commands.bench import generated_frames
 from nr_tracking.config import Config, load_config
-from nr_tracking.data.sequence import write_sequence
+from nr_tracking.ros.bags import write_bag
 from nr_tracking.ros.demo_session import Session
+from nr_tracking.types import InputError
 
 _FPS = 30.0
 _WARM_UP_FRAMES = 15
@@ -19,23 +20,24 @@ def bench_node(config: Config, seconds: float, distance: float) -> dict[str, Any
     """Play ``seconds`` of a generated recording at 30 Hz to a tracking node, mesh and tracks subscribed.
 
     Returns ``frames_per_second``: results with stamps of their own that were received, over the time that the
-    recording takes; ``latency_p50_s`` .. ``latency_p99_s`` from an image's arrival to its published result, ``sent``,
-    ``received``, ``dropped`` by reason, and ``peak_memory_mb`` of the node's process.
+    recording takes; ``latency_p50_s`` .. ``latency_p99_s`` from an image's arrival to its published result, how many
+    images and results went each way, ``dropped`` by reason, and ``peak_memory_mb`` of the node's process.
     """
     count = round(seconds * _FPS)
     with tempfile.TemporaryDirectory() as folder:
-        path = write_sequence(Path(folder) / "sequence", generated_frames(count, distance=distance), fps=_FPS)
+        path = write_bag(Path(folder) / "bag", generated_frames(count, distance=distance))
         with Session(_parameters(config), Path(folder) / "logs") as session:
-            session.play(path, rate=0.2, duration=_WARM_UP_FRAMES / _FPS)
+            session.replay(path, rate=0.2, duration=_WARM_UP_FRAMES / _FPS).wait()
             session.reset()
-            sent = session.play(path)
-            received = session.figures().clouds
-            figures = session.finish(sent - config.window.length)
+            if session.replay(path).wait():
+                raise InputError("replay_failed", f"the replay failed; see {folder}/logs")
+            figures = session.figures()
             memory = _peak_memory_mb(session.process_id)
     return {
-        "frames_per_second": received * _FPS / count,
-        "sent": sent,
-        "received": figures.clouds,
+        "frames_per_second": figures.clouds * _FPS / count,
+        "images_sent": count,
+        "images_received": figures.received,
+        "results_received": figures.clouds,
         "dropped": figures.dropped,
         "latency_p50_s": figures.latency_p50_s,
         "latency_p95_s": figures.latency_p95_s,
