@@ -82,7 +82,7 @@ class DepthTerm:
         usable &= (torch.nan_to_num(plane) * normals).sum(-1) > self.cosine
         place, plane = (torch.where(usable[..., None], values, 0.0) for values in (place, plane))
         gap = torch.where(usable[..., None], place - points, 0.0)
-        return _planar(gap, plane, usable, self.radius, self.weight * share, 0.0)
+        return _planar(gap, plane, usable, self.radius, self.weight * share, (1.0, 0.0))
 
 
 @dataclass(frozen=True)
@@ -137,7 +137,9 @@ class SurfaceTerm:
     """Distance to the nearest point of a surface on a similar side, sought from both sides.
 
     ``points`` and unit ``normals`` (B, T, 3) sample the target; ``plane`` and ``point`` weigh the distance to the
-    tangent plane and the one to the point itself, as in :mod:`nr_tracking.deformation.refinement`.
+    tangent plane and the one to the point itself, as in :mod:`nr_tracking.deformation.refinement`. ``features`` are
+    unit rows of the moving samples (B, S, C) and of the target's (B, T, C), if the nearest is sought in both spaces;
+    ``reach`` is the distance that weighs as much as features that differ by 1.
     """
 
     points: Tensor
@@ -146,19 +148,24 @@ class SurfaceTerm:
     cosine: float
     plane: float = 1.0
     point: float = 0.1
+    features: tuple[Tensor, Tensor] | None = None
+    reach: float = 0.0
 
     def __call__(self, points: Tensor, normals: Tensor) -> Linearised:
         """See :class:`DataTerm`."""
         with torch.no_grad():
-            # |a - b|^2 + penalty where normals disagree, as one product.
-            cost = torch.cdist(points, self.points)
-            cost.masked_fill_(normals @ self.normals.transpose(1, 2) < self.cosine, torch.inf)
+            cost = torch.cdist(points, self.points).square_()
+            blocked = (normals @ self.normals.transpose(1, 2) < self.cosine).logical_or_(cost > self.radius**2)
+            if self.features is not None:
+                ours, theirs = self.features
+                cost += self.reach**2 * (2.0 - 2.0 * ours @ theirs.transpose(1, 2))
+            cost.masked_fill_(blocked, torch.inf)
             near, there = cost.min(2)
             near_back, back = cost.min(1)
-        forward = self._pulled(points, self.points, self.normals, there, near < self.radius)
+        forward = self._pulled(points, self.points, self.normals, there, near.isfinite())
         # The target's points seek the moving ones; what they find pulls the other way, on the sample that was found.
         found = points.gather(1, back[..., None].expand(self.points.shape))
-        information, pull, energy = self._terms(self.points - found, self.normals, near_back < self.radius)
+        information, pull, energy = self._terms(self.points - found, self.normals, near_back.isfinite())
         total = forward[0].scatter_add(1, back[..., None, None].expand(information.shape), information)
         pulled = forward[1].scatter_add(1, back[..., None].expand(pull.shape), pull)
         return total, pulled, forward[2] + energy
@@ -169,24 +176,28 @@ class SurfaceTerm:
 
     def _terms(self, gap: Tensor, plane: Tensor, usable: Tensor) -> Linearised:
         gap = torch.where(usable[..., None], gap, 0.0)
-        share = torch.full_like(gap[..., 0], self.plane / gap.shape[1])
-        return _planar(gap, plane, usable, self.radius, share, self.point / max(self.plane, 1e-12))
+        share = torch.full_like(gap[..., 0], 1.0 / gap.shape[1])
+        return _planar(gap, plane, usable, self.radius, share, (self.plane, self.point))
 
 
-def _planar(gap: Tensor, normal: Tensor, usable: Tensor, radius: float, share: Tensor, slack: float) -> Linearised:
-    """Point-to-plane residuals of gaps (B, S, 3) from samples to their matches, weighted by ``share`` (B, S).
+def _planar(
+    gap: Tensor, normal: Tensor, usable: Tensor, radius: float, share: Tensor, weights: tuple[float, float]
+) -> Linearised:
+    """Residuals of gaps (B, S, 3) from samples to their matches, which count by ``share`` (B, S).
 
-    ``slack`` is the weight of the distance along the plane. Samples without a match cost what one at the radius does.
+    ``weights`` are those of the distance to the tangent plane and of that to the point. Samples without a match cost
+    what one at the radius does.
     """
+    plane, point = weights
     across = (normal * gap).sum(-1)
-    limit = (1.0 + slack) * radius**2
-    robust, energy = tukey(across**2 + slack * (gap**2).sum(-1), limit)
+    limit = max((plane + point) * radius**2, 1e-30)
+    robust, energy = tukey(plane * across**2 + point * (gap**2).sum(-1), limit)
     energy = torch.where(usable, energy, limit / 3.0)
     weight = (share * torch.where(usable, robust, 0.0))[..., None]
-    along = weight * normal
+    along = plane * weight * normal
     identity = torch.eye(3, dtype=gap.dtype, device=gap.device)
-    information = along[..., None] * normal[..., None, :] + slack * weight[..., None] * identity
-    return information, along * across[..., None] + slack * weight * gap, (share * energy).sum(1)
+    information = along[..., None] * normal[..., None, :] + point * weight[..., None] * identity
+    return information, along * across[..., None] + point * weight * gap, (share * energy).sum(1)
 
 
 def depth_surface(depth: Tensor, intrinsics: Intrinsics) -> tuple[Tensor, Tensor]:
