@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from nr_tracking import cli
 from nr_tracking.config import load_config
 from nr_tracking.data import distance, torch_distance
 from nr_tracking.data.clip_cache import (
@@ -135,7 +136,8 @@ def test_training_makes_its_windows_from_a_file_of_clips(file: Path, tmp_path: P
 
 
 def test_a_file_of_clips_is_made_and_what_is_none_is_named(file: Path, tmp_path: Path) -> None:
-    made = synthesize_clips(tmp_path / "x.safetensors", clips=1, families={"object": 1.0}, split="val", report=len)
+    made = tmp_path / "x.safetensors"
+    assert cli.main(["synthesize", str(made), "--clips", "1", "--families", "object=1", "--split", "val"]) == 0
     assert ClipCache(made)[0].vertices.shape[0] == CLIP_FRAMES and "-val-" in ClipCache(made).about[0]["identity"]
     assert isinstance(open_windows(file), GeneratedWindows)
     with pytest.raises(InputError, match="synthesize"):
