@@ -13,6 +13,7 @@ pytest.importorskip("rclpy")
 from nr_tracking.ros import demo_session, soak
 from nr_tracking.ros.demo_session import Figures
 from nr_tracking.ros.soak import Sample, breathing_ball, judge, main, process_holds
+from nr_tracking.types import InputError
 
 STEADY = [Sample(6.0 * i, 500 + 20 * np.sin(i), 12, 40, i % 3, 10 * i, 0.2) for i in range(100)]
 
@@ -106,6 +107,20 @@ def test_a_short_run_is_judged_and_written_down(monkeypatch, tmp_path, capsys, p
     report = json.loads((tmp_path / "soak.json").read_text())
     assert bool(report["verdict"]["complaints"]) == bool(code) and report["samples"]
     assert "slope_mb_per_minute" in capsys.readouterr().out
+
+
+def test_a_node_that_ends_early_is_judged_by_what_was_seen_and_does_not_pass(monkeypatch, tmp_path, capsys):
+    class Ending(QuickSession):
+        def require_running(self):
+            if self.tracked >= 400:
+                raise InputError("node_ended", "the node ended with code -9")
+
+    monkeypatch.setattr(demo_session, "Session", Ending)
+    monkeypatch.setattr(soak, "_PERIOD_S", 0.001)
+    assert main(["--minutes", "5", "--json", str(tmp_path / "soak.json")]) == 1
+    assert "the node did not last: the node ended with code -9" in capsys.readouterr().out
+    with pytest.raises(InputError):
+        judge([])
 
 
 @pytest.mark.skipif("NR_TRACKING_SOAK_MINUTES" not in os.environ, reason="takes minutes: NR_TRACKING_SOAK_MINUTES=10")

@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 
 from nr_tracking.data.sequence import write_sequence
-from nr_tracking.types import DepthFrame, Intrinsics
+from nr_tracking.types import DepthFrame, InputError, Intrinsics
 
 _CAMERA = Intrinsics(320, 240, 300.0, 300.0, 159.5, 119.5)
 _FPS = 10.0
@@ -61,8 +61,13 @@ class Verdict:
     complaints: tuple[str, ...]
 
 
-def judge(samples: list[Sample]) -> Verdict:
-    """Hold the samples of a run, in order, against the bounds. Pairs are the value after the warm-up and at the end."""
+def judge(samples: list[Sample], ended: str = "") -> Verdict:
+    """Hold the samples of a run, in order, against the bounds. Pairs are the value after the warm-up and at the end.
+
+    ``ended``: why the node ended before its time, where it did.
+    """
+    if not samples:
+        raise InputError("node_ended", "the node ended before it could be looked at")
     end = samples[-1].seconds
     warm = [sample for sample in samples if sample.seconds >= _WARM_UP * end]
     minutes = np.array([sample.seconds for sample in warm]) / 60
@@ -78,6 +83,8 @@ def judge(samples: list[Sample]) -> Verdict:
             complaints.append(f"{name} grew from {first} to {last}")
     if after > _LATENCY * before:
         complaints.append(f"latency p99 grew from {before:.3f} to {after:.3f} s")
+    if ended:
+        complaints.append(f"the node did not last: {ended}")
     tracked = samples[-1].tracked - samples[0].tracked
     if tracked < _FRAMES:
         complaints.append(f"{tracked} frames were tracked, too few to tell: at least {_FRAMES}")
@@ -126,8 +133,11 @@ def breathing_ball(count: int = 60) -> Iterator[DepthFrame]:
         yield DepthFrame(round(index * 1e9 / _FPS), depth, _CAMERA)
 
 
-def soak(minutes: float, folder: Path, preset: str = "lite") -> list[Sample]:
-    """Run a node on a looped recording; ``folder`` takes the recording and the logs of the processes."""
+def soak(minutes: float, folder: Path, preset: str = "lite") -> tuple[list[Sample], str]:
+    """Run a node on a looped recording; returns samples, and why the node ended early, where it did.
+
+    ``folder`` takes the recording and the logs of the processes.
+    """
     from nr_tracking.ros.demo_session import Session
 
     recording = write_sequence(folder / "recording", breathing_ball(), fps=_FPS, depth_unit_m=0.001)
@@ -138,14 +148,17 @@ def soak(minutes: float, folder: Path, preset: str = "lite") -> list[Sample]:
         try:
             while (passed := time.monotonic() - begun) < 60 * minutes:
                 time.sleep(_PERIOD_S)
-                session.require_running()
+                try:
+                    session.require_running()
+                    holds = process_holds(session.process_id)
+                except (InputError, OSError, KeyError) as error:
+                    return samples, str(error)
                 figures = session.figures()
-                holds = process_holds(session.process_id)
                 samples.append(Sample(passed, *holds, figures.waiting, figures.tracked, figures.latency_p99_s))
         finally:
             replay.terminate()
             replay.wait()
-    return samples
+    return samples, ""
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -156,8 +169,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--json", type=Path, metavar="FILE", help="write figures and samples")
     options = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory(prefix="nr_tracking_soak_") as folder:
-        samples = soak(options.minutes, Path(folder), options.preset)
-    verdict = judge(samples)
+        samples, ended = soak(options.minutes, Path(folder), options.preset)
+    verdict = judge(samples, ended)
     for name, value in asdict(verdict).items():
         print(f"{name}: {value}")
     if options.json:
