@@ -196,6 +196,7 @@ def _add_synthesize(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--recordings", action="store_true", help="make SEQUENCE folders with ground truth instead")
     parser.add_argument("--noisy", action="store_true", help="recordings through a depth sensor's noise")
     parser.add_argument("--clips", type=int, metavar="N", help="write N moving characters to the file DIR instead")
+    parser.add_argument("--cluttered", action="store_true", help="recordings in a room with boxes, without masks")
     parser.add_argument("--occluded", action="store_true", help="recordings from near, with something in the way")
     parser.add_argument("--split", help="which characters: train, val or test (train; recordings: val)")
     parser.add_argument("--families", metavar="NAME=N,...", help="share, or number, of each kind of character")
@@ -223,6 +224,7 @@ def _synthesize(options: argparse.Namespace) -> int:
             seed=options.seed,
             noisy=options.noisy,
             occluded=options.occluded,
+            cluttered=options.cluttered,
         )
         print(f"{len(made)} recordings in {options.folder}")
         return 0

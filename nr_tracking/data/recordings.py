@@ -9,6 +9,7 @@ import numpy as np
 
 from nr_tracking.data.cameras import Camera, draw_camera
 from nr_tracking.data.clips import Clip, static_correspondence_error
+from nr_tracking.data.clutter import furnished
 from nr_tracking.data.families import FAMILIES, available_families
 from nr_tracking.data.occluders import occlude
 from nr_tracking.data.rendering import render_depth
@@ -35,10 +36,12 @@ def record(
     rng: np.random.Generator | None = None,
     *,
     occluded: bool = False,
+    cluttered: bool = False,
 ) -> tuple[list[DepthFrame], GroundTruth]:
     """Depth frames of a clip seen by ``camera``, through a noisy ``sensor`` where one is given, and the truth.
 
-    With ``occluded``, something stands before the subject, and the frames have masks that leave it out.
+    With ``occluded``, something stands before the subject, and the frames have masks that leave it out; with
+    ``cluttered``, it stands in a room with boxes.
     """
     vertices = camera.to_camera(clip.vertices.astype(np.float64)).astype(np.float32)
     lens = camera.intrinsics
@@ -46,6 +49,8 @@ def record(
     mask = depth > 0
     if occluded:
         depth, mask = occlude(depth, mask, lens, rng or np.random.default_rng(0))
+    if cluttered:
+        depth = furnished(depth, vertices, camera.up, lens, rng or np.random.default_rng(0))
     frames = []
     for number, image in enumerate(depth):
         if sensor is not None:
@@ -64,14 +69,16 @@ def make_recordings(
     frames: int = FRAMES,
     noisy: bool = False,
     occluded: bool = False,
+    cluttered: bool = False,
     report: Callable[[str], None] = print,
 ) -> list[Path]:
     """Write SEQUENCE folders ``output/<family>_<number>`` of ``split``'s characters in ``split``'s motions.
 
     ``counts`` says how many of each family (default :data:`COUNTS`, those that are available), each another body. With
-    the same seed, a ``noisy`` set shows the same clips through the same cameras with a sensor's noise, and an
-    ``occluded`` one shows the same clips from near, cut by the border of the image and with something standing before
-    them, with masks. Needs 17 frames at least; bodies that hardly move, or run out of sight, are drawn again.
+    the same seed, a ``noisy`` set shows the same clips through the same cameras with a sensor's noise; an ``occluded``
+    one shows them from near, cut by the border of the image and with something standing before them, with masks; in a
+    ``cluttered`` one they stand in a room, and the subject has to be found. Needs 17 frames at least; bodies that hardly
+    move, or run out of sight, are drawn again.
     """
     if split not in SPLITS:
         raise InputError("unknown_split", f"split {split!r} is none of {', '.join(SPLITS)}")
@@ -89,7 +96,7 @@ def make_recordings(
             fill, aim_off = (rng.uniform(0.9, 1.3), 0.2) if occluded else (rng.uniform(0.55, 0.9), 0.03)
             camera = draw_camera(clip.vertices, rng, size=_SIZE, fill=fill, aim_off=aim_off)
             sensor = (structured_light, time_of_flight)[number % 2]() if noisy else None
-            shots, truth = record(clip, camera, sensor, rng, occluded=occluded)
+            shots, truth = record(clip, camera, sensor, rng, occluded=occluded, cluttered=cluttered)
             path = Path(output) / f"{family}_{number}"
             write_sequence(path, shots, fps=clip.fps, depth_unit_m=DEPTH_UNIT_M, ground_truth=truth)
             moved = static_correspondence_error(clip.vertices[:PROTOCOL_FRAMES])
