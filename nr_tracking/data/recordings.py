@@ -77,7 +77,7 @@ def make_recordings(
     ``counts`` says how many of each family (default :data:`COUNTS`, those that are available), each another body. With
     the same seed, a ``noisy`` set shows the same clips through the same cameras with a sensor's noise; an ``occluded``
     one shows them from near, cut by the border of the image and with something standing before them, with masks; in a
-    ``cluttered`` one they stand in a room, and the subject has to be found. Needs 17 frames at least; bodies that hardly
+    ``cluttered`` one they stand in a room, and the subject has to be found. Needs 17 frames; bodies that hardly
     move, or run out of sight, are drawn again.
     """
     if split not in SPLITS:
