@@ -14,8 +14,10 @@ from typing import Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from nr_tracking.presets import PRESET_VALUES
+
 PresetName = Literal["test", "lite", "base", "full"]
-PRESETS: tuple[str, ...] = ("test", "lite", "base", "full")
+PRESETS: tuple[str, ...] = tuple(PRESET_VALUES)
 
 
 class ConfigError(ValueError):
@@ -332,60 +334,6 @@ class Config(Section):
     ros: RosConfig = RosConfig()
 
 
-_PRESET_VALUES: dict[str, dict[str, Any]] = {
-    "test": {
-        "model": {
-            "resolution": 32,
-            "sparse_channels": (4, 8, 16),
-            "latent_cells": 4,
-            "latent_channels": 16,
-            "attention_layers": 1,
-            "attention_heads": 2,
-            "dense_channels": (8, 8),
-            "refine_channels": (8, 8),
-            "field_channels": 8,
-            "mlp_width": 16,
-            "embedding_channels": 8,
-            "deformation_width": 16,
-        },
-        "deformation": {"patches": 60, "hierarchy": (20, 8)},
-    },
-    "lite": {},
-    "base": {
-        "model": {
-            "sparse_channels": (16, 32, 64),
-            "latent_cells": 4,
-            "latent_channels": 192,
-            "attention_heads": 6,
-            "dense_channels": (128, 64),
-            "dense_blocks": 1,
-            "refine_channels": (24, 16),
-            "mlp_width": 64,
-        },
-    },
-    "full": {
-        "model": {
-            "resolution": 128,
-            "sparse_channels": (32, 64, 128),
-            "convolutions": 2,
-            "latent_cells": 16,
-            "latent_channels": 256,
-            "attention_layers": 6,
-            "attention_heads": 8,
-            "attention_mode": "temporal",
-            "dense_channels": (128, 64),
-            "refine_channels": (64, 32),
-            "field_channels": 32,
-            "mlp_width": 128,
-            "mlp_layers": 3,
-            "deformation_width": 128,
-        },
-        "mesh": {"upsample": 1},
-        "deformation": {"patches": 400, "hierarchy": (130, 45)},
-    },
-}
-
-
 def load_config(source: str | Path | dict[str, Any] = "lite", **overrides: Any) -> Config:
     """Build a configuration from a preset's name, a YAML file or a nested dictionary.
 
@@ -402,7 +350,7 @@ def load_config(source: str | Path | dict[str, Any] = "lite", **overrides: Any) 
     preset = values.get("preset", "lite")
     if preset not in PRESETS:
         raise ConfigError(f"preset: {preset!r} is none of {', '.join(PRESETS)}")
-    values = merged(_PRESET_VALUES[preset], values)
+    values = merged(PRESET_VALUES[preset], values)
     try:
         return Config.model_validate(values)
     except ValidationError as error:

@@ -93,7 +93,7 @@ def foreign_output(tmp_path: Path) -> list[str]:
     [
         (no_such_input, "no file or folder"),
         (empty_folder, "neither a SEQUENCE"),
-        (corrupt_bag, "cannot be read as a rosbag2"),
+        (corrupt_bag, "holds no message"),
         (unknown_setting, "did you mean 'window'?"),
         (foreign_output, "left alone"),
     ],

@@ -1,0 +1,63 @@
+"""What sets the presets apart: values laid over the defaults of :mod:`nr_tracking.config`.
+
+``test`` is for unit tests. ``lite`` (0.3 M parameters) is the smallest with weights. ``base`` (4.7 M) is as fine, 64
+voxels a side, and much wider where a voxel is large, which costs little: the seen surface needs resolution, and the
+unseen one knowledge of bodies. ``full``, 128 voxels a side, is for training and running on a GPU.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+PRESET_VALUES: dict[str, dict[str, Any]] = {
+    "test": {
+        "model": {
+            "resolution": 32,
+            "sparse_channels": (4, 8, 16),
+            "latent_cells": 4,
+            "latent_channels": 16,
+            "attention_layers": 1,
+            "attention_heads": 2,
+            "dense_channels": (8, 8),
+            "refine_channels": (8, 8),
+            "field_channels": 8,
+            "mlp_width": 16,
+            "embedding_channels": 8,
+            "deformation_width": 16,
+        },
+        "deformation": {"patches": 60, "hierarchy": (20, 8)},
+    },
+    "lite": {},
+    "base": {
+        "model": {
+            "sparse_channels": (16, 32, 64),
+            "latent_cells": 4,
+            "latent_channels": 192,
+            "attention_heads": 6,
+            "dense_channels": (128, 64),
+            "dense_blocks": 1,
+            "refine_channels": (24, 16),
+            "mlp_width": 64,
+        },
+    },
+    "full": {
+        "model": {
+            "resolution": 128,
+            "sparse_channels": (32, 64, 128),
+            "convolutions": 2,
+            "latent_cells": 16,
+            "latent_channels": 256,
+            "attention_layers": 6,
+            "attention_heads": 8,
+            "attention_mode": "temporal",
+            "dense_channels": (128, 64),
+            "refine_channels": (64, 32),
+            "field_channels": 32,
+            "mlp_width": 128,
+            "mlp_layers": 3,
+            "deformation_width": 128,
+        },
+        "mesh": {"upsample": 1},
+        "deformation": {"patches": 400, "hierarchy": (130, 45)},
+    },
+}
