@@ -152,7 +152,8 @@ def test_the_network_is_asked_about_the_frames_that_have_surfaces(monkeypatch):
 
     monkeypatch.setattr("nr_tracking.tracking.tracker.predict_motion", motion)
     monkeypatch.setattr(TrueSurfaces, "complete", lambda *arguments: SimpleNamespace(first=None))
-    config = load_config("test", tracks={"count": 300}, refinement={"nodes": 30, "iterations": 1})
+    # Without refinement nothing else tells the motion, so the network is asked at every frame.
+    config = load_config("test", tracks={"count": 300}, refinement={"nodes": 30, "enabled": False})
     run(tracker(config, missing=frozenset({3})), range(9))
     assert asked == [(0, 1), (1, 2), (2, 4), (0, 1), (1, 2), (2, 3), (3, 4)]
 
@@ -199,3 +200,56 @@ def test_two_runs_are_equal_to_the_bit():
     for first, second in zip(run(tracker(), range(7)), run(tracker(), range(7)), strict=True):
         np.testing.assert_array_equal(first.tracks.positions, second.tracks.positions)
         np.testing.assert_array_equal(first.canonical, second.canonical)
+
+
+def pose_at(index: int) -> np.ndarray:
+    """A camera that turns by 0.8 degrees and moves 10 mm aside a frame: camera -> world."""
+    angle = np.deg2rad(0.8 * index)
+    pose = np.eye(4)
+    pose[:3, :3] = [[np.cos(angle), 0, np.sin(angle)], [0, 1, 0], [-np.sin(angle), 0, np.cos(angle)]]
+    pose[:3, 3] = [-0.01 * index, 0.0, 0.002 * index]
+    return pose
+
+
+def test_a_moving_camera_is_not_a_moving_subject():
+    def seen(index: int) -> np.ndarray:
+        pose = pose_at(index)
+        return ((VERTICES + np.array([0, 0, 1.5]) - pose[:3, 3]) @ pose[:3, :3]).astype(np.float32)
+
+    def surface(field, index, view, volume):
+        vertices = seen(round(view.frame.stamp_ns / STEP_NS) - 1)
+        return Surface(vertices, FACES, np.ones(len(vertices), np.float32), np.ones(len(vertices), np.bool_))
+
+    speeds, errors = {}, {}
+    for known in (True, False):
+        made = tracker()
+        made._reconstructor.surface = surface
+        results = []
+        for index in range(9):
+            depth, _ = rasterize(torch.from_numpy(seen(index)), torch.from_numpy(FACES).long(), CAMERA)
+            pose = pose_at(index) if known else None
+            results += made.push(DepthFrame(STEP_NS * (index + 1), depth.numpy(), CAMERA, pose=pose))
+        world = [r.tracks.positions @ pose_at(i)[:3, :3].T + pose_at(i)[:3, 3] for i, r in enumerate(results)]
+        errors[known] = np.linalg.norm(world[8] - world[0], axis=1).mean()
+        speeds[known] = np.linalg.norm(results[8].tracks.velocities, axis=1).mean()
+        for i, (result, before) in enumerate(zip(results[1:], results[:-1], strict=True)):
+            patches, k = result.previous_patches, before.patches.owner
+            moved = np.einsum("vij,vj->vi", patches.rotations[k], before.surface.vertices - patches.centres[k])
+            assert np.linalg.norm(moved + patches.translations[k] - seen(i + 1), axis=1).mean() < 0.004
+    assert errors[True] < 0.002 and errors[True] <= errors[False]
+    assert speeds[True] < 0.02 and speeds[False] > 0.3
+
+
+@pytest.mark.parametrize("fault", ["nan", "mirrored", "shape"])
+def test_a_pose_that_is_no_pose_is_refused(fault: str):
+    pose = np.eye(4)
+    if fault == "nan":
+        pose[0, 3] = np.nan
+    elif fault == "mirrored":
+        pose[0, 0] = -1.0
+    else:
+        pose = np.eye(3)
+    frame = frame_at(0)
+    with pytest.raises(InputError) as raised:
+        tracker().push(DepthFrame(frame.stamp_ns, frame.depth, CAMERA, pose=pose))
+    assert raised.value.reason == "bad_pose"

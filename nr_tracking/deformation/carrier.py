@@ -7,7 +7,7 @@ limbs that touch but are not joined are carried apart (Sumner, Schmid and Pauly,
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -35,6 +35,65 @@ def build_carrier(patches: PatchGraph, points: Float64, vertex: Int64) -> tuple[
     edges = _tied(nodes, patches.neighbours)
     lengths = np.linalg.norm(nodes[edges[:, 0]] - nodes[edges[:, 1]], axis=1)
     return nodes, DeformationGraph(len(nodes), edges, lengths, blend.index.numpy(), blend.weight.numpy())
+
+
+@dataclass(frozen=True)
+class Growth:
+    """What a carrier has gained.
+
+    ``graph`` with the new points last; ``nodes`` (Q, 3) that were added; ``beside`` (Q,), the old node next to each,
+    whose motion so far is theirs.
+    """
+
+    graph: DeformationGraph
+    nodes: Float64
+    beside: Int64
+
+
+def grow_carrier(
+    graph: DeformationGraph, nodes: Float64, points: Float64, like: Int64, spacing: float, most: int
+) -> Growth:
+    """Hang further ``points`` (K, 3) on a graph at ``nodes`` (P, 3), adding nodes where it does not reach.
+
+    ``like`` (K,) is a point of the graph that lies on the same part of the body as each new one: its nodes, and no
+    nearer ones of a limb that happens to touch, are those that the new point may hang on. A point farther than 1.5
+    ``spacing`` (the distance between nodes) from all of these gets a node of its own or shares a new one; ``most``
+    bounds the number of nodes.
+    """
+    offered = graph.index[like]
+    distance = np.linalg.norm(points[:, None] - nodes[offered], axis=2)
+    bare = np.flatnonzero(distance.min(axis=1) > 1.5 * spacing)
+    cells = np.floor(points[bare] / spacing).astype(np.int64)
+    fresh = bare[np.unique(cells, axis=0, return_index=True)[1]][: max(most - len(nodes), 0)]
+    added, beside = points[fresh], offered[fresh, distance[fresh].argmin(axis=1)]
+
+    # Every new node holds on to the node beside it and to the new nodes around it.
+    number = len(nodes) + np.arange(len(fresh))
+    apart = cdist(added, added)
+    first, second = np.nonzero(np.triu(apart < 2.5 * spacing, 1))
+    edges = np.concatenate((np.stack((beside, number), 1), np.stack((number[first], number[second]), 1)))
+    every = np.concatenate((nodes, added))
+    lengths = np.linalg.norm(every[edges[:, 0]] - every[edges[:, 1]], axis=1)
+
+    if len(fresh):
+        near = np.argsort(cdist(points, added), axis=1)[:, :2]
+        offered = np.concatenate((offered, number[near]), axis=1)
+    distance = np.linalg.norm(points[:, None] - every[offered], axis=2)
+    kept = np.argsort(distance, axis=1, kind="stable")[:, : graph.index.shape[1]]
+    index, distance = np.take_along_axis(offered, kept, 1), np.take_along_axis(distance, kept, 1)
+    weight = np.exp(-0.5 * (distance**2 - distance[:, :1] ** 2) / spacing**2)
+    weight /= weight.sum(axis=1, keepdims=True)
+    return Growth(
+        DeformationGraph(
+            len(every),
+            np.concatenate((graph.edges, edges.astype(np.int32))),
+            np.concatenate((graph.lengths, lengths)),
+            np.concatenate((graph.index, index)),
+            np.concatenate((graph.weight, weight)),
+        ),
+        added,
+        beside,
+    )
 
 
 def part_of(graph: DeformationGraph, samples: Int64) -> DeformationGraph:

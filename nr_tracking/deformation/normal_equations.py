@@ -183,20 +183,31 @@ class NormalEquations:
         summed[:, :3] -= shift[self._row] @ summed[:, 3:]
         summed[:, :, :3] += summed[:, :, 3:] @ shift[self._column]
 
-        near, far = np.zeros((2, len(edge_gap), 3, 6))
-        near[..., :3] = -skew(turned_arms)
-        near[..., 3:], far[..., 3:] = np.eye(3), -np.eye(3)
-        near_t, far_t = np.swapaxes(near, 1, 2), np.swapaxes(far, 1, 2)
-        mixed = np.where(self._later_is_near[:, None, None], near_t @ far, far_t @ near)
-        edge_blocks = np.concatenate((near_t @ near, far_t @ far, mixed)).reshape(-1, 36)
-        summed += rigidity * (self._gather_edges @ edge_blocks).reshape(-1, 6, 6)
+        # With A = [arm]x an edge's Jacobians are (-A, I) at its near end and (0, -I) at its far end.
+        arm = skew(turned_arms)
+        blocks = np.zeros((3, len(arm), 6, 6))
+        at_near, _, mixed = blocks
+        at_near[:, :3, :3] = -turned_arms[:, :, None] * turned_arms[:, None, :]
+        at_near[:, (0, 1, 2), (0, 1, 2)] += (turned_arms**2).sum(axis=1)[:, None]
+        at_near[:, 3:, :3], at_near[:, :3, 3:] = -arm, arm
+        blocks[0, :, (3, 4, 5), (3, 4, 5)] = blocks[1, :, (3, 4, 5), (3, 4, 5)] = 1.0
+        blocks[2, :, (3, 4, 5), (3, 4, 5)] = -1.0
+        mixed[self._later_is_near, :3, 3:] = -arm[self._later_is_near]
+        mixed[~self._later_is_near, 3:, :3] = arm[~self._later_is_near]
+        summed += rigidity * (self._gather_edges @ blocks.reshape(-1, 36)).reshape(-1, 6, 6)
         band = np.zeros(self._shape)
         band.reshape(-1)[self._target] = summed[self._kept]
 
         forces = np.concatenate((np.cross(arms, pull[:, None]), np.broadcast_to(pull[:, None], arms.shape)), axis=-1)
         forces *= weight[..., None]
-        edge_forces = -rigidity * np.concatenate((near_t, far_t)) @ np.tile(edge_gap, (2, 1))[..., None]
-        return band, self._gather_nodes @ np.concatenate((forces.reshape(-1, 6), edge_forces[..., 0]))
+        pushed = -rigidity * edge_gap
+        edge_forces = np.zeros((2, len(edge_gap), 6))
+        edge_forces[0, :, :3], edge_forces[0, :, 3:], edge_forces[1, :, 3:] = (
+            np.cross(turned_arms, pushed),
+            pushed,
+            -pushed,
+        )
+        return band, self._gather_nodes @ np.concatenate((forces.reshape(-1, 6), edge_forces.reshape(-1, 6)))
 
     def solve(self, band: Float64, right: Float64, damping: float) -> Float64:
         """Increments (P, 6); ``damping`` (Levenberg-Marquardt) is relative to the diagonal."""

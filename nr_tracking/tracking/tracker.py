@@ -27,12 +27,13 @@ from nr_tracking.sensing.volume import Volume, fit_volume, follow
 from nr_tracking.tracking.adaptation import DecoderAdapter, PatchedFrame
 from nr_tracking.tracking.parallel import Workers
 from nr_tracking.tracking.reconstruction import Reconstructor, View, observe
+from nr_tracking.tracking.rigid import Rigid, change_of_view, check_pose, fixed_frame
 from nr_tracking.tracking.stamps import StampOrder
 from nr_tracking.tracking.timing import StageClock
 from nr_tracking.tracking.tracks import Cues, PersistentTracks
 from nr_tracking.tracking.velocities import MotionEstimator
 from nr_tracking.tracking.window import SlidingWindow, Window
-from nr_tracking.types import DepthFrame, InputError, Patches, Surface, TrackedFrame
+from nr_tracking.types import DepthFrame, Float32, Float64, InputError, Patches, Surface, TrackedFrame
 
 _LOG = logging.getLogger(__name__)
 
@@ -58,11 +59,15 @@ def load_networks(config: Config) -> Networks:
 
 @dataclass(frozen=True)
 class _Step:
-    """The newest tracked frame: what the next one starts from. ``position`` counts the frames of the stream."""
+    """The newest tracked frame: what the next one starts from.
+
+    ``position`` counts the frames of the stream; ``pose`` (4, 4) is the camera's, None for a static one.
+    """
 
     position: int
     surface: Surface
     graph: PatchGraph
+    pose: Float64 | None
 
 
 class _Shape(NamedTuple):
@@ -92,7 +97,7 @@ class Tracker:
         self._adapter = DecoderAdapter(self._decoder, config) if adapts else None
         self._window: SlidingWindow[View] = SlidingWindow(config.window.length, config.window.stride)
         self._order = StampOrder()
-        self._next_id = 0
+        self._tracks = PersistentTracks(config.refinement, config.tracks)
         self.reset()
 
     def reset(self) -> None:
@@ -100,7 +105,7 @@ class Tracker:
         self._window.clear()
         self._order.forget()
         self._volume: Volume | None = None
-        self._tracks = PersistentTracks(self.config.refinement, self.config.tracks, self._next_id)
+        self._tracks = PersistentTracks(self.config.refinement, self.config.tracks, self._tracks.next_id)
         self._last: _Step | None = None
         self._estimator = MotionEstimator()
         if self._adapter is not None:
@@ -113,6 +118,7 @@ class Tracker:
         :class:`~nr_tracking.types.InputError` for a frame that cannot be used; nothing is changed by it and the next
         frame may come.
         """
+        check_pose(frame.pose)
         restarted = self._order.jumped_back(frame.stamp_ns)
         view = observe(frame, self.config.subject)
         results = []
@@ -179,46 +185,68 @@ class Tracker:
     ) -> TrackedFrame:
         """Bring the tracks onto the surface of frame ``index`` of a window."""
         surface, graph, clock = shape
-        stamp, last, arrived = window.items[index].frame.stamp_ns, self._last, None
+        frame = window.items[index].frame
+        stamp, pose, last, arrived = frame.stamp_ns, frame.pose, self._last, None
         if last is None:
             with clock("tracks"):
                 tracks = self._tracks.start(surface, stamp)
-            self._next_id = int(tracks.ids[-1]) + 1
         else:
             before = last.position - window.start
             if self._adapter is not None and before >= 0:
                 with clock("adapt"):
                     pair = (before, last.surface, last.graph), (index, surface, graph)
                     self._adapter.adapt(field.first, [PatchedFrame.of(*one, volume) for one in pair])
-            with clock("deform"):
-                cues = self._cues(field, last, before, graph, index, volume)
+            change = change_of_view(last.pose, pose)
+            cues = self._cues(field, last, before, graph, index, volume, change)
             with clock("tracks"):
+                if change is not None:
+                    self._tracks.moved_camera(change)
                 tracks = self._tracks.advance(surface, stamp, cues)
                 arrived = self._tracks.patches(last.surface, last.graph)
         with clock("tracks"):
-            self._estimator.observe(tracks.ids, tracks.positions, stamp, tracks.velocities)
-            tracks = replace(tracks, velocities=self._estimator.velocities)
+            # In the fixed frame: a moving camera is no motion of the subject.
+            fixed = fixed_frame(pose)
+            places, speeds = fixed.points(tracks.positions), fixed.vectors(tracks.velocities)
+            self._estimator.observe(tracks.ids, places.astype(np.float32), stamp, speeds.astype(np.float32))
+            velocities = fixed.inverse().vectors(self._estimator.velocities)
+            tracks = replace(tracks, velocities=velocities.astype(np.float32))
         with clock("trace"):
             canonical, previous = self._tracks.trace(surface)
-        self._last = _Step(window.start + index, surface, graph)
+        self._last = _Step(window.start + index, surface, graph, pose)
         return TrackedFrame(
             stamp, surface, _resting(graph), tracks, canonical, previous, clock.seconds, previous_patches=arrived
         )
 
     def _cues(
-        self, field: AveragedField, last: _Step, before: int, graph: PatchGraph, index: int, volume: Volume
+        self,
+        field: AveragedField,
+        last: _Step,
+        before: int,
+        graph: PatchGraph,
+        index: int,
+        volume: Volume,
+        change: Rigid | None,
     ) -> Cues | None:
         """What the network knows about the way from the last surface, frame ``before`` of the field, to ``index``.
 
-        None where the last surface is older than the window.
+        None where the last surface is older than the window. ``change`` leads from the camera frame of the last surface
+        to that of the newest, None where the camera stands. The network runs when the guess is asked for, if it is.
         """
         if self.config.deformation.backend == "none" or before < 0:
             return None
         scale = self.config.deformation.softmax_scale
-        motion = predict_motion(field.first, volume, (before, last.graph), (index, graph), self._decoder, scale)
+
+        def guess(points: Float32) -> Float32:
+            motion = predict_motion(field.first, volume, (before, last.graph), (index, graph), self._decoder, scale)
+            return motion.carry(was(points), last.surface.vertices)
+
+        def was(points: Float32) -> Float32:
+            """Points of the last surface as its own camera saw them."""
+            return points if change is None else change.inverse().points(points).astype(np.float32)
+
         return Cues(
-            guess=lambda points: motion.carry(points, last.surface.vertices),
-            embed_previous=lambda points: embed(field.first, before, points, volume),
+            guess=guess,
+            embed_previous=lambda points: embed(field.first, before, was(points), volume),
             embed_next=lambda points: embed(field.first, index, points, volume),
         )
 

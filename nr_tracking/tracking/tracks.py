@@ -8,13 +8,19 @@
 
 Points are sampled evenly by area on the first surface and hang on the nodes of a deformation graph that is built there,
 once, along the surface: limbs that touch later stay apart. From frame to frame the graph is fitted to the next surface
-(:mod:`nr_tracking.deformation.refinement`), starting from the velocity or from the network's guess, whichever fits
-better. The points that come out are projected onto the surface; those that are carried on are not, because projection
-also moves every point a little along the surface, and a hundred frames of that are far. Everything is metric, in the
-camera frame, so the cube in which surfaces are reconstructed may move without being noticed here.
+(:mod:`nr_tracking.deformation.refinement`), starting from rest or from the velocity, whichever fits better; where
+neither comes close, the network is asked for its guess. The points that come out are projected onto the surface; those
+that are carried on are not, because projection also moves every point a little along the surface, and a hundred frames
+of that are far.
 
-There is one motion, that of the tracked points. Patches of a frame's own surface, previous positions and correspondence
-colours are views of it.
+Who is tracked changes (:mod:`nr_tracking.tracking.population`): points that leave the surface die, those that come back
+are recognised, and surface without points gets new ones, on new nodes where the graph does not reach. Every keyframe
+the motion since the last one is fitted anew in one leap, which forgets what many small steps have added up; points on
+which the two ways disagree die.
+
+Everything is metric, in the camera frame of the newest surface. A camera that moved is told by :meth:`moved_camera`;
+the cube in which surfaces are reconstructed may move without being noticed here. There is one motion, that of the
+tracked points: patches of a frame's own surface, previous positions and correspondence colours are views of it.
 """
 
 from __future__ import annotations
@@ -26,18 +32,24 @@ import numpy as np
 from scipy.spatial import cKDTree
 
 from nr_tracking.config import RefinementConfig, TracksConfig
-from nr_tracking.deformation.carrier import build_carrier, part_of
-from nr_tracking.deformation.matching import even_sample
-from nr_tracking.deformation.normal_equations import Motion, moved_points, still, turned_normals
+from nr_tracking.deformation.carrier import build_carrier, grow_carrier, part_of
+from nr_tracking.deformation.matching import even_sample, nearest_similar
+from nr_tracking.deformation.normal_equations import Motion, levers, moved_points, still, turned_normals
 from nr_tracking.deformation.patches import PatchGraph, build_patches
-from nr_tracking.deformation.projection import SurfaceIndex, sample_evenly
+from nr_tracking.deformation.projection import Projection, SurfaceIndex, sample_evenly
 from nr_tracking.deformation.refinement import Refiner
 from nr_tracking.deformation.rotations import fit_rigid, rotation_from_vector, vector_from_rotation
+from nr_tracking.tracking.confidence import Evidence, calibrated, error_limit
+from nr_tracking.tracking.population import Population, uncovered
+from nr_tracking.tracking.pose import Birth, CarriedPose
+from nr_tracking.tracking.rigid import Rigid
 from nr_tracking.types import Bool, Float32, Float64, InputError, Int64, Patches, Surface, Tracks
 
 PointMap = Callable[[Float32], Float32]
 
-_TRUSTED_PULL = 0.02  # share of the subject's size by which the surface may pull a point at confidence exp(-1)
+_BACK = 0.5  # a lost point is recognised within this share of the distance at which a living one dies
+_FEWEST_BORN = 3  # seeking places without tracks that are worth a birth
+_MOST_NODES = 2  # nodes at most, over those of the first surface
 
 
 @dataclass(frozen=True)
@@ -45,7 +57,8 @@ class Cues:
     """What the network knows about a pair of frames; all of it is optional.
 
     ``guess`` maps points (N, 3) on the previous surface to where they should be now (N, 3), metres. ``embed_previous``
-    and ``embed_next`` map points (N, 3) on the previous and on the next surface to unit embeddings (N, E).
+    and ``embed_next`` map points (N, 3) on the previous and on the next surface to unit embeddings (N, E). What is on
+    the previous surface is given as the newest camera sees it, see :meth:`PersistentTracks.moved_camera`.
     """
 
     guess: PointMap | None = None
@@ -53,33 +66,21 @@ class Cues:
     embed_next: PointMap | None = None
 
 
-@dataclass(frozen=True)
-class _Pose:
-    """Where everything is at one stamp.
-
-    ``nodes`` (P, 3), ``points`` and unit ``normals`` (K, 3) are carried on; ``placed`` (K, 3) are the points projected
-    onto the surface.
-    """
-
-    stamp_ns: int
-    nodes: Float64
-    points: Float64
-    normals: Float64
-    placed: Float64
-
-
 class PersistentTracks:
     """Carries points from one surface to the next; see the module's text. Ids count from ``first_id``."""
 
     def __init__(self, refinement: RefinementConfig, tracks: TracksConfig, first_id: int = 0) -> None:
-        self.refinement, self.settings, self.first_id = refinement, tracks, first_id
+        self.refinement, self.settings = refinement, tracks
+        self.next_id = first_id
         self._cosine = float(np.cos(np.deg2rad(refinement.normal_degrees)))
-        self._newest: _Pose | None = None
-        self._previous: _Pose | None = None
-        self._motion: Motion | None = None
+        self._newest: CarriedPose | None = None
+        self._previous: CarriedPose | None = None
+        self._change: Rigid | None = None
+        self._pending: Rigid | None = None
+        self._traced: tuple[Float32, Int64] | None = None
 
     @property
-    def _pose(self) -> _Pose:
+    def _pose(self) -> CarriedPose:
         if self._newest is None:
             raise RuntimeError("tracks have no first surface yet: call start before anything else")
         return self._newest
@@ -89,12 +90,34 @@ class PersistentTracks:
         samples = sample_evenly(surface.vertices, surface.faces, self.settings.count)
         patches = build_patches(surface.vertices, surface.faces, self.refinement.nodes)
         nodes, self._graph = build_carrier(patches, samples.points, samples.vertex)
-        self._solved = even_sample(samples.points, self.refinement.samples)
+        turns = still(nodes).rotations
+        self._newest = CarriedPose(stamp_ns, nodes, turns, samples.points, samples.normals)
+        self._placed, self._index = samples.points, SurfaceIndex(surface.vertices, surface.faces)
+        self._population = Population.founded(len(samples.points), self.next_id)
+        self.next_id = self._population.next_id
+        self._rest, self._canonical = nodes, samples.points
+        self._keyframe, self._frames = self._newest, 0
+        self._size = float(np.ptp(samples.points, axis=0).max())
+        self._spacing = np.sqrt(samples.area / len(samples.points))
+        self._node_spacing = np.sqrt(samples.area / len(nodes))
+        self._most_nodes = _MOST_NODES * len(nodes)
+        self._previous, self._traced = None, None
+        self._strain, self._confirmed = np.zeros((2, len(samples.points)))
+        self._choose_samples()
+        nearby = Projection(samples.points, samples.normals, np.zeros(len(samples.points)), samples.vertex)
+        return self._tracks(surface, nearby)
+
+    def _choose_samples(self) -> None:
+        """Which points the graph is fitted by; whenever points or nodes have changed."""
+        self._solved = even_sample(self._pose.points, self.refinement.samples)
         self._refiner = Refiner(self.refinement, part_of(self._graph, self._solved))
-        self._newest = _Pose(stamp_ns, nodes, samples.points, samples.normals, samples.points)
-        self._birth = samples.points
-        self._previous, self._motion = None, None
-        return self._tracks(surface, samples.vertex, surface.confidence[samples.vertex])
+
+    def moved_camera(self, change: Rigid) -> None:
+        """The next surface is seen from elsewhere: ``change`` leads from the present camera frame to the new one."""
+        self._newest = self._pose.seen(change)
+        self._previous = self._previous.seen(change) if self._previous is not None else None
+        self._keyframe = self._keyframe.seen(change)
+        self._pending = change if self._pending is None else change.after(self._pending)
 
     def advance(self, surface: Surface, stamp_ns: int, cues: Cues | None = None) -> Tracks:
         """Move the points onto the surface of a later frame.
@@ -107,101 +130,236 @@ class PersistentTracks:
             raise InputError("stamp_order", f"stamp {stamp_ns} ns is not later than the last one, {pose.stamp_ns} ns")
         if len(surface.faces) == 0:
             raise InputError("no_surface", f"the surface at stamp {stamp_ns} ns has no faces")
-        size = float(np.ptp(pose.points, axis=0).max())
         index = SurfaceIndex(surface.vertices, surface.faces)
-        motion = self._fit(pose, index, size, stamp_ns, cues or Cues())
+        motion = self._fit(pose, index, stamp_ns, cues or Cues())
+        self._step(pose, motion, stamp_ns)
+        self._change, self._pending = self._pending, None
+        self._index, self._frames = index, self._frames + 1
+        if self._frames % self.settings.keyframe_frames == 0:
+            self._anchor()
+        landing = self._land()
+        reach = self.settings.death_ratio * self._size
+        near, back = landing.distance <= reach, landing.distance <= _BACK * reach
+        self._population.judge(near, back, stamp_ns, self.settings)
+        if self._frames % self.settings.renew_frames == 0:
+            landing = self._renew(landing)
+        return self._tracks(surface, landing)
 
-        points = moved_points(self._graph, pose.nodes, pose.points, motion)
-        normals = turned_normals(self._graph, pose.normals, motion)
-        landing = index.project(points, normals, self.refinement.match_radius * size, self._cosine)
-        landed = landing.vertex >= 0
-        share = self.settings.snap * landed[:, None]
-        placed = points + share * (np.where(landed[:, None], landing.points, points) - points)
+    def _step(self, pose: CarriedPose, motion: Motion, stamp_ns: int) -> None:
+        """Go on from ``pose`` by a motion."""
+        graph = self._graph
+        predicted = levers(graph, pose.nodes, pose.points, motion) + motion.translations[graph.index]
+        points = np.einsum("sb,sbi->si", graph.weight, predicted)
+        off = predicted - points[:, None]
+        self._strain = np.sqrt(np.einsum("sb,sbi,sbi->s", graph.weight, off, off))
+        normals = turned_normals(graph, pose.normals, motion)
+        self._newest = CarriedPose(stamp_ns, motion.translations, motion.rotations @ pose.turns, points, normals)
+        self._previous = pose
 
-        self._previous, self._motion = pose, motion
-        self._newest = _Pose(stamp_ns, motion.translations, points, normals, placed)
-        pull = np.where(landed, np.exp(-((landing.distance / (_TRUSTED_PULL * size)) ** 2)), 0.0)
-        return self._tracks(surface, landing.vertex, (pull * surface.confidence[landing.vertex]).astype(np.float32))
+    def _land(self) -> Projection:
+        """Project the points onto the newest surface."""
+        pose = self._pose
+        reach = self.refinement.match_radius * self._size
+        landing = self._index.project(pose.points, pose.normals, reach, self._cosine)
+        landed = (landing.vertex >= 0)[:, None]
+        self._placed = pose.points + self.settings.snap * np.where(landed, landing.points - pose.points, 0.0)
+        return landing
 
-    def _fit(self, pose: _Pose, index: SurfaceIndex, size: float, stamp_ns: int, cues: Cues) -> Motion:
+    def _fit(self, pose: CarriedPose, index: SurfaceIndex, stamp_ns: int, cues: Cues) -> Motion:
         """Fit the graph to the next surface from the best of the guesses."""
         solved = self._solved
-        starts = self._starts(pose, stamp_ns, cues)
+        starts, asked = self._starts(pose, stamp_ns), cues.guess
+        guess = None if asked is None else lambda: self._guessed(pose, asked)
         if not self.refinement.enabled:
-            return starts[-1]
+            return starts[-1] if guess is None else guess()
         target, features = index.target(self.refinement.samples), None
         if cues.embed_previous is not None and cues.embed_next is not None and self.refinement.embedding > 0:
             features = cues.embed_previous(pose.points[solved].astype(np.float32))
             sought = target.points[target.sample].astype(np.float32)
             target = replace(target, features=cues.embed_next(sought))
-        fit = self._refiner.refine(
-            pose.nodes, pose.points[solved], pose.normals[solved], target, size, starts, features
-        )
-        return fit.motion
+        known = pose.nodes, pose.points[solved], pose.normals[solved]
+        return self._refiner.refine(*known, target, self._size, starts, features, guess).motion
 
-    def _starts(self, pose: _Pose, stamp_ns: int, cues: Cues) -> list[Motion]:
-        """Standing still, going on as before, and the network's guess: those of them that exist, in this order."""
+    def _starts(self, pose: CarriedPose, stamp_ns: int) -> list[Motion]:
+        """Standing still and, where there is one, going on as before."""
         starts = [still(pose.nodes)]
-        if self._motion is not None and self._previous is not None and self.refinement.velocity > 0:
+        if self._previous is not None and self.refinement.velocity > 0:
+            last = self._previous.motion_to(pose)
             elapsed = (stamp_ns - pose.stamp_ns) / (pose.stamp_ns - self._previous.stamp_ns)
             share = self.refinement.velocity * min(elapsed, 4.0)
-            turn = rotation_from_vector(share * vector_from_rotation(self._motion.rotations))
-            starts.append(Motion(turn, pose.nodes + share * (self._motion.translations - self._previous.nodes)))
-        if cues.guess is not None:
-            goal = np.asarray(cues.guess(pose.points.astype(np.float32)), np.float64)
-            owner = self._graph.index[np.arange(len(pose.points)), self._graph.weight.argmax(axis=1)]
-            starts.append(Motion(*fit_rigid(pose.points, goal, owner, len(pose.nodes), pose.nodes)))
+            turn = rotation_from_vector(share * vector_from_rotation(last.rotations))
+            starts.append(Motion(turn, pose.nodes + share * (pose.nodes - self._previous.nodes)))
         return starts
+
+    def _guessed(self, pose: CarriedPose, guess: PointMap) -> Motion:
+        """The network's guess as a motion of the nodes."""
+        # The nodes themselves are asked too, so that none is without an answer.
+        asked = np.concatenate((pose.nodes, pose.points[self._solved]))
+        owner = self._graph.index[self._solved, self._graph.weight[self._solved].argmax(axis=1)]
+        owner = np.concatenate((np.arange(len(pose.nodes)), owner))
+        goal = np.asarray(guess(asked.astype(np.float32)), np.float64)
+        return Motion(*fit_rigid(asked, goal, owner, len(pose.nodes), pose.nodes))
+
+    def _anchor(self) -> None:
+        """Fit the motion since the last keyframe in one leap, go on from there, and end the points that it denies.
+
+        Bozic et al., "Neural Non-Rigid Tracking", reject correspondences that differ by 0.20 m between keyframes 50
+        frames apart, for people of about 1.8 m.
+        """
+        pose, key, solved = self._pose, self._keyframe, self._solved
+        if self.refinement.enabled:
+            target = self._index.target(self.refinement.samples)
+            known = key.nodes, key.points[solved], key.normals[solved]
+            leap = self._refiner.refine(*known, target, self._size, [key.motion_to(pose)]).motion
+            points = moved_points(self._graph, key.nodes, key.points, leap)
+            normals = turned_normals(self._graph, key.normals, leap)
+            anchored = CarriedPose(pose.stamp_ns, leap.translations, leap.rotations @ key.turns, points, normals)
+            apart = np.linalg.norm(points - pose.points, axis=1)
+            self._population.reject(apart > self.settings.keyframe_ratio * self._size)
+            # The frame before is corrected alike: the leap is no motion of the subject.
+            assert self._previous is not None
+            self._previous = self._previous.corrected(pose, anchored)
+            self._newest = anchored
+        self._confirmed[:] = self._frames
+        self._keyframe = self._pose
+
+    def _renew(self, landing: Projection) -> Projection:
+        """Forget points that stayed away and lay new ones where the surface has none."""
+        kept = self._population.forget(self._pose.stamp_ns, self.settings)
+        if not kept.all():
+            self._graph = part_of(self._graph, np.flatnonzero(kept))
+            assert self._previous is not None
+            self._newest, self._previous = self._pose.of(kept), self._previous.of(kept)
+            self._keyframe, self._canonical = self._keyframe.of(kept), self._canonical[kept]
+            self._placed, self._strain = self._placed[kept], self._strain[kept]
+            self._confirmed = self._confirmed[kept]
+        born = self._lay()
+        if born or not kept.all():
+            self._choose_samples()
+            landing = self._land()
+        return landing
+
+    def _lay(self) -> int:
+        """Lay new points on surface that no living point is near; returns how many."""
+        index, pose, alive = self._index, self._pose, np.flatnonzero(self._population.alive)
+        room = self.settings.budget - len(alive)
+        if room <= 0 or len(alive) == 0:
+            return 0
+        tree = cKDTree(self._placed[alive])
+        seeking = even_sample(index.points, self.refinement.samples)
+        distance, _ = tree.query(index.points[seeking])
+        if uncovered(distance, self._spacing, self.settings).sum() < _FEWEST_BORN:
+            return 0
+        distance, _ = tree.query(index.points)
+        bare = np.flatnonzero(uncovered(distance, 0.5 * self._spacing, self.settings))
+        # As dense as the living points, on as large a share of the surface as is bare.
+        count = min(room, len(alive) * len(bare) // len(index.points))
+        chosen = bare[even_sample(index.points[bare], count)] if count else bare[:0]
+        if len(chosen) == 0:
+            return 0
+        points, normals = index.points[chosen], index.normals[chosen]
+        # A new point belongs to the part of the body whose nearest point faces as it does.
+        beside = nearest_similar(tree, pose.normals[alive], points, normals, self._size, self._cosine)
+        beside = alive[np.where(beside >= 0, beside, tree.query(points)[1])]
+        growth = grow_carrier(self._graph, pose.nodes, points, beside, self._node_spacing, self._most_nodes)
+
+        owner = self._graph.index[beside, self._graph.weight[beside].argmax(axis=1)]
+        birth = Birth(pose, points, normals, owner, growth)
+        upright = np.broadcast_to(np.eye(3), pose.turns.shape)
+        rest, canonical = birth.places(self._rest, upright)
+        self._rest, self._canonical = np.concatenate((self._rest, rest)), np.concatenate((self._canonical, canonical))
+        assert self._previous is not None
+        self._previous, self._keyframe = birth.into(self._previous), birth.into(self._keyframe)
+        self._newest, self._graph = birth.into(pose), growth.graph
+        nothing = np.zeros(len(points))
+        self._strain = np.concatenate((self._strain, nothing))
+        self._confirmed = np.concatenate((self._confirmed, nothing + self._frames))
+        self._population.born(len(points))
+        self.next_id = self._population.next_id
+        return len(points)
 
     def trace(self, surface: Surface) -> tuple[Float32, Float32]:
         """Where the vertices (V, 3) of the newest surface were at the start and one frame ago: two (V, 3) float32.
 
-        NaN one frame ago, on the first frame.
+        Each goes with the nearest track that faces as it does. NaN one frame ago, on the first frame.
         """
-        near, share = self._nearby(surface.vertices, self._pose.placed)
-        canonical = np.einsum("vn,vni->vi", share, self._birth[near])
+        pose, near = self._pose, self._beside(self._index.points, self._index.normals, self._placed)
+        self._traced = surface.vertices, near
+        offset = self._index.points - self._placed[near]
+        canonical = self._canonical[near] + self._unturned(near, pose.turns, offset)
         if self._previous is None:
             return canonical.astype(np.float32), np.full(surface.vertices.shape, np.nan, np.float32)
-        step = self._pose.placed - self._previous.placed
-        previous = surface.vertices - np.einsum("vn,vni->vi", share, step[near])
+        motion = self._previous.motion_to(pose)
+        step = self._placed[near] - pose.points[near]  # from the carried point to its place on the surface
+        previous = self._previous.points[near] + self._unturned(near, motion.rotations, offset + step)
         return canonical.astype(np.float32), previous.astype(np.float32)
 
     def patches(self, surface: Surface, graph: PatchGraph) -> Patches:
         """Patches of the surface before the newest one, with the motion of the tracked points to the newest.
 
-        ``graph`` are the patches of ``surface``. Each gets the rigid motion that fits its vertices' motion best. With a
-        single frame so far, ``surface`` is that frame's and motions are NaN.
+        ``graph`` are the patches of ``surface``. Each gets the rigid motion that fits its vertices' motion best, from
+        the camera frame of that surface to the newest one's. With a single frame so far, ``surface`` is that frame's
+        and motions are NaN.
         """
         centres = graph.centres.astype(np.float64)
         rotations = np.full((len(graph), 3, 3), np.nan)
         translations = np.full((len(graph), 3), np.nan)
         if self._previous is not None:
             vertices = surface.vertices.astype(np.float64)
-            near, share = self._nearby(vertices, self._previous.placed)
-            step = self._pose.placed - self._previous.placed
-            goal = vertices + np.einsum("vn,vni->vi", share, step[near])
+            seen = vertices if self._change is None else self._change.points(vertices)
+            if self._traced is not None and self._traced[0] is surface.vertices:
+                near = self._traced[1]
+            else:
+                near = cKDTree(self._previous.points).query(seen)[1]
+            turns = self._turned(near, self._previous.motion_to(self._pose).rotations)
+            offset = seen - self._previous.points[near]
+            goal = self._pose.points[near] + (turns @ offset[..., None])[..., 0]
             rotations, translations = fit_rigid(vertices, goal, graph.owner, len(graph), centres)
         return Patches(
             graph.centres, rotations.astype(np.float32), translations.astype(np.float32), graph.owner, graph.neighbours
         )
 
-    def _nearby(self, points: np.ndarray, tracked: Float64) -> tuple[Int64, Float64]:
-        """The few tracked points nearest to each of ``points`` (V, 3) and their shares, by inverse distance: (V, 4)."""
-        distance, near = cKDTree(tracked).query(points, k=np.arange(1, min(4, len(tracked)) + 1))
-        closeness = 1.0 / np.maximum(distance, 1e-9)
-        return near, closeness / closeness.sum(axis=1, keepdims=True)
+    def _beside(self, points: Float64, normals: Float64, tracked: Float64) -> Int64:
+        """The living point nearest to each of ``points`` (V, 3) on a side like that of its normal, else the nearest."""
+        alive = np.flatnonzero(self._population.alive)
+        alive = alive if len(alive) else np.arange(len(tracked))
+        tree = cKDTree(tracked[alive])
+        near = nearest_similar(tree, self._pose.normals[alive], points, normals, np.inf, self._cosine)
+        lone = np.flatnonzero(near < 0)
+        near[lone] = tree.query(points[lone])[1]
+        found: Int64 = alive[near]
+        return found
 
-    def _tracks(self, surface: Surface, vertex: Int64, confidence: Float32) -> Tracks:
-        """The published view of the present pose; ``vertex`` (K,) of the surface near each point, -1 for none."""
-        pose, before = self._pose, self._previous
-        velocities = np.zeros_like(pose.placed)
+    def _turned(self, near: Int64, turns: Float64) -> Float64:
+        """The rotations (V, 3, 3) of points, blended from those of their nodes ``turns`` (P, 3, 3)."""
+        index, weight = self._graph.index[near], self._graph.weight[near]
+        return (weight[:, None] @ turns.reshape(-1, 9)[index]).reshape(-1, 3, 3)
+
+    def _unturned(self, near: Int64, turns: Float64, vectors: Float64) -> Float64:
+        """Vectors (V, 3) turned back by the rotations of points."""
+        back = np.swapaxes(self._turned(near, turns), 1, 2)
+        return (back @ vectors[..., None])[..., 0]
+
+    def _tracks(self, surface: Surface, landing: Projection) -> Tracks:
+        """The published view of the present pose: the living points."""
+        pose, before, alive = self._pose, self._previous, self._population.alive
+        velocities = np.zeros_like(pose.points)
         if before is not None:
-            velocities = (pose.placed - before.placed) / (1e-9 * (pose.stamp_ns - before.stamp_ns))
+            velocities = (pose.points - before.points) / (1e-9 * (pose.stamp_ns - before.stamp_ns))
+        vertex = landing.vertex
         observed: Bool = (vertex >= 0) & surface.observed[vertex]
-        return Tracks(
-            self.first_id + np.arange(len(pose.placed), dtype=np.int64),
-            pose.placed.astype(np.float32),
-            velocities.astype(np.float32),
-            confidence,
+        limit = error_limit(self._placed[:, 2])
+        evidence = Evidence(
+            landing.distance / limit,
             observed,
+            surface.confidence[vertex].astype(np.float64),
+            self._strain / limit,
+            self._frames - self._confirmed,
+        )
+        return Tracks(
+            self._population.ids[alive],
+            self._placed[alive].astype(np.float32),
+            velocities[alive].astype(np.float32),
+            calibrated(evidence)[alive],
+            observed[alive],
         )
