@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from fake_tracker import FakeTracker, flat_frame
 
+from nr_tracking.ros import memory
 from nr_tracking.ros.messages import frame_messages
 from nr_tracking.ros.pairing import FramePairing, PairedFrame
 from nr_tracking.ros.queueing import FrameQueue, WaitingFrame
@@ -221,3 +222,17 @@ def test_image_waits_for_a_camera_info_on_its_way_but_not_for_ever():
     assert len(pairing.info(messages[1]["camera_info"])) == 1
     waiting = [len(pairing.image(message["depth"])) for message in messages[2:]]  # no camera info any more
     assert waiting == [0, 0, 0, 0, 5, 1, 1]
+
+
+def test_freed_memory_goes_back_every_ten_seconds_at_most(monkeypatch):
+    now, trimmed = [100.0], []
+    monkeypatch.setattr(memory.time, "monotonic", lambda: now[0])
+    give_back = memory.MemoryReturner()
+    monkeypatch.setattr(give_back, "_trim", trimmed.append)
+    for seconds in (1, 9, 10, 11, 19.9, 20.5):
+        now[0] = 100.0 + seconds
+        give_back()
+    assert len(trimmed) == 2
+    give_back._trim = None
+    now[0] = 1000.0
+    give_back()

@@ -13,6 +13,7 @@ from typing import Literal, Protocol
 from nr_tracking.config import Config
 from nr_tracking.ros.conversions import depth_frame
 from nr_tracking.ros.fallback import is_out_of_memory
+from nr_tracking.ros.memory import MemoryReturner
 from nr_tracking.ros.pairing import PairedFrame
 from nr_tracking.ros.queueing import FrameQueue, WaitingFrame
 from nr_tracking.ros.statistics import Statistics
@@ -83,6 +84,7 @@ class InferenceWorker:
         self._locate = locate
         self._follower = SubjectFollower(on_event)
         self._missing_since: int | None = None  # stamp of the first of the frames without a subject, up to now
+        self._return_memory = MemoryReturner()
         self._unit_m = unit_m
         self._queue = FrameQueue(policy, queue_size, queue_memory)
         self._last_stamp: int | None = None
@@ -169,6 +171,7 @@ class InferenceWorker:
         self._unfinished.append(waiting)
         self._note_subject(waiting, None)
         self._deliver(results)
+        self._return_memory()
 
     def _note_subject(self, waiting: WaitingFrame, error: InputError | None) -> None:
         """Say once that the subject is gone, and once that it is there again."""
