@@ -67,6 +67,15 @@ def test_every_topic_can_be_overridden_and_stays_so_over_lifecycles(node_of):
         node.trigger_deactivate(), node.trigger_cleanup(), node.start()
 
 
+def test_overrides_of_one_node_are_not_those_of_the_next(node_of):
+    topic = "/nr_tracking/tracks"
+    first = node_of(**{f"qos_overrides.{topic}.publisher.reliability": "best_effort"})
+    assert qos_of(first, topic).reliability == ReliabilityPolicy.BEST_EFFORT
+    first.close()
+    second = node_of()
+    assert qos_of(second, topic).reliability == ReliabilityPolicy.RELIABLE
+
+
 def test_parameters_as_dumped_are_what_the_command_prints(node_of, capsys):
     """`ros2 param dump` asks for all parameters; `nr_tracking config` prints the tree."""
     node = node_of(preset="test", **{"mesh.upsample": 3})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from copy import copy
 from typing import Any
 
 from geometry_msgs.msg import PoseArray
@@ -89,7 +90,11 @@ class Publishers:
     ) -> Any:
         overriding = QoSOverridingOptions.with_default_policies()
         return self._node.create_lifecycle_publisher(
-            kind, topic, qos, event_callbacks=events, qos_overriding_options=overriding
+            kind,
+            topic,
+            copy(qos),  # what a parameter overrides is written into it, and other nodes of the process have their own
+            event_callbacks=events,
+            qos_overriding_options=overriding,
         )
 
     def _mesh_due(self, stamp_ns: int) -> bool:
