@@ -70,6 +70,10 @@ def test_rows_hold_what_was_tracked_and_nan_elsewhere(tmp_path: Path) -> None:
     assert np.isnan(output.positions[[2, 3]]).all() and np.isnan(output.positions[4, 0]).all()
     assert not output.observed[[2, 3]].any() and not output.confidence[[2, 3]].any()
     assert output.mesh(2) is None and output.mesh(4) is not None
+    assert output.velocities.shape == output.positions.shape
+    step = (frames[1].tracks.positions - frames[0].tracks.positions) / (stamps()[1] - stamps()[0]) * 1e9
+    np.testing.assert_allclose(output.velocities[0, 0], step[0], atol=1e-4)  # id 0 has these two places only
+    assert np.isnan(output.velocities[2:4]).all()
 
 
 def test_patches_are_padded_with_nan_and_the_last_row_is_nan(tmp_path: Path) -> None:

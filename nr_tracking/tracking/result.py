@@ -28,6 +28,7 @@ from numpy.typing import NDArray
 from nr_tracking.atomic import check_replaceable, written_folder
 from nr_tracking.tracking.colours import canonical_box, correspondence_colours
 from nr_tracking.tracking.ply import read_ply, write_ply
+from nr_tracking.tracking.velocities import velocities_of
 from nr_tracking.types import Bool, Float32, Float64, InputError, Int32, Int64, Patches, TrackedFrame
 
 RECOGNISED_BY = "tracks.npz"
@@ -131,9 +132,15 @@ class ResultWriter:
             positions[row, column] = arrays["positions"]
             confidence[row, column] = arrays["confidence"]
             observed[row, column] = arrays["observed"]
+        velocities = np.full_like(positions, np.nan)
+        placed = np.array(sorted(rows), np.int64)
+        # Where a recording begins anew, its stamps jump back and so does everything else.
+        for run in np.split(placed, np.flatnonzero(np.diff(stamps_ns[placed]) <= 0) + 1):
+            velocities[run] = velocities_of(positions[run], stamps_ns[run])
         np.savez(
             self.folder / "tracks.npz",
             positions=positions,
+            velocities=velocities,
             ids=ids,
             confidence=confidence,
             observed=observed,
@@ -178,7 +185,7 @@ class Output:
     """An OUTPUT folder, read back; meshes are read when they are asked for.
 
     ``positions`` (T, K, 3) float32 metres, NaN where not tracked; ``ids`` (K,); ``confidence``, ``observed`` (T, K);
-    ``stamps_ns`` (T,).
+    ``stamps_ns`` (T,); ``velocities`` (T, K, 3) m/s, None in a file without them.
     """
 
     path: Path
@@ -188,6 +195,7 @@ class Output:
     confidence: Float32
     observed: Bool
     stamps_ns: Int64
+    velocities: Float32 | None = None
 
     def __len__(self) -> int:
         return len(self.stamps_ns)
@@ -202,6 +210,7 @@ def read_output(path: Path) -> Output:
     """Open an OUTPUT folder; faults are :class:`InputError`."""
     try:
         arrays = _load(path / "tracks.npz")
+        arrays = {name: array for name, array in arrays.items() if name in Output.__dataclass_fields__}
         return Output(path=path, run=Run.read(path), **arrays)
     except InputError:
         raise
