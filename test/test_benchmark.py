@@ -83,8 +83,8 @@ def test_tables_name_stages_in_their_order_and_ratios():
     faster = {**RUN, "frames_per_second": 6.0, "percentiles": {"mesh": {"p50": 0.005}}}
     rows = {line.split("  ")[0]: line.split() for line in comparison_table(RUN, faster).splitlines()}
     assert rows["frames a second"][-1] == "1.50"
-    assert rows["mesh p50 [ms]"][-3:] == ["20.0", "5.0", "0.25"]
-    assert rows["tsdf p50 [ms]"][-3:] == ["10.0", "-", "-"]
+    assert rows["mesh p50 [s]"][-3:] == ["0.0200", "0.0050", "0.25"]
+    assert rows["tsdf p50 [s]"][-3:] == ["0.0100", "-", "-"]
 
 
 def test_curves_have_the_work_that_was_asked_for(network, monkeypatch):

@@ -42,8 +42,8 @@ def comparison_table(before: dict[str, Any], after: dict[str, Any]) -> str:
     row("frames a second", before["frames_per_second"], after["frames_per_second"], ".2f")
     row("MB at most", before["peak_memory_mb"], after["peak_memory_mb"], ".0f")
     for stage in dict.fromkeys((*_ordered(before), *_ordered(after))):
-        values = [run["percentiles"].get(stage, {}).get("p50") for run in (before, after)]
-        row(f"{stage} p50 [ms]", *(None if value is None else 1000 * value for value in values), ".1f")
+        first, second = (run["percentiles"].get(stage, {}).get("p50") for run in (before, after))
+        row(f"{stage} p50 [s]", first, second, ".4f")
     return "".join(f"{line}\n" for line in lines)
 
 

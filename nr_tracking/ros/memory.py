@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import time
+from collections.abc import Callable
 
 _PERIOD_S = 10.0
 
@@ -17,6 +18,7 @@ class MemoryReturner:
 
     def __init__(self) -> None:
         self._last = time.monotonic()
+        self._trim: Callable[[int], int] | None
         try:
             self._trim = ctypes.CDLL(None).malloc_trim
         except (AttributeError, OSError):  # not glibc

@@ -18,7 +18,7 @@ from nr_tracking.ros.outputs import TRACK_FIELDS
 
 _LAST = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 _ALL = QoSProfile(depth=10, reliability=ReliabilityPolicy.RELIABLE)
-_SEEN, _COMPLETED = (80, 200, 120), (230, 150, 60)
+_SEEN, _COMPLETED = np.array([(80, 200, 120), (230, 150, 60)], np.uint8)
 
 
 class LiveView(Node):
@@ -52,7 +52,7 @@ class LiveView(Node):
         """Show tracks: green where the camera sees them, orange where they are completed."""
         tracks = np.frombuffer(bytes(message.data), TRACK_FIELDS)
         points = np.stack([tracks[axis] for axis in "xyz"], axis=1)
-        colours = np.where(tracks["observed"][:, None] != 0, np.uint8(_SEEN), np.uint8(_COMPLETED))
+        colours = np.where(tracks["observed"][:, None] != 0, _SEEN, _COMPLETED)
         stamp_ns = message.header.stamp.sec * 1_000_000_000 + message.header.stamp.nanosec
         shown = self._rerun.Points3D(points, colors=colours, radii=0.002)
         self._log(stamp_ns, f"{message.header.frame_id}/tracks", shown)
