@@ -165,6 +165,9 @@ class RefinementConfig(Section):
     """Gauss-Newton refinement of a deformation at test time."""
 
     enabled: bool = setting(True, "refine deformations against the next surface")
+    backend: Literal["numpy", "torch"] = setting(
+        "numpy", "numpy: banded solver, fastest on a CPU; torch: dense solver on the device"
+    )
     iterations: int = setting(4, "Gauss-Newton steps at most", ge=0, le=100)
     samples: int = setting(1000, "surface samples in each direction", ge=50, le=50_000)
     nodes: int = setting(150, "nodes of the deformation graph that carries the tracks", ge=8, le=2000)

@@ -50,6 +50,19 @@ def test_a_rigidly_moving_subject_is_followed_within_half_a_voxel_for_a_hundred_
     assert worst < 0.5 * VOXEL
 
 
+def test_both_solvers_follow_a_subject_that_bends():
+    rod = surface_of(*mesh_of(rod_distance, CELLS))
+    found = {}
+    for backend in ("numpy", "torch"):
+        tracks = new_tracks(backend=backend)
+        start = tracks.start(rod, 0).positions
+        for step in range(1, 4):
+            bent = mesh_of(lambda points, by=0.5 * step: rod_distance(unbend(points, by)), CELLS)
+            found[backend] = tracks.advance(surface_of(*bent), step * STEP_NS).positions
+        error = np.linalg.norm(found[backend] - bend(start, 1.5), axis=1).mean()
+        assert error < 0.25 * np.linalg.norm(start - bend(start, 1.5), axis=1).mean()
+
+
 def test_no_motion_in_gives_no_motion_out_though_the_mesh_differs_each_time():
     tracks = new_tracks()
     found, generator = [], np.random.default_rng(0)

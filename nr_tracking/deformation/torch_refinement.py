@@ -10,7 +10,7 @@ other one matches with all vertices of the target.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -53,9 +53,13 @@ class TorchRefiner:
         size: float,
         starts: Sequence[Motion] = (),
         features: Float32 | None = None,
+        guess: Callable[[], Motion] | None = None,
     ) -> Fit:
-        """Fit the motion from the present pose to ``target``; see :meth:`.refinement.Refiner.refine`."""
-        motions = list(starts) or [still(nodes)]
+        """Fit the motion from the present pose to ``target``; see :meth:`.refinement.Refiner.refine`.
+
+        All starts are tried side by side, so ``guess`` is always asked.
+        """
+        motions = [*(starts or [still(nodes)]), *([guess()] if guess else [])]
         rotations = self._tensor(np.stack([motion.rotations for motion in motions]))
         translations = self._tensor(np.stack([motion.translations for motion in motions]))
         here, surface, sides = (self._tensor(values[None]) for values in (nodes, points, normals))

@@ -97,7 +97,7 @@ class Tracker:
         self._adapter = DecoderAdapter(self._decoder, config) if adapts else None
         self._window: SlidingWindow[View] = SlidingWindow(config.window.length, config.window.stride)
         self._order = StampOrder()
-        self._tracks = PersistentTracks(config.refinement, config.tracks)
+        self._tracks = PersistentTracks(config.refinement, config.tracks, device=config.device)
         self.reset()
 
     def reset(self) -> None:
@@ -105,7 +105,9 @@ class Tracker:
         self._window.clear()
         self._order.forget()
         self._volume: Volume | None = None
-        self._tracks = PersistentTracks(self.config.refinement, self.config.tracks, self._tracks.next_id)
+        self._tracks = PersistentTracks(
+            self.config.refinement, self.config.tracks, self._tracks.next_id, self.config.device
+        )
         self._last: _Step | None = None
         self._estimator = MotionEstimator()
         if self._adapter is not None:

@@ -39,6 +39,7 @@ from nr_tracking.deformation.patches import PatchGraph, build_patches
 from nr_tracking.deformation.projection import Projection, SurfaceIndex, sample_evenly
 from nr_tracking.deformation.refinement import Refiner
 from nr_tracking.deformation.rotations import fit_rigid, rotation_from_vector, vector_from_rotation
+from nr_tracking.deformation.torch_refinement import TorchRefiner
 from nr_tracking.tracking.confidence import Evidence, calibrated, error_limit
 from nr_tracking.tracking.population import Population, uncovered
 from nr_tracking.tracking.pose import Birth, CarriedPose
@@ -67,10 +68,15 @@ class Cues:
 
 
 class PersistentTracks:
-    """Carries points from one surface to the next; see the module's text. Ids count from ``first_id``."""
+    """Carries points from one surface to the next; see the module's text.
 
-    def __init__(self, refinement: RefinementConfig, tracks: TracksConfig, first_id: int = 0) -> None:
-        self.refinement, self.settings = refinement, tracks
+    Ids count from ``first_id``; ``device`` is where the torch solver runs, if that is chosen.
+    """
+
+    def __init__(
+        self, refinement: RefinementConfig, tracks: TracksConfig, first_id: int = 0, device: str = "cpu"
+    ) -> None:
+        self.refinement, self.settings, self._device = refinement, tracks, device
         self.next_id = first_id
         self._cosine = float(np.cos(np.deg2rad(refinement.normal_degrees)))
         self._newest: CarriedPose | None = None
@@ -110,7 +116,12 @@ class PersistentTracks:
     def _choose_samples(self) -> None:
         """Which points the graph is fitted by; whenever points or nodes have changed."""
         self._solved = even_sample(self._pose.points, self.refinement.samples)
-        self._refiner = Refiner(self.refinement, part_of(self._graph, self._solved))
+        graph = part_of(self._graph, self._solved)
+        self._refiner: Refiner | TorchRefiner = (
+            TorchRefiner(self.refinement, graph, self._device)
+            if self.refinement.backend == "torch"
+            else Refiner(self.refinement, graph)
+        )
 
     def moved_camera(self, change: Rigid) -> None:
         """The next surface is seen from elsewhere: ``change`` leads from the present camera frame to the new one."""
