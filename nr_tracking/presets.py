@@ -1,6 +1,6 @@
 """What sets the presets apart: values laid over the defaults of :mod:`nr_tracking.config`.
 
-``test`` is for unit tests. ``lite`` (0.3 M parameters) is the smallest with weights. ``base`` (4.7 M) is as fine, 64
+``test`` is for unit tests. ``lite`` (0.3 M parameters) is the smallest with weights. ``base`` (4.8 M) is as fine, 64
 voxels a side, and much wider where a voxel is large, which costs little: the seen surface needs resolution, and the
 unseen one knowledge of bodies. ``full``, 128 voxels a side, is for training and running on a GPU.
 """

@@ -11,6 +11,8 @@ import time
 from collections.abc import Callable
 
 _PERIOD_S = 10.0
+_ARENAS = 2
+_M_ARENA_MAX = -8  # of malloc.h
 
 
 class MemoryReturner:
@@ -20,7 +22,10 @@ class MemoryReturner:
         self._last = time.monotonic()
         self._trim: Callable[[int], int] | None
         try:
-            self._trim = ctypes.CDLL(None).malloc_trim
+            library = ctypes.CDLL(None)
+            self._trim = library.malloc_trim
+            # Each thread otherwise frees into a heap of its own, which no other thread takes from.
+            library.mallopt(_M_ARENA_MAX, _ARENAS)
         except (AttributeError, OSError):  # not glibc
             self._trim = None
 

@@ -142,7 +142,9 @@ def soak(minutes: float, folder: Path, preset: str = "lite") -> tuple[list[Sampl
 
     recording = write_sequence(folder / "recording", breathing_ball(), fps=_FPS, depth_unit_m=0.001)
     samples: list[Sample] = []
-    with Session({"preset": preset, "ros.image_reliability": "reliable"}, folder / "logs") as session:
+    # What is kept for ~/save fills up by design, at 1 MB a frame; few frames do so within the warm-up.
+    parameters = {"preset": preset, "ros.image_reliability": "reliable", "ros.kept_frames": 20}
+    with Session(parameters, folder / "logs") as session:
         replay = session.replay(recording, loop=True)
         begun = time.monotonic()
         try:
