@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import os
 import sys
 from collections import OrderedDict, deque
 from pathlib import Path
@@ -22,6 +23,7 @@ from scipy.spatial import cKDTree
 from torch import nn
 
 from nr_tracking.arrays import read_arrays
+from nr_tracking.tracking.parallel import Workers
 from nr_tracking.types import InputError
 
 _PACKAGE = "nr_tracking"
@@ -103,6 +105,8 @@ class _Writer:
             return {"neighbours": self.node(value.data), "leafsize": value.leafsize}
         if isinstance(value, torch.device):
             return {"torch_device": str(value)}
+        if isinstance(value, Workers):
+            return {"workers": value.count}
         if isinstance(value, np.random.Generator):
             return {"generator": type(value.bit_generator).__name__, "state": self.node(value.bit_generator.state)}
         kind = type(value)
@@ -168,6 +172,8 @@ class _Reader:
             return cKDTree(
                 self.value(node["neighbours"]), leafsize=node["leafsize"], balanced_tree=False, compact_nodes=False
             )
+        if "workers" in node:
+            return Workers(max(1, min(int(node["workers"]), os.cpu_count() or 1)))
         if "torch_device" in node:
             return torch.device(node["torch_device"])
         if "generator" in node:

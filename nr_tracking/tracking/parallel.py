@@ -25,6 +25,7 @@ class Workers:
     """
 
     def __init__(self, count: int) -> None:
+        self.count = count
         self._pool: ThreadPoolExecutor | None = None
         if count > 1:
             threads = torch.get_num_threads()
