@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator, Sequence
-from statistics import median
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 
+from nr_tracking.benchmark.machine import median_seconds
 from nr_tracking.benchmark.statistics import exponent
 from nr_tracking.config import Config
 from nr_tracking.deformation.decoder import DeformationDecoder
@@ -19,15 +18,16 @@ from nr_tracking.fields.averaging import AveragedField, PlacedField
 from nr_tracking.fields.completion import CompletionNetwork
 from nr_tracking.fields.meshing import extract_surface
 from nr_tracking.fields.sparse import SparseGrid
-from nr_tracking.sensing.tsdf import TsdfWindow, make_window, projective_tsdf, seen_space
+from nr_tracking.sensing.tsdf import TsdfWindow
 from nr_tracking.sensing.volume import Volume, fit_volume
-from nr_tracking.tracking.reconstruction import View, observe
+from nr_tracking.tracking.reconstruction import View, observe, tsdf_window
 from nr_tracking.types import DepthFrame
 
 _WINDOWS = (1, 2, 3, 5, 8)
 _PATCHES = (50, 100, 200, 400)
 _RESOLUTIONS = (32, 48, 64, 96, 128)
 _REPEATS = 3
+_CPU = torch.device("cpu")
 
 
 def curves(config: Config, network: CompletionNetwork, frames: Sequence[DepthFrame]) -> dict[str, Any]:
@@ -72,7 +72,11 @@ def _windows(
 ) -> Iterator[tuple[int, float]]:
     for length in _WINDOWS:
         window = _window(config, views[:length], volume, config.model.resolution)
-        yield length, _seconds(lambda window=window: network(window))
+
+        def complete(window: TsdfWindow = window) -> None:
+            network(window)
+
+        yield length, _seconds(complete)
 
 
 @torch.no_grad()
@@ -96,19 +100,8 @@ def _patch_counts(
 
 
 def _window(config: Config, views: Sequence[View], volume: Volume, resolution: int) -> TsdfWindow:
-    parts = []
-    for view in views:
-        depth, mask = torch.from_numpy(view.frame.depth), torch.from_numpy(view.mask)
-        camera, band = view.frame.intrinsics, config.tsdf.truncation_voxels
-        tsdf = projective_tsdf(depth, mask, camera, volume, resolution, band)
-        parts.append((tsdf, seen_space(depth, mask, camera, volume, resolution // 4)))
-    return make_window(parts)
+    return tsdf_window(views, volume, resolution, config.tsdf.truncation_voxels, _CPU)
 
 
-def _seconds(work: Any) -> float:
-    times = []
-    for _ in range(_REPEATS + 1):
-        started = time.perf_counter()
-        work()
-        times.append(time.perf_counter() - started)
-    return median(times[1:])
+def _seconds(work: Callable[[], object]) -> float:
+    return median_seconds(work, _CPU, _REPEATS)

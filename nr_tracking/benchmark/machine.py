@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from statistics import median
 
 import torch
-from torch import Tensor
 
 _COPIED = 1 << 26  # bytes: several times a last-level cache
 _SIDE = 1024
@@ -40,7 +39,7 @@ def measure_limits(device: torch.device, dtype: torch.dtype) -> Limits:
     return Limits(2 * _COPIED / copy, 2 * _SIDE**3 / multiply)
 
 
-def median_seconds(work: Callable[[], Tensor | object], device: torch.device, repeats: int = _REPEATS) -> float:
+def median_seconds(work: Callable[[], object], device: torch.device, repeats: int = _REPEATS) -> float:
     """Median wall time of ``work``, after one run to warm up."""
     times = []
     for _ in range(repeats + 1):

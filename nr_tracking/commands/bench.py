@@ -100,7 +100,7 @@ def _add_network(result: dict[str, Any], watch: NetworkWatch, config: Config, li
 def _network_type(networks: Any) -> torch.dtype:
     if networks is None:
         return torch.float32
-    mixed = networks.completion._mixed(next(networks.completion.parameters()).device)
+    mixed = networks.completion.uses_bfloat16(next(networks.completion.parameters()).device)
     return torch.bfloat16 if mixed else torch.float32
 
 

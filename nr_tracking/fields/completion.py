@@ -87,7 +87,7 @@ class CompletionNetwork(nn.Module):
         """
         resolution, frames = self.model.resolution, window.seen.shape[0]
         grid, values = self._input(window)
-        with torch.autocast(grid.device.type, torch.bfloat16, enabled=self._mixed(grid.device)):
+        with torch.autocast(grid.device.type, torch.bfloat16, enabled=self.uses_bfloat16(grid.device)):
             skips, encoded, coarse_grid = self.sparse_encoder(values, grid)
             seen = window.seen.to(encoded.dtype) * self.model.seen_empty
             latent, dense_skips = self.dense_encoder(torch.cat([encoded, seen], dim=1))
@@ -104,7 +104,7 @@ class CompletionNetwork(nn.Module):
         taught = [teacher[resolution // 2]] if teacher and resolution // 2 in teacher else []
         above = [torch.cat([part[:, :1], part[:, 1:] // 2], dim=1) for part in required]
         middle_grid = united([found, *taught, *above], resolution // 2, frames)
-        with torch.autocast(grid.device.type, torch.bfloat16, enabled=self._mixed(grid.device)):
+        with torch.autocast(grid.device.type, torch.bfloat16, enabled=self.uses_bfloat16(grid.device)):
             refined = self.middle_decoder(dense, middle_grid, skips[1])
         middle = self._to_field(1, refined)
 
@@ -112,7 +112,7 @@ class CompletionNetwork(nn.Module):
         children = distances_of_children(middle_grid, middle, self.distance)
         found = near_surface_of_middle(middle_grid, children, tau, cap)
         fine_grid = united([found, *required], resolution, frames)
-        with torch.autocast(grid.device.type, torch.bfloat16, enabled=self._mixed(grid.device)):
+        with torch.autocast(grid.device.type, torch.bfloat16, enabled=self.uses_bfloat16(grid.device)):
             finest = self.fine_decoder((middle_grid, refined), fine_grid, skips[0])
         fine = self._to_field(2, finest)
         known = KnownDistances(distances, children)
@@ -156,7 +156,7 @@ class CompletionNetwork(nn.Module):
         index = 0 if resolution < self.model.resolution else 1
         return self.model.filter_voxels[index] / resolution, int(self.model.active_cap * resolution**2)
 
-    def _mixed(self, device: torch.device) -> bool:
+    def uses_bfloat16(self, device: torch.device) -> bool:
         """Whether convolutions and attention run in bfloat16 here."""
         single = self.distance.last.weight.dtype == torch.float32
         return self.mixed_precision and single and (device.type != "cpu" or cpu_has_bfloat16())

@@ -23,7 +23,7 @@ from nr_tracking.fields.meshing import extract_surface
 from nr_tracking.sensing.camera import back_project, check_frame, rectify
 from nr_tracking.sensing.emptiness import EmptySpace
 from nr_tracking.sensing.subject import find_subject
-from nr_tracking.sensing.tsdf import make_window, projective_tsdf, seen_space
+from nr_tracking.sensing.tsdf import TsdfWindow, make_window, projective_tsdf, seen_space
 from nr_tracking.sensing.visibility import confidence_of, observed_points
 from nr_tracking.sensing.volume import Volume, neighbouring_cubes
 from nr_tracking.tracking.parallel import Workers
@@ -88,14 +88,9 @@ class Reconstructor:
     @torch.no_grad()
     def _completed(self, views: Sequence[View], volume: Volume, clock: StageClock) -> FieldWindow:
         """The network's fields in one cube."""
-        resolution = self.config.model.resolution
-        frames = []
         with clock("tsdf"):
-            for view in views:
-                depth, mask, k = self._depth(view), self._mask(view), view.frame.intrinsics
-                voxels = projective_tsdf(depth, mask, k, volume, resolution, self.config.tsdf.truncation_voxels)
-                frames.append((voxels, seen_space(depth, mask, k, volume, resolution // 4)))
-            window = make_window(frames)
+            truncation = self.config.tsdf.truncation_voxels
+            window = tsdf_window(views, volume, self.config.model.resolution, truncation, self.device)
         with clock("network"):
             return self.network(window)
 
@@ -104,7 +99,7 @@ class Reconstructor:
         """The complete surface of frame ``index`` of a field, in metres in the camera frame of its view."""
         bound = None
         if self.config.mesh.carve:
-            bound = EmptySpace(self._depth(view), self._mask(view), view.frame.intrinsics, volume)
+            bound = EmptySpace(*_images(view, self.device), view.frame.intrinsics, volume)
         vertices, faces = extract_surface(field, index, self.config.mesh, bound)
         points = volume.to_metric(np.asarray(vertices, np.float32))
         voxel = volume.side / self.config.model.resolution
@@ -112,8 +107,20 @@ class Reconstructor:
         observed = observed_points(points, depth, view.frame, _SEEN_VOXELS * voxel)
         return Surface(points, faces, confidence_of(points, observed, depth, view.frame, voxel), observed)
 
-    def _depth(self, view: View) -> torch.Tensor:
-        return torch.from_numpy(view.frame.depth).to(self.device)
 
-    def _mask(self, view: View) -> torch.Tensor:
-        return torch.from_numpy(view.mask).to(self.device)
+def tsdf_window(
+    views: Sequence[View], volume: Volume, resolution: int, truncation_voxels: float, device: torch.device
+) -> TsdfWindow:
+    """The network's input: what each of ``views`` saw of the cube ``volume``."""
+    frames = []
+    for view in views:
+        depth, mask = _images(view, device)
+        camera = view.frame.intrinsics
+        voxels = projective_tsdf(depth, mask, camera, volume, resolution, truncation_voxels)
+        frames.append((voxels, seen_space(depth, mask, camera, volume, resolution // 4)))
+    return make_window(frames)
+
+
+def _images(view: View, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+    """Depth and mask of a view, (H, W) each."""
+    return torch.from_numpy(view.frame.depth).to(device), torch.from_numpy(view.mask).to(device)
