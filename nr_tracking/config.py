@@ -137,6 +137,13 @@ class ModelConfig(Section):
         gt=0,
         le=64,
     )
+    rays: bool = setting(False, "complete along the camera's rays first, and let the rest of the network correct that")
+    ray_pixels: int = setting(128, "side of the image along rays; a multiple of 32", unit="pixel", ge=32, le=1024)
+    ray_channels: tuple[int, int, int, int, int] = setting(
+        (32, 64, 96, 128, 160), "channels of the ray network at a half to a 32nd of its image"
+    )
+    ray_blocks: tuple[int, int, int, int, int] = setting((1, 1, 2, 2, 2), "residual blocks at these levels")
+    ray_steps: int = setting(48, "depths at which each ray's distance is given", ge=8, le=256)
     embedding_channels: int = setting(32, "channels of the association embedding", ge=4, le=128)
     deformation_width: int = setting(64, "width of the deformation decoder", ge=8, le=256)
     deformation_heads: int = setting(
@@ -253,6 +260,11 @@ class TrainingConfig(Section):
     volume_rise: tuple[float, float] = setting(
         (0.1, 0.3), "shares of a run between which samples come to weigh as much as the volume they stand for"
     )
+    ray_distance: float = setting(20.0, "weight of distances along rays, in box sides, beside their occupancy", ge=0)
+    ray_sharpness: float = setting(
+        125.0, "logit of being inside along rays, per box side of distance", unit="1/box side", gt=0, le=10_000
+    )
+    freeze_rays: bool = setting(True, "the completion schedule leaves the ray network of its starting weights as it is")
     contrast: float = setting(0.02, "weight of the contrastive loss of the embedding", ge=0)
     cycle: float = setting(
         0.0, "weight of the unsupervised association losses (cycles, self-reconstruction), in squared cells", ge=0
@@ -264,6 +276,7 @@ class TrainingConfig(Section):
         (0.3, 0.6), "shares of a run between which the help of true refinement masks fades out"
     )
     stretch: float = setting(0.12, "largest logarithm of the factors on width, height and depth", ge=0, le=0.5)
+    warp: float = setting(0.5, "share of windows in smoothly warped space", ge=0, le=1)
     mirror: float = setting(0.5, "share of mirrored windows", ge=0, le=1)
     reverse: float = setting(0.5, "share of windows played backwards", ge=0, le=1)
     noise: float = setting(0.5, "share of windows with sensor noise", ge=0, le=1)

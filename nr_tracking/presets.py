@@ -38,6 +38,8 @@ PRESET_VALUES: dict[str, dict[str, Any]] = {
             "dense_blocks": 1,
             "refine_channels": (24, 16),
             "mlp_width": 64,
+            "rays": True,
+            "ray_channels": (48, 96, 160, 224, 256),
         },
     },
     "full": {

@@ -13,6 +13,7 @@ from nr_tracking.fields.encoder import informative_cells
 from nr_tracking.fields.field import lattice
 from nr_tracking.fields.fusion import FrameFusion, sinusoidal_places
 from nr_tracking.fields.sparse import SparseGrid
+from nr_tracking.sensing.ray_images import FAR, RayImages, continued, joined
 from nr_tracking.sensing.tsdf import TsdfWindow
 from nr_tracking.types import InputError
 
@@ -34,7 +35,19 @@ def ball_window(resolution, length=2, shift=0.02):
         values.append(signed.view(side, side, side)[tuple(active.t())][:, None])
         states = torch.stack([hit & (signed > 0), ~hit]).float().view(1, 2, side, side, side)
         seen.append(torch.nn.functional.avg_pool3d(states, 4))
-    return TsdfWindow(torch.cat(coords).int(), torch.cat(values), torch.cat(seen), resolution, length)
+    rays = joined([ball_rays(shift * frame) for frame in range(length)])
+    return TsdfWindow(torch.cat(coords).int(), torch.cat(values), torch.cat(seen), resolution, length, rays)
+
+
+def ball_rays(x, pixels=128):
+    """The same ball along rays from so far that they are parallel."""
+    axis = (torch.arange(pixels) + 0.5) / pixels - 0.5
+    half = (RADIUS**2 - (axis - x) ** 2 - axis[:, None] ** 2).clamp(min=0).sqrt()
+    subject = half > 0
+    front = continued(-half, subject)
+    on, nothing = subject.float(), torch.zeros(pixels, pixels)
+    channels = torch.stack([on, -half, nothing, nothing, nothing, nothing, front * (front < FAR)])
+    return RayImages(channels[None], front[None], torch.tensor([[0.0, 0.0, 1e-4]]))
 
 
 def ball_distance(points, frame, shift=0.02):

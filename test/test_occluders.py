@@ -68,7 +68,9 @@ def test_the_background_stays_behind_what_stands_before_the_subject(window) -> N
 
 
 def test_training_sees_less_of_an_occluded_subject(window) -> None:
-    calm = dict.fromkeys(("noise", "background", "mirror", "reverse", "stretch", "dropout", "centre_jitter"), 0.0)
+    calm = dict.fromkeys(
+        ("noise", "background", "mirror", "reverse", "stretch", "warp", "dropout", "centre_jitter"), 0.0
+    )
     calm |= {"single_frame_cube": 0.0, "side_jitter": (1.0, 1.0)}
     plain, less = (
         prepare(window, load_config("test", training={**calm, "occluder": share}), np.random.default_rng(1))

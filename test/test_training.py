@@ -38,7 +38,7 @@ SMALL = {
 }
 UNDISTURBED = {
     **dict.fromkeys(
-        ("noise", "mirror", "reverse", "background", "dropout", "centre_jitter", "stretch", "occluder"), 0.0
+        ("noise", "mirror", "reverse", "background", "dropout", "centre_jitter", "stretch", "warp", "occluder"), 0.0
     ),
     "side_jitter": (1.0, 1.0),
     "single_frame_cube": 0.0,
@@ -136,7 +136,7 @@ def test_background_is_behind_the_subject_and_the_same_in_all_frames(sample):
 
 
 def test_a_batch_tells_the_truth_in_box_coordinates(sample):
-    config = load_config("test", training={"noise": 0.0, "mirror": 0.0, "reverse": 0.0, "stretch": 0.0})
+    config = load_config("test", training={"noise": 0.0, "mirror": 0.0, "reverse": 0.0, "stretch": 0.0, "warp": 0.0})
     batch = batches.prepare(sample, config, np.random.default_rng(3))
     assert batch.points.abs().max() <= 0.5
     assert len(batch.points) == len(batch.frame) == len(batch.distance)

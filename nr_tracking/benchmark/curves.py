@@ -100,7 +100,8 @@ def _patch_counts(
 
 
 def _window(config: Config, views: Sequence[View], volume: Volume, resolution: int) -> TsdfWindow:
-    return tsdf_window(views, volume, resolution, config.tsdf.truncation_voxels, _CPU)
+    model = config.model.model_copy(update={"resolution": resolution})
+    return tsdf_window(views, volume, config.model_copy(update={"model": model}), _CPU)
 
 
 def _seconds(work: Callable[[], object]) -> float:

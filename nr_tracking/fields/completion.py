@@ -3,6 +3,9 @@
     TSDF at R --sparse encoder--> R/2 --> R/4 --dense encoder--> latent --attention across frames--> latent
     latent --dense decoder--> field at R/4 --filter--> field at R/2 --filter--> field at R
 
+With ``model.rays`` a network on the image plane completes along the camera's rays before (:mod:`.rays`); its distances
+are an input on every scale, and half of the field: two opinions, one formed on the image and one in space.
+
 After Merrouche, Wuhrer, Boyer 2024, Combining Neural Fields and Deformation Models for Non-Rigid 3D Motion
 Reconstruction from Partial Data, with three scales of the field where the paper has two.
 """
@@ -24,11 +27,14 @@ from nr_tracking.fields.decoder import (
     distances_of_coarse,
     near_surface_of_coarse,
     near_surface_of_middle,
+    read_skip,
     united,
 )
 from nr_tracking.fields.encoder import DenseEncoder, SparseEncoder, informative_cells
 from nr_tracking.fields.field import DistanceMLP, EmbeddingHead, FieldWindow, KnownDistances
 from nr_tracking.fields.fusion import FrameFusion
+from nr_tracking.fields.ray_prior import RayPrior
+from nr_tracking.fields.rays import RayField, RayNetwork
 from nr_tracking.fields.sparse import SparseGrid, linear_keys
 from nr_tracking.types import InputError
 
@@ -57,8 +63,10 @@ class CompletionNetwork(nn.Module):
         self.model = model
         self.mixed_precision = True
         fine, middle, coarse = model.sparse_channels
+        self.rays = RayNetwork(model.ray_channels, model.ray_blocks, model.ray_steps) if model.rays else None
+        hints = 1 if model.rays else 0  # what the rays say about a voxel
         self.sparse_encoder = SparseEncoder(model.sparse_channels, model.convolutions)
-        self.dense_encoder = DenseEncoder(coarse + 2, model.latent_channels, octaves, model.dense_blocks)
+        self.dense_encoder = DenseEncoder(coarse + 2 + 8 * hints, model.latent_channels, octaves, model.dense_blocks)
         self.fusion = FrameFusion(
             model.latent_channels, model.attention_layers, model.attention_heads, model.attention_mode
         )
@@ -66,13 +74,18 @@ class CompletionNetwork(nn.Module):
             model.latent_channels, model.dense_channels, self.dense_encoder.skip_channels, model.dense_blocks
         )
         self.middle_decoder = MiddleDecoder(
-            model.dense_channels[1], middle, model.refine_channels[0], model.convolutions
+            model.dense_channels[1], middle + hints, model.refine_channels[0], model.convolutions
         )
-        self.fine_decoder = FineDecoder(model.refine_channels[0], fine, model.refine_channels[1], model.convolutions)
+        self.fine_decoder = FineDecoder(
+            model.refine_channels[0], fine + hints, model.refine_channels[1], model.convolutions
+        )
         self.to_field = nn.ModuleList(
             nn.Linear(width, model.field_channels) for width in (model.dense_channels[1], *model.refine_channels)
         )
-        self.distance = DistanceMLP(model.field_channels, model.mlp_width, model.mlp_layers, 4 / model.resolution)
+        start = 0.0 if model.rays else DistanceMLP.OUTSIDE
+        self.distance = DistanceMLP(
+            model.field_channels, model.mlp_width, model.mlp_layers, 4 / model.resolution, start
+        )
         self.embedding = EmbeddingHead(model.field_channels, model.embedding_channels)
         for module in (self.dense_encoder, self.dense_decoder):
             module.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
@@ -87,10 +100,13 @@ class CompletionNetwork(nn.Module):
         """
         resolution, frames = self.model.resolution, window.seen.shape[0]
         grid, values = self._input(window)
+        rays = RayPrior(self.complete_rays(window), resolution // 2) if self.model.rays else None
         with torch.autocast(grid.device.type, torch.bfloat16, enabled=self.uses_bfloat16(grid.device)):
             skips, encoded, coarse_grid = self.sparse_encoder(values, grid)
-            seen = window.seen.to(encoded.dtype) * self.model.seen_empty
-            latent, dense_skips = self.dense_encoder(torch.cat([encoded, seen], dim=1))
+            inputs = [encoded, window.seen.to(encoded.dtype) * self.model.seen_empty]
+            if rays is not None:
+                inputs.append(rays.blocks.to(encoded.dtype))
+            latent, dense_skips = self.dense_encoder(torch.cat(inputs, dim=1))
             keep = self._kept(window.seen, coarse_grid)
             latent = self.fusion(latent, window.length, keep)
             dense = self.dense_decoder(latent, dense_skips).permute(0, 2, 3, 4, 1)  # (N, r, r, r, D)
@@ -100,23 +116,38 @@ class CompletionNetwork(nn.Module):
         required.append(grid.coords[values.detach()[:, 0].abs() < OBSERVED])
         tau, cap = self._filter(resolution // 2)
         distances = distances_of_coarse(coarse, self.distance)
-        found = near_surface_of_coarse(distances, tau, cap)
+        if rays is not None:
+            distances = rays.mixed_with(distances)
+        found = near_surface_of_coarse(distances, resolution // 2, tau, cap)
         taught = [teacher[resolution // 2]] if teacher and resolution // 2 in teacher else []
         above = [torch.cat([part[:, :1], part[:, 1:] // 2], dim=1) for part in required]
         middle_grid = united([found, *taught, *above], resolution // 2, frames)
         with torch.autocast(grid.device.type, torch.bfloat16, enabled=self.uses_bfloat16(grid.device)):
-            refined = self.middle_decoder(dense, middle_grid, skips[1])
+            refined = self.middle_decoder(dense, middle_grid, _hinted(skips[1], middle_grid, rays))
         middle = self._to_field(1, refined)
 
         tau, cap = self._filter(resolution)
         children = distances_of_children(middle_grid, middle, self.distance)
+        if rays is not None:
+            children = rays.mixed_at_children(middle_grid, children)
         found = near_surface_of_middle(middle_grid, children, tau, cap)
         fine_grid = united([found, *required], resolution, frames)
         with torch.autocast(grid.device.type, torch.bfloat16, enabled=self.uses_bfloat16(grid.device)):
-            finest = self.fine_decoder((middle_grid, refined), fine_grid, skips[0])
+            finest = self.fine_decoder((middle_grid, refined), fine_grid, _hinted(skips[0], fine_grid, rays))
         fine = self._to_field(2, finest)
         known = KnownDistances(distances, children)
-        return FieldWindow(coarse, (middle_grid, middle), (fine_grid, fine), known, self.distance, self.embedding)
+        field = rays.field if rays is not None else None
+        return FieldWindow(
+            coarse, (middle_grid, middle), (fine_grid, fine), known, self.distance, self.embedding, field
+        )
+
+    def complete_rays(self, window: TsdfWindow) -> RayField:
+        """Only the first half of :meth:`forward`, for networks with ``model.rays``: what is known along rays."""
+        if self.rays is None or window.rays is None:
+            raise InputError("no_rays", "set model.rays for the network and for the window that it is given")
+        device = window.seen.device
+        with torch.autocast(device.type, torch.bfloat16, enabled=self.uses_bfloat16(device)):
+            return self.rays(window.rays)
 
     def _input(self, window: TsdfWindow) -> tuple[SparseGrid, Tensor]:
         """The window's voxels in the order that the layers want, with their values (M, 1); checks both."""
@@ -160,6 +191,12 @@ class CompletionNetwork(nn.Module):
         """Whether convolutions and attention run in bfloat16 here."""
         single = self.distance.last.weight.dtype == torch.float32
         return self.mixed_precision and single and (device.type != "cpu" or cpu_has_bfloat16())
+
+
+def _hinted(skip: tuple[SparseGrid, Tensor], grid: SparseGrid, rays: RayPrior | None) -> Tensor:
+    """The encoder's features (M, C) at the voxels of ``grid``, and what the rays say there, where there are any."""
+    features = read_skip(skip, grid)
+    return features if rays is None else torch.cat([features, rays.hint(grid).to(features.dtype)], dim=1)
 
 
 def cpu_has_bfloat16() -> bool:

@@ -65,10 +65,10 @@ class MiddleDecoder(nn.Module):
         self.entry = SubmanifoldConv(inputs + skip, channels)
         self.blocks = nn.ModuleList(SparseResidual(channels) for _ in range(convolutions))
 
-    def forward(self, coarse: Tensor, grid: SparseGrid, skip: tuple[SparseGrid, Tensor]) -> Tensor:
-        """``coarse`` (N, r, r, r, D), active ``grid`` of R / 2, ``skip`` (grid, (M', C1)) -> (M, C)."""
+    def forward(self, coarse: Tensor, grid: SparseGrid, skip: Tensor) -> Tensor:
+        """``coarse`` (N, r, r, r, D), active ``grid`` of R / 2, ``skip`` (M, C1) at its voxels -> (M, C)."""
         read = interpolate_dense(coarse, grid.centres, grid.frame_index)
-        features = self.entry(torch.cat([read, read_skip(skip, grid).to(read.dtype)], dim=1), grid)
+        features = self.entry(torch.cat([read, skip.to(read.dtype)], dim=1), grid)
         for block in self.blocks:
             features = block(features, grid)
         return features
@@ -83,10 +83,10 @@ class FineDecoder(nn.Module):
         self.entry = SubmanifoldConv(channels + skip, channels)
         self.blocks = nn.ModuleList(SparseResidual(channels) for _ in range(convolutions))
 
-    def forward(self, middle: tuple[SparseGrid, Tensor], grid: SparseGrid, skip: tuple[SparseGrid, Tensor]) -> Tensor:
-        """``middle`` (grid of R / 2, (M', I)), active ``grid`` of R, ``skip`` (grid, (M'', C0)) -> (M, C)."""
+    def forward(self, middle: tuple[SparseGrid, Tensor], grid: SparseGrid, skip: Tensor) -> Tensor:
+        """``middle`` (grid of R / 2, (M', I)), active ``grid`` of R, ``skip`` (M, C0) at its voxels -> (M, C)."""
         up = self.up(middle[1], middle[0], grid)
-        features = self.entry(torch.cat([up, read_skip(skip, grid).to(up.dtype)], dim=1), grid)
+        features = self.entry(torch.cat([up, skip.to(up.dtype)], dim=1), grid)
         for block in self.blocks:
             features = block(features, grid)
         return features
@@ -106,13 +106,17 @@ def distances_of_coarse(coarse: Tensor, distance: DistanceMLP) -> Tensor:
 
 
 @torch.no_grad()
-def near_surface_of_coarse(distances: Tensor, tau: float, cap: int) -> Tensor:
-    """Voxels (K, 4) of R / 2 within ``tau`` box sides of the zero level of ``distances`` (N, r, r, r).
+def near_surface_of_coarse(distances: Tensor, resolution: int, tau: float, cap: int) -> Tensor:
+    """Voxels (K, 4) of ``resolution`` within ``tau`` box sides of the zero level of ``distances`` (N, r, r, r).
 
-    The distance at a voxel's centre is interpolated between those at the coarse voxels' centres. At most ``cap`` voxels
-    of a frame are returned, the nearest to the surface.
+    The distance at a voxel's centre is interpolated between those at the coarser voxels' centres. At most ``cap``
+    voxels of a frame are returned, the nearest to the surface.
     """
-    away = functional.interpolate(distances[:, None], scale_factor=2, mode="trilinear")[:, 0].abs()
+    away = distances
+    if resolution != len(distances[0]):
+        factor = resolution // len(distances[0])
+        away = functional.interpolate(distances[:, None], scale_factor=factor, mode="trilinear")[:, 0]
+    away = away.abs()
     near = (away < tau).nonzero()
     return nearest(near.int(), away[tuple(near.t())], len(distances), cap)
 

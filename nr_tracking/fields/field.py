@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from nr_tracking.fields.rays import RayField, mixed
 from nr_tracking.fields.sparse import SparseGrid, with_absent
 
 ROUNDING = 1e-5  # a scale with a smaller share in a value is left out
@@ -103,13 +104,13 @@ class DistanceMLP(nn.Module):
 
     One network serves all scales. The activation is SiLU: smooth like the customary Softplus with beta = 100, which an
     eikonal term needs, and ten times cheaper on a CPU. With three or more hidden layers, the input enters again at the
-    second one. The last layer counts in voxels of the coarse grid (``unit`` box sides) and starts at ``OUTSIDE`` of
-    them: a field that has learnt nothing is empty space, with nothing in it to refine.
+    second one. The last layer counts in voxels of the coarse grid (``unit`` box sides) and starts at ``start`` of
+    them, by default outside: a field that has learnt nothing is empty space, with nothing in it to refine.
     """
 
     OUTSIDE = 1.5
 
-    def __init__(self, channels: int, width: int, layers: int, unit: float) -> None:
+    def __init__(self, channels: int, width: int, layers: int, unit: float, start: float = OUTSIDE) -> None:
         super().__init__()
         inputs = channels + 3
         widths = [inputs] + [width] * layers
@@ -123,7 +124,7 @@ class DistanceMLP(nn.Module):
             nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")  # type: ignore[arg-type]
             nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
         nn.init.normal_(self.last.weight, std=0.1 / width**0.5)
-        nn.init.constant_(self.last.bias, self.OUTSIDE)
+        nn.init.constant_(self.last.bias, start)
 
     def forward(self, features: Tensor, points: Tensor) -> Tensor:
         """``features`` (Q, C), ``points`` (Q, 3) box coordinates -> (Q,) signed distance in box sides."""
@@ -150,8 +151,8 @@ class EmbeddingHead(nn.Module):
 class KnownDistances(NamedTuple):
     """Signed distances in box sides that were computed, without gradients, to find what to refine.
 
-    ``coarse`` (N, r, r, r) at the voxel centres of the coarse scale; ``children`` (M, 8) at the centres of the children
-    of the middle scale's active voxels, by octant.
+    ``coarse`` (N, r, r, r) at the voxel centres of the coarse scale, or of the middle one where rays tell that much;
+    ``children`` (M, 8) at the centres of the children of the middle scale's active voxels, by octant.
     """
 
     coarse: Tensor
@@ -163,7 +164,8 @@ class FieldWindow:
 
     ``coarse`` (N, r, r, r, C) with r = R / 4; ``middle`` and ``fine`` (M, C) on their grids of R / 2 and R. All methods
     take ``points`` (Q, 3) box coordinates and ``frame`` (Q,) int64 in [0, N), are deterministic, and can be
-    differentiated twice with respect to points and once with respect to weights.
+    differentiated twice with respect to points and once with respect to weights. With ``rays``, distances are the mean
+    of those along rays and those of the features.
     """
 
     def __init__(
@@ -174,8 +176,10 @@ class FieldWindow:
         known: KnownDistances,
         distance: DistanceMLP,
         head: EmbeddingHead,
+        rays: RayField | None = None,
     ) -> None:
         self.coarse = coarse
+        self.rays = rays
         self.known = known
         self.middle_grid, self.middle = middle
         self.fine_grid, self.fine = fine
@@ -200,14 +204,14 @@ class FieldWindow:
         all eight voxels around a point are active; elsewhere its value means nothing.
         """
         features, valid = self.level_features(level, points, frame)
-        return self.distance(features, points), valid
+        return self._mixed(self.distance(features, points), points, frame), valid
 
     def sdf(self, points: Tensor, frame: Tensor) -> Tensor:
         """Signed distance (Q,) in box sides from the finest scale there is, blended where one ends."""
         total = points.new_zeros(len(points))
         for chosen, share, features in self._blend(points, frame, self.levels[2]):
             total = total.index_add(0, chosen, share * self.distance(features, points[chosen]))
-        return total
+        return self._mixed(total, points, frame)
 
     def features(self, points: Tensor, frame: Tensor) -> Tensor:
         """Features (Q, C) of the finest scale there is, blended like :meth:`sdf`."""
@@ -226,7 +230,7 @@ class FieldWindow:
         interpolated, and the rest the coarse scale's, interpolated.
         """
         side = self.resolution
-        values = upsample(self.known.coarse[frame], side // self.levels[0])
+        values = upsample(self.known.coarse[frame], side // self.known.coarse.shape[1])
         flat, own = values.view(-1), self._rows(self.middle_grid, frame)
         parents = self.middle_grid.coords[own, 1:].long() * 2
         bit = torch.arange(2, device=values.device)
@@ -241,7 +245,12 @@ class FieldWindow:
     @cached_property
     def _fine_distances(self) -> Tensor:
         """Signed distance (M,) at the centres of the fine scale's voxels."""
-        return self.distance(self.fine, self.fine_grid.centres)
+        centres = self.fine_grid.centres
+        return self._mixed(self.distance(self.fine, centres), centres, self.fine_grid.frame_index)
+
+    def _mixed(self, distance: Tensor, points: Tensor, frame: Tensor) -> Tensor:
+        """Distances (Q,) by the features together with those along rays, where there are any."""
+        return distance if self.rays is None else mixed(distance, self.rays.sdf(points, frame))
 
     def _blend(self, points: Tensor, frame: Tensor, finest: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         """For each scale from ``finest`` on: the points (K,) int64 it serves, its share (K,), its features (K, C).

@@ -40,9 +40,12 @@ class Weights:
         return {key[len(name) + 1 :]: value for key, value in self.tensors.items() if key.startswith(f"{name}.")}
 
 
-def digest(tensors: Mapping[str, Tensor], preset: str, model: ModelConfig) -> str:
-    """Return the SHA-256 of tensors (names, types, shapes, values) and of what they are for."""
-    state = hashlib.sha256(f"{preset}\n{_settings(model)}\n".encode())
+def digest(tensors: Mapping[str, Tensor], preset: str, settings: str) -> str:
+    """Return the SHA-256 of tensors (names, types, shapes, values) and of what they are for.
+
+    ``settings`` are the model's as the file has them: a later version may know of more, and must read it all the same.
+    """
+    state = hashlib.sha256(f"{preset}\n{settings}\n".encode())
     for name in sorted(tensors):
         value = tensors[name].detach().cpu().contiguous()
         state.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
@@ -65,8 +68,9 @@ def save_weights(
         state = module.state_dict() if isinstance(module, nn.Module) else module
         # A clone each: safetensors refuses tensors that share memory.
         tensors |= {f"{part}.{name}": value.detach().cpu().clone().contiguous() for name, value in state.items()}
-    identity = digest(tensors, preset, model)
-    header = {"format": FORMAT, "preset": preset, "model": _settings(model), "sha256": identity}
+    settings = _settings(model)
+    identity = digest(tensors, preset, settings)
+    header = {"format": FORMAT, "preset": preset, "model": settings, "sha256": identity}
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     save_file(tensors, partial, metadata={**header, "notes": json.dumps(dict(notes or {}), sort_keys=True)})
@@ -100,7 +104,7 @@ def read_weights(path: Path | str) -> Weights:
         preset, expected, notes = header["preset"], header["sha256"], json.loads(header.get("notes", "{}"))
     except (KeyError, ValueError) as error:
         raise InputError("damaged_weights", f"the header of {path} cannot be used: {error}") from None
-    found = digest(tensors, preset, model)
+    found = digest(tensors, preset, header["model"])
     if found != expected:
         raise InputError(
             "damaged_weights", f"{path} has hash {found[:12]}, its header says {expected[:12]}: fetch it anew"

@@ -12,13 +12,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from nr_tracking.sensing.ray_images import RayImages
 from nr_tracking.sensing.volume import Volume
 from nr_tracking.types import Intrinsics
 
@@ -40,7 +41,8 @@ class TsdfWindow:
     """The network's input: all frames of one window, or of a batch of windows one after another.
 
     ``coords`` (M, 4) int32 [frame, x, y, z], sorted by frame; ``values`` (M, 1) float32; ``seen`` (N, 2, r, r, r)
-    float32 of :func:`seen_space` with r = resolution / 4; ``length`` frames a window, so N = batch * length.
+    float32 of :func:`seen_space` with r = resolution / 4; ``length`` frames a window, so N = batch * length. ``rays``:
+    the same frames along rays, for networks that complete along them.
     """
 
     coords: Tensor
@@ -48,6 +50,17 @@ class TsdfWindow:
     seen: Tensor
     resolution: int
     length: int
+    rays: RayImages | None = None
+
+    def to(self, device: torch.device) -> TsdfWindow:
+        """Return the window with its tensors on a device."""
+        return replace(
+            self,
+            coords=self.coords.to(device),
+            values=self.values.to(device),
+            seen=self.seen.to(device),
+            rays=None if self.rays is None else self.rays.to(device),
+        )
 
 
 def projective_tsdf(
@@ -137,7 +150,9 @@ def seen_space(depth: Tensor, mask: Tensor | None, intrinsics: Intrinsics, volum
     return functional.avg_pool3d(torch.stack((empty, unknown)).float(), 2)
 
 
-def make_window(frames: Sequence[tuple[SparseTsdf, Tensor]], length: int | None = None) -> TsdfWindow:
+def make_window(
+    frames: Sequence[tuple[SparseTsdf, Tensor]], length: int | None = None, rays: RayImages | None = None
+) -> TsdfWindow:
     """Join frames of (voxels, seen space) to the network's input; a ``length`` below their number makes a batch."""
     length = len(frames) if length is None else length
     if not frames or len(frames) % length:
@@ -145,7 +160,7 @@ def make_window(frames: Sequence[tuple[SparseTsdf, Tensor]], length: int | None 
     coords = [functional.pad(tsdf.coords, (1, 0), value=index) for index, (tsdf, _) in enumerate(frames)]
     seen = torch.stack([seen for _, seen in frames])
     values = torch.cat([tsdf.values for tsdf, _ in frames])[:, None]
-    return TsdfWindow(torch.cat(coords), values, seen, resolution=4 * seen.shape[-1], length=length)
+    return TsdfWindow(torch.cat(coords), values, seen, resolution=4 * seen.shape[-1], length=length, rays=rays)
 
 
 @dataclass(frozen=True)

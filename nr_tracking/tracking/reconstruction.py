@@ -22,6 +22,7 @@ from nr_tracking.fields.field import FieldWindow
 from nr_tracking.fields.meshing import extract_surface
 from nr_tracking.sensing.camera import back_project, check_frame, rectify
 from nr_tracking.sensing.emptiness import EmptySpace
+from nr_tracking.sensing.ray_images import joined, ray_image
 from nr_tracking.sensing.subject import find_subject
 from nr_tracking.sensing.tsdf import TsdfWindow, make_window, projective_tsdf, seen_space
 from nr_tracking.sensing.visibility import confidence_of, observed_points
@@ -89,8 +90,7 @@ class Reconstructor:
     def _completed(self, views: Sequence[View], volume: Volume, clock: StageClock) -> FieldWindow:
         """The network's fields in one cube."""
         with clock("tsdf"):
-            truncation = self.config.tsdf.truncation_voxels
-            window = tsdf_window(views, volume, self.config.model.resolution, truncation, self.device)
+            window = tsdf_window(views, volume, self.config, self.device)
         with clock("network"):
             return self.network(window)
 
@@ -108,17 +108,17 @@ class Reconstructor:
         return Surface(points, faces, confidence_of(points, observed, depth, view.frame, voxel), observed)
 
 
-def tsdf_window(
-    views: Sequence[View], volume: Volume, resolution: int, truncation_voxels: float, device: torch.device
-) -> TsdfWindow:
+def tsdf_window(views: Sequence[View], volume: Volume, config: Config, device: torch.device) -> TsdfWindow:
     """The network's input: what each of ``views`` saw of the cube ``volume``."""
-    frames = []
+    model, frames, rays = config.model, [], []
     for view in views:
         depth, mask = _images(view, device)
         camera = view.frame.intrinsics
-        voxels = projective_tsdf(depth, mask, camera, volume, resolution, truncation_voxels)
-        frames.append((voxels, seen_space(depth, mask, camera, volume, resolution // 4)))
-    return make_window(frames)
+        voxels = projective_tsdf(depth, mask, camera, volume, model.resolution, config.tsdf.truncation_voxels)
+        frames.append((voxels, seen_space(depth, mask, camera, volume, model.resolution // 4)))
+        if model.rays:
+            rays.append(ray_image(depth, mask, camera, volume, model.ray_pixels))
+    return make_window(frames, rays=joined(rays) if rays else None)
 
 
 def _images(view: View, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:

@@ -21,8 +21,10 @@ from nr_tracking.data.cache import WindowSample
 from nr_tracking.data.occluders import occlude
 from nr_tracking.data.sensor import random_sensor
 from nr_tracking.sensing.camera import back_project
+from nr_tracking.sensing.ray_images import joined, ray_image
 from nr_tracking.sensing.tsdf import SparseTsdf, TsdfWindow, make_window, projective_tsdf, seen_space
 from nr_tracking.sensing.volume import Volume, fit_volume
+from nr_tracking.training.warping import warped
 from nr_tracking.types import Float32, Intrinsics
 
 _FARTHEST_RETURN = 12.0  # metres
@@ -55,15 +57,9 @@ class TrainingBatch:
 
     def to(self, device: torch.device) -> TrainingBatch:
         """Return the batch with its tensors on a device."""
-        window = self.window
         return replace(
             self,
-            window=replace(
-                window,
-                coords=window.coords.to(device),
-                values=window.values.to(device),
-                seen=window.seen.to(device),
-            ),
+            window=self.window.to(device),
             teacher={cells: voxels.to(device) for cells, voxels in self.teacher.items()},
             **{
                 name: getattr(self, name).to(device)
@@ -81,17 +77,19 @@ def prepare(sample: WindowSample, config: Config, rng: np.random.Generator, *, a
         seen(sample, training, rng) if augment else (sample.depth, sample.depth > 0, sample.intrinsics)
     )
     volume = subject_volume(np.where(mask, depth, 0), camera, config, rng if augment else None)
-    frames = []
+    frames, rays = [], []
     for image, subject in zip(torch.from_numpy(depth), torch.from_numpy(mask), strict=True):
         tsdf = projective_tsdf(image, subject, camera, volume, resolution, config.tsdf.truncation_voxels)
         if augment:
             tsdf = with_dropout(tsdf, rng.uniform(0.0, training.dropout), rng)
         frames.append((tsdf, seen_space(image, subject, camera, volume, resolution // 4)))
+        if config.model.rays:
+            rays.append(ray_image(image, subject, camera, volume, config.model.ray_pixels))
 
     surface = volume.to_box(sample.surface).astype(np.float32)
     near = volume.to_box(sample.points).astype(np.float32)
     distance = (sample.sdf / volume.side).astype(np.float32)
-    window = make_window(frames)
+    window = make_window(frames, rays=joined(rays) if rays else None)
     chosen = chosen_samples(near, sample.near, window.seen.numpy(), training, rng)
     weight = sample_weights(sample, min(training.points, sample.near))
     points, frame, target, weight = joined_samples(near, distance, weight, chosen, surface, training, rng)
@@ -110,10 +108,19 @@ def prepare(sample: WindowSample, config: Config, rng: np.random.Generator, *, a
     )
 
 
+def one_frame(sample: WindowSample, rng: np.random.Generator) -> WindowSample:
+    """A window of one frame, drawn from those of ``sample``."""
+    index = int(rng.integers(len(sample.depth)))
+    per_frame = ("depth", "points", "sdf", "surface", "normals", "visible")
+    return replace(sample, **{name: getattr(sample, name)[index : index + 1] for name in per_frame})
+
+
 def turned(sample: WindowSample, training: TrainingConfig, rng: np.random.Generator) -> WindowSample:
-    """Stretch the window at random; mirror it and reverse its time, each with its configured probability."""
+    """Stretch the window at random; warp it, mirror it and reverse its time, each with its configured probability."""
     if training.stretch > 0:
         sample = stretched(sample, np.exp(rng.uniform(-training.stretch, training.stretch, 3)))
+    if training.warp > 0 and rng.random() < training.warp:
+        sample = warped(sample, rng)
     if rng.random() < training.mirror:
         sample = mirrored(sample)
     if rng.random() < training.reverse:
@@ -314,8 +321,11 @@ def joined_samples(
 
 
 def matched_points(surface: Float32, count: int, rng: np.random.Generator) -> tuple[tuple[int, int], Float32]:
-    """Draw two frames and up to ``count`` surface points (2, K, 3) that lie inside the cube in both."""
-    first, second = sorted(int(frame) for frame in rng.choice(len(surface), 2, replace=False))
+    """Draw two frames and up to ``count`` surface points (2, K, 3) that lie inside the cube in both.
+
+    A window of one frame is its own pair.
+    """
+    first, second = sorted(int(frame) for frame in rng.choice(len(surface), 2, replace=len(surface) == 1))
     both = np.isin(_inside(surface[first]), _inside(surface[second]))
     chosen = _choose(_inside(surface[first])[both], count, rng)
     return (first, second), surface[[first, second]][:, chosen]

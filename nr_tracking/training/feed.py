@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, Dataset
 from nr_tracking.config import Config
 from nr_tracking.data.cache import WindowCache
 from nr_tracking.data.clip_cache import GeneratedWindows
-from nr_tracking.training.batches import TrainingBatch, prepare
+from nr_tracking.training.batches import TrainingBatch, one_frame, prepare
 from nr_tracking.types import InputError
 
 Windows = WindowCache | GeneratedWindows
@@ -38,11 +38,16 @@ def draws_of_epoch(seed: int, epoch: int, windows: int, start: int, together: in
     return [Draw(epoch, place, int(order[place])) for place in places if (place % together) % size == rank]
 
 
-def prepared(cache: Windows, config: Config, draws: list[Draw], workers: int) -> Iterator[TrainingBatch | None]:
-    """Windows ready for a step, in the order of ``draws``; None for one whose disturbed depth shows no subject."""
+def prepared(
+    cache: Windows, config: Config, draws: list[Draw], workers: int, *, single: bool = False
+) -> Iterator[TrainingBatch | None]:
+    """Windows ready for a step, in the order of ``draws``; None for one whose disturbed depth shows no subject.
+
+    With ``single``, one frame of each.
+    """
     return iter(
         DataLoader(
-            PreparedWindows(cache, config),
+            PreparedWindows(cache, config, single),
             batch_size=None,
             sampler=draws,  # type: ignore[arg-type]
             num_workers=workers,
@@ -55,14 +60,17 @@ def prepared(cache: Windows, config: Config, draws: list[Draw], workers: int) ->
 class PreparedWindows(Dataset[TrainingBatch | None]):
     """Windows ready for a step, by :class:`Draw`; None for one whose disturbed depth shows no subject any more."""
 
-    def __init__(self, cache: Windows, config: Config) -> None:
-        self.cache, self.config = cache, config
+    def __init__(self, cache: Windows, config: Config, single: bool = False) -> None:
+        self.cache, self.config, self.single = cache, config, single
 
     def __getitem__(self, draw: Draw) -> TrainingBatch | None:
         """Read and prepare one window."""
         rng = np.random.default_rng((self.config.training.seed, 2, draw.epoch, draw.place))
+        sample = self.cache.drawn(draw.window, draw.epoch)
+        if self.single:
+            sample = one_frame(sample, rng)
         try:
-            return prepare(self.cache.drawn(draw.window, draw.epoch), self.config, rng)
+            return prepare(sample, self.config, rng)
         except InputError as error:
             if error.reason != "no_subject":
                 raise

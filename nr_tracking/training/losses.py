@@ -35,7 +35,7 @@ def close_distance(predicted: Tensor, target: Tensor, reach: float) -> Tensor:
 def occupancy_entropy(
     predicted: Tensor, target: Tensor, weight: Tensor | None = None, sharpness: float = 3.0
 ) -> Tensor:
-    """Binary cross entropy of being inside, with logit ``-sharpness * predicted``; distances (Q,) in cells.
+    """Binary cross entropy of being inside, with logit ``-sharpness * predicted``; distances (Q,) in any unit.
 
     A point on the surface itself is half inside.
     """

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from nr_tracking.config import TrainingConfig
 from nr_tracking.fields.field import FieldWindow
+from nr_tracking.fields.rays import LIMIT, RayField
 from nr_tracking.training import losses
 from nr_tracking.training.batches import TrainingBatch
 from nr_tracking.training.schedule import Stage
@@ -59,3 +60,15 @@ def contrast_loss(field: FieldWindow, batch: TrainingBatch, training: TrainingCo
         radius=training.contrast_radius,
         scale=training.contrast_scale,
     )
+
+
+def ray_losses(rays: RayField, batch: TrainingBatch, training: TrainingConfig) -> dict[str, Tensor]:
+    """Distances along rays, and inside or outside over the volume of space in units of the body's own volume."""
+    predicted = rays.sdf(batch.points, batch.frame)
+    distance = losses.clamped_distance(predicted, batch.distance, LIMIT)
+    entropy = losses.occupancy_entropy(predicted, batch.distance, batch.weight, training.ray_sharpness)
+    space, body = batch.weight.sum(), batch.weight[batch.distance < 0].sum()
+    return {
+        "ray_distance": training.ray_distance * distance,
+        "ray_occupancy": entropy * space / body.clamp(min=1e-6),
+    }

@@ -1,7 +1,8 @@
 """What is learnt when: loss weights, learning rate and the help of true refinement masks over a run.
 
-Three schedules. ``completion`` and ``deformation`` use generated data to the full: distances and occupancy with a
-contrastive embedding on true correspondences first, then the deformation decoder on the finished fields. ``paper`` is
+Four schedules. ``rays`` teaches the network that completes along rays, from single frames; ``completion`` and
+``deformation`` use generated data to the full: distances and occupancy with a contrastive embedding on true
+correspondences first, then the deformation decoder on the finished fields. ``paper`` is
 the unsupervised four-phase schedule of Merrouche et al. 2024 (six columns of weights): coarse field, fine field,
 associations, deformations; its values were not published and are ours, its pattern of zeros is theirs.
 """
@@ -14,7 +15,7 @@ from typing import Literal
 
 from nr_tracking.config import TrainingConfig
 
-ScheduleName = Literal["completion", "deformation", "paper"]
+ScheduleName = Literal["rays", "completion", "deformation", "paper"]
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,7 @@ class LossWeights:
     rigidity: float = 0.0
     surface: float = 0.0
     position: float = 0.0
+    rays: float = 0.0
 
     @property
     def completes(self) -> bool:
@@ -105,6 +107,8 @@ def stage_at(name: ScheduleName, config: TrainingConfig, *, step: int, epoch: in
         column = paper_column(epoch)
         return Stage(column.weights, column.learning_rate, teacher=1.0)
     rate = config.learning_rate * warmed_cosine(step, progress, config.warmup_steps, config.final_rate)
+    if name == "rays":
+        return Stage(LossWeights(rays=1.0), rate, teacher=0.0)
     if name == "deformation":
         weights = LossWeights(
             match=config.match, rigidity=config.rigidity, surface=config.surface, position=config.position

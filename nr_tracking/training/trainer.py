@@ -11,7 +11,7 @@ import copy
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import torch
@@ -28,7 +28,7 @@ from nr_tracking.training.checkpoints import load_checkpoint, optimizer_tensors,
 from nr_tracking.training.feed import draws_of_epoch, prepared
 from nr_tracking.training.journal import Journal
 from nr_tracking.training.motion import motion_losses
-from nr_tracking.training.objective import field_losses
+from nr_tracking.training.objective import field_losses, ray_losses
 from nr_tracking.training.schedule import ScheduleName, Stage, gate_after, stage_at
 from nr_tracking.training.team import Team
 from nr_tracking.training.validation import validate
@@ -148,7 +148,7 @@ class Run:
         )
         on_device = isinstance(self.cache, GeneratedWindows) and self.device.type == "cuda"
         workers = 0 if on_device else training.workers  # a forked process must not use CUDA
-        windows = prepared(self.cache, self.config, draws, workers)
+        windows = prepared(self.cache, self.config, draws, workers, single=self.schedule == "rays")
         for _ in range(len(draws) * size // self.together):
             batches = [next(windows) for _ in range(self.together // size)]
             self.position += self.together
@@ -186,16 +186,16 @@ class Run:
         self.follow_average()
         self.tick()
         values = {name: float(np.mean([row[name] for row in rows if name in row])) for name in rows[0]}
+        self.last_loss = values.pop("loss")
         if self.team.leads:
             self.journal.write(
                 "step",
                 self.step_count,
-                **{"loss": values.pop("loss"), **values},
+                **{"loss": self.last_loss, **values},
                 norm=float(norm),
                 rate=stage.learning_rate,
                 seconds=round(self.seconds, 3),
             )
-        self.last_loss = values.get("loss", 0.0)
         self.step_count += 1
         return True
 
@@ -232,7 +232,9 @@ class Run:
     def losses(self, batch: TrainingBatch, stage: Stage) -> dict[str, Tensor]:
         """Run the networks on one window and return the weighted losses."""
         taught = np.random.default_rng((self.config.training.seed, 1, self.step_count)).random() < stage.teacher
-        completion = self.networks["completion"]
+        completion = cast(CompletionNetwork, self.networks["completion"])
+        if stage.weights.rays > 0:
+            return ray_losses(completion.complete_rays(batch.window), batch, self.config.training)
         frozen = not any(parameter.requires_grad for parameter in completion.parameters())
         with torch.set_grad_enabled(not frozen):
             field = completion(batch.window, batch.teacher if taught else None)
@@ -335,7 +337,9 @@ class Run:
 def build_networks(config: Config, schedule: ScheduleName, start: Path | str | None) -> nn.ModuleDict:
     """Make the networks that a schedule trains, from scratch or from weights.
 
-    Under ``deformation`` the completion network is frozen. The deformation decoder is new unless ``start`` has one.
+    Under ``deformation`` the completion network is frozen; under ``rays`` all of it but the ray network; under the
+    others the ray network, where ``start`` has one that is not to change. The deformation decoder is new unless
+    ``start`` has one.
     """
     if schedule == "deformation" and start is None:
         raise InputError(
@@ -345,12 +349,16 @@ def build_networks(config: Config, schedule: ScheduleName, start: Path | str | N
     completion = CompletionNetwork(config.model.model_copy(update={"active_cap": cap}))
     completion.mixed_precision = config.training.bfloat16
     networks = nn.ModuleDict({"completion": completion})
-    if schedule != "completion":
+    if schedule == "rays" and completion.rays is None:
+        raise InputError("no_rays", "the rays schedule trains the ray network: set model.rays")
+    if schedule not in ("rays", "completion"):
         networks["deformation"] = DeformationDecoder(config.model)
     if start is not None:
         load_weights(start, {"completion": networks["completion"]}, preset=config.preset, model=config.model)
-    if schedule == "deformation":
-        networks["completion"].requires_grad_(False)
+    if schedule in ("rays", "deformation"):
+        completion.requires_grad_(False)
+    if completion.rays is not None and schedule != "deformation":
+        completion.rays.requires_grad_(schedule == "rays" or start is None or not config.training.freeze_rays)
     return networks
 
 

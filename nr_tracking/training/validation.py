@@ -12,7 +12,17 @@ from nr_tracking.fields.field import FieldWindow
 from nr_tracking.training.batches import TrainingBatch, prepare, sample_weights
 from nr_tracking.types import InputError
 
-_OTHER = ("stretch", "mirror", "reverse", "dropout", "background", "occluder", "single_frame_cube", "centre_jitter")
+_OTHER = (
+    "stretch",
+    "warp",
+    "mirror",
+    "reverse",
+    "dropout",
+    "background",
+    "occluder",
+    "single_frame_cube",
+    "centre_jitter",
+)
 _ONLY_NOISE = {
     **dict.fromkeys(_OTHER, 0.0),
     "side_jitter": (1.0, 1.0),

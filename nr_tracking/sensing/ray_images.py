@@ -1,0 +1,122 @@
+"""A depth image along the rays that pass the cube: the input of the network that completes along rays.
+
+The cube is seen through its middle plane. Pixel (i, j) of P x P is the ray through the point ((j + 0.5) / P - 0.5,
+(i + 0.5) / P - 0.5, 0) in box coordinates, x to the right and y down, so that the image has the same scale whatever the
+camera, the distance and the size of the subject.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from nr_tracking.sensing.volume import Volume
+from nr_tracking.types import Intrinsics
+
+CHANNELS = 7
+REACH = 12  # pixels beyond its outline within which the subject's surface is continued, to both sides of a hole
+FAR = 0.5  # box z of the front where there is none within reach: the far side of the cube
+_STEEP = 4.0  # slopes are given in units of this one, and cut off there
+_NEAREST = 0.05  # a point nearer to the camera than this share of the cube's distance is taken to be there
+
+
+@dataclass(frozen=True)
+class RayImages:
+    """The frames of one or more windows along their cubes' rays.
+
+    ``channels`` (N, 7, P, P) float32: subject or not, its box z, its two slopes, box z of whatever else returned,
+    whether anything else returned, box z of the continued front. ``front`` (N, P, P) float32: box z of the nearest seen
+    surface within :data:`REACH` pixels, :data:`FAR` where there is none. ``view`` (N, 3) float32: x and y over z of
+    the cube's centre in the camera frame, and the cube's side over that z.
+    """
+
+    channels: Tensor
+    front: Tensor
+    view: Tensor
+
+    def to(self, device: torch.device) -> RayImages:
+        """Return the images on a device."""
+        return replace(
+            self,
+            channels=self.channels.to(device),
+            front=self.front.to(device),
+            view=self.view.to(device),
+        )
+
+
+def ray_image(depth: Tensor, mask: Tensor | None, intrinsics: Intrinsics, volume: Volume, pixels: int) -> RayImages:
+    """One frame along the rays of a cube.
+
+    ``depth`` (H, W) float32 metres, 0 where there is none; ``mask`` (H, W) bool, True on the subject, or None for all.
+    The camera must be free of distortion. Each ray reads the nearest pixel; one that misses the image has no return.
+    A subject's pixel in front of or behind the cube counts as something else.
+    """
+    if intrinsics.distortion_model != "none":
+        raise ValueError(f"rectify the frame first: its camera has {intrinsics.distortion_model} distortion")
+    distance = float(volume.centre[2])
+    if distance <= 0:
+        raise ValueError(f"the cube's centre is at z = {distance} m: it must lie before the camera")
+    view = np.array([volume.centre[0] / distance, volume.centre[1] / distance, volume.side / distance])
+    steps = ((np.arange(pixels) + 0.5) / pixels - 0.5) * view[2]
+    columns = np.rint((view[0] + steps) * intrinsics.fx + intrinsics.cx).astype(np.int64)
+    rows = np.rint((view[1] + steps) * intrinsics.fy + intrinsics.cy).astype(np.int64)
+    in_columns, in_rows = (columns >= 0) & (columns < intrinsics.width), (rows >= 0) & (rows < intrinsics.height)
+    outside = ~(in_rows[:, None] & in_columns)
+    nearest = np.where(outside, 0, rows[:, None] * intrinsics.width + columns)
+    place, beside = torch.from_numpy(nearest).to(depth.device), torch.from_numpy(outside).to(depth.device)
+
+    seen = depth.flatten().index_select(0, place.flatten()).view(pixels, pixels).masked_fill(beside, 0.0)
+    z = (seen - distance) / volume.side
+    subject = seen > 0
+    if mask is not None:
+        subject &= mask.flatten().index_select(0, place.flatten()).view(pixels, pixels)
+    subject &= z.abs() < FAR
+    other = (seen > 0) & ~subject
+    front = continued(z, subject)
+    near = (front < FAR).float()
+    slopes = _slopes(front) / _STEEP
+    on, off = subject.float(), other.float()
+    channels = torch.stack(
+        (on, on * z, *(on * slopes.clamp(-1, 1)), off * z.clamp(-1, 1), off, near * front),
+    )
+    return RayImages(channels[None], front[None], torch.from_numpy(view.astype(np.float32)).to(depth.device)[None])
+
+
+def continued(z: Tensor, subject: Tensor) -> Tensor:
+    """``z`` (P, P) on the ``subject`` (P, P) bool, around it that of the nearest pixel, the frontmost of several.
+
+    It grows by a pixel a time, diagonally too, :data:`REACH` times; :data:`FAR` beyond.
+    """
+    grown = torch.where(subject, z, torch.inf)[None, None]
+    for _ in range(REACH):
+        wider = -functional.max_pool2d(-grown, kernel_size=3, stride=1, padding=1)
+        grown = torch.where(torch.isinf(grown), wider, grown)
+    return torch.where(torch.isinf(grown), FAR, grown)[0, 0]
+
+
+def joined(frames: list[RayImages]) -> RayImages:
+    """Frames of a window, one after another."""
+    return RayImages(*(torch.cat([getattr(frame, name) for frame in frames]) for name in ("channels", "front", "view")))
+
+
+def along_rays(points: Tensor, view: Tensor) -> tuple[Tensor, Tensor]:
+    """Where points lie in the image, and how deep.
+
+    ``points`` (Q, 3) box coordinates and ``view`` (Q, 3) of their frames -> places (Q, 2) on the cube's middle plane,
+    x and y in [-0.5, 0.5] inside the image, and box z (Q,).
+    """
+    z = points[:, 2]
+    nearer = (1 + view[:, 2] * z).clamp(min=_NEAREST)[:, None]
+    return (points[:, :2] - view[:, :2] * z[:, None]) / nearer, z
+
+
+def _slopes(front: Tensor) -> Tensor:
+    """Change (2, P, P) of ``front`` (P, P) along x and y, box sides over box sides, by Sobel's filter."""
+    padded = functional.pad(front[None, None], (1, 1, 1, 1), mode="replicate")
+    smooth, change = front.new_tensor([1.0, 2.0, 1.0]), front.new_tensor([-1.0, 0.0, 1.0])
+    kernels = torch.stack((smooth[:, None] * change, change[:, None] * smooth))[:, None] / 8
+    return functional.conv2d(padded, kernels)[0] * front.shape[-1]

@@ -1,0 +1,268 @@
+"""Completion along rays: images that do not depend on the camera, distances between rays, and how it is learnt."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from bending_body import bending_window, write_cache
+from scipy.spatial import cKDTree
+
+from nr_tracking.config import load_config
+from nr_tracking.fields.completion import CompletionNetwork
+from nr_tracking.fields.meshing import extract_surface
+from nr_tracking.fields.rays import ELSEWHERE, RayField, RayNetwork, ray_depths
+from nr_tracking.fields.weights import read_weights, save_weights
+from nr_tracking.sensing.ray_images import FAR, REACH, RayImages, along_rays, continued, ray_image
+from nr_tracking.sensing.volume import Volume
+from nr_tracking.training.batches import one_frame, prepare
+from nr_tracking.training.trainer import build_networks, train
+from nr_tracking.types import InputError, Intrinsics
+
+CAMERA = Intrinsics(320, 240, 300.0, 310.0, 170.0, 110.0)
+RAYS = {
+    "rays": True,
+    "ray_pixels": 32,
+    "ray_channels": (4, 8, 8, 8, 8),
+    "ray_blocks": (1, 0, 0, 0, 0),
+    "ray_steps": 16,
+}
+QUICK = {
+    "points": 300,
+    "hidden_points": 100,
+    "empty_points": 50,
+    "surface_points": 80,
+    "contrast_points": 32,
+    "workers": 0,
+    "warmup_steps": 5,
+    "learning_rate": 5e-3,
+    "average": 0.8,
+}
+
+
+def ball(camera: Intrinsics, centre: np.ndarray, radius: float) -> torch.Tensor:
+    """Depth of a ball."""
+    v, u = np.mgrid[: camera.height, : camera.width]
+    rays = np.stack(((u - camera.cx) / camera.fx, (v - camera.cy) / camera.fy, np.ones(u.shape)), axis=-1)
+    along, length = rays @ centre, (rays**2).sum(-1)
+    root = along**2 - length * (centre @ centre - radius**2)
+    return torch.from_numpy(np.where(root > 0, (along - np.sqrt(np.maximum(root, 0))) / length, 0).astype(np.float32))
+
+
+def window_of(config, seed=0):
+    """A training batch of one window, undisturbed."""
+    return prepare(bending_window(seed), config, np.random.default_rng(seed), augment=False)
+
+
+class TestImages:
+    def test_camera_distance_and_size_do_not_show(self):
+        """The same ball, twice as large, twice as far, with another camera: the same image along rays."""
+        centre = np.array([0.05, 0.1, 1.2])
+        other = Intrinsics(640, 480, 640.0, 600.0, 330.0, 250.0)
+        first = ray_image(ball(CAMERA, centre, 0.3), None, CAMERA, Volume(centre, 1.0), 64)
+        second = ray_image(ball(other, 2 * centre, 0.6), None, other, Volume(2 * centre, 2.0), 64)
+        torch.testing.assert_close(first.view, second.view)
+        both = (first.channels[0, 0] > 0) & (second.channels[0, 0] > 0)
+        assert both.float().sum() > 0.95 * first.channels[0, 0].sum()
+        assert (first.channels[0, 1] - second.channels[0, 1])[both].abs().median() < 0.003
+
+    def test_every_subject_point_lies_on_the_front_of_its_ray(self):
+        """Pixels of the image, back-projected to the cube, fall on the ray that reads them, at the depth it gives."""
+        centre = np.array([-0.2, 0.1, 1.5])
+        depth, volume = ball(CAMERA, centre, 0.35), Volume(centre, 1.1)
+        images = ray_image(depth, None, CAMERA, volume, 128)
+        v, u = np.nonzero(depth.numpy())
+        z = depth.numpy()[v, u]
+        metric = np.stack([(u - CAMERA.cx) / CAMERA.fx * z, (v - CAMERA.cy) / CAMERA.fy * z, z], axis=1)
+        points = torch.from_numpy(volume.to_box(metric).astype(np.float32))
+        place, deep = along_rays(points, images.view.expand(len(points), 3))
+        at = ((place + 0.5) * 128 - 0.5).round().long()
+        assert (images.front[0, at[:, 1], at[:, 0]] - deep).abs().median() < 0.002
+        assert bool((images.channels[0, 0, at[:, 1], at[:, 0]] == 1).float().mean() > 0.99)
+
+    def test_slopes_of_a_plane(self):
+        """z = 0.3 x + const through the cube's centre, seen almost without perspective."""
+        camera = Intrinsics(400, 400, 8000.0, 8000.0, 199.5, 199.5)
+        u = torch.arange(400, dtype=torch.float32)
+        ray = (u - 199.5) / 8000.0
+        depth = (20.0 / (1 - 0.3 * ray)).expand(400, 400).contiguous()
+        images = ray_image(depth, None, camera, Volume(np.array([0.0, 0.0, 20.0]), 0.9), 64)
+        inner = images.channels[0, 2:4, 8:-8, 8:-8]
+        # A ray reads the nearest pixel, up to half a pixel beside it.
+        assert (inner[0] - 0.3 / 4).abs().max() < 0.008 and abs(float(inner[0].mean()) - 0.3 / 4) < 5e-4
+        assert inner[1].abs().max() < 1e-4
+
+    def test_what_else_returns_is_told_apart(self):
+        depth = torch.full((240, 320), 2.0)
+        depth[100:140, 150:190] = 1.0
+        mask = depth < 1.5
+        image = ray_image(depth, mask, CAMERA, Volume(np.array([0.0, 0.0, 1.0]), 0.5), 64).channels[0]
+        subject, other = image[0] > 0, image[5] > 0
+        assert bool((subject ^ other).all())
+        assert (image[1][subject].abs() < 1e-6).all() and (image[4][other] == 1).all()
+        assert (image[4][subject] == 0).all() and (image[1][other] == 0).all()
+
+    def test_the_front_is_continued_so_far_and_no_further(self):
+        subject = torch.zeros(40, 40, dtype=torch.bool)
+        subject[20, 20] = subject[20, 30] = True
+        z = torch.where(subject, torch.linspace(-0.2, 0.2, 40).expand(40, 40), torch.tensor(7.0))
+        front = continued(z, subject)
+        reached = front < FAR
+        assert reached[20 - REACH, 20] and not reached[20 - REACH - 1, 20]
+        assert front[20, 25] == z[20, 20], "of two as near, the frontmost"
+        assert set(front[reached].unique().tolist()) == {z[20, 20].item(), z[20, 30].item()}
+
+    def test_a_cube_behind_the_camera_is_refused(self):
+        with pytest.raises(ValueError, match="before the camera"):
+            ray_image(torch.ones(240, 320), None, CAMERA, Volume(np.array([0.0, 0.0, -1.0]), 0.5), 32)
+
+
+class TestField:
+    def random_field(self, frames=2, side=8, steps=9):
+        torch.manual_seed(0)
+        front = torch.rand(frames, side, side) * 0.4 - 0.3
+        front[0, :2] = FAR
+        view = torch.tensor([[0.1, -0.2, 0.4], [0.0, 0.3, 0.7]])[:frames]
+        return RayField(torch.randn(frames, side, side, steps), ray_depths(steps), front, view)
+
+    def test_against_a_loop(self):
+        """One point at a time: project, read four rays, interpolate along each with numpy."""
+        field = self.random_field()
+        points, frame = torch.rand(200, 3) - 0.5, torch.arange(200) % 2
+        found = field.sdf(points, frame).numpy()
+        for index in range(200):
+            x, y, z = points[index].double().numpy()
+            a, b, scale = field.view[frame[index]].double().numpy()
+            near = 1 + scale * z
+            gx, gy = (x - a * z) / near, (y - b * z) / near
+            px, py = np.clip((gx + 0.5) * 8 - 0.5, 0, 7), np.clip((gy + 0.5) * 8 - 0.5, 0, 7)
+            column, row = min(int(px), 6), min(int(py), 6)
+            total = 0.0
+            for r, c in ((0, 0), (0, 1), (1, 0), (1, 1)):
+                share = (py - row if r else 1 - py + row) * (px - column if c else 1 - px + column)
+                front = float(field.front[frame[index], row + r, column + c])
+                values = field.distances[frame[index], row + r, column + c].numpy()
+                total += share * (ELSEWHERE if front >= FAR else np.interp(z - front, field.depths.numpy(), values))
+            assert abs(found[index] - total) < 1e-4
+
+    def test_derivative_by_the_points(self):
+        field = self.random_field()
+        field = replace(field, **{n: getattr(field, n).double() for n in ("distances", "depths", "front", "view")})
+        points = (torch.rand(30, 3, dtype=torch.float64) - 0.5) * 0.8
+        points.requires_grad_(True)
+        frame = torch.ones(30, dtype=torch.int64)
+        assert torch.autograd.gradcheck(lambda p: field.sdf(p, frame), (points,), eps=1e-7, atol=1e-4)
+
+    def test_an_untrained_network_says_slab(self):
+        network = RayNetwork((4, 8, 8, 8, 8), (1, 1, 1, 1, 1), 48).eval()
+        with torch.no_grad():
+            network.last.weight.zero_()
+        front = torch.zeros(1, 64, 64)
+        images = RayImages(torch.zeros(1, 7, 64, 64), front, torch.tensor([[0.0, 0.0, 0.3]]))
+        z = torch.linspace(-0.1, 0.3, 50)
+        points = torch.stack((torch.zeros(50), torch.zeros(50), z), dim=1)
+        found = network(images).sdf(points, torch.zeros(50, dtype=torch.int64))
+        assert (found - torch.maximum(-z, z - 0.08).clamp(-0.1, 0.1))[z > -0.05].abs().max() < 0.01
+
+    def test_depths_rise(self):
+        for steps in (8, 48, 200):
+            depths = ray_depths(steps)
+            assert len(depths) == steps and bool((depths.diff() > 0).all()) and 0.0 in depths
+
+
+class TestCompletion:
+    @pytest.fixture(scope="class")
+    def config(self):
+        return load_config("test", model=RAYS)
+
+    def test_the_field_is_the_mean_of_both_opinions(self, config):
+        """On every scale and on the grid."""
+        torch.manual_seed(0)
+        network = CompletionNetwork(config.model).eval()
+        batch = window_of(config)
+        with torch.no_grad():
+            field = network(batch.window)
+            rays = network.complete_rays(batch.window)
+            along = rays.sdf(batch.points, batch.frame)
+            for level in field.levels:
+                features, _ = field.level_features(level, batch.points, batch.frame)
+                expected = 0.5 * (along + network.distance(features, batch.points))
+                torch.testing.assert_close(field.level_sdf(level, batch.points, batch.frame)[0], expected)
+            near = field.fine_grid.coords[field.fine_grid.frame_index == 1]
+            centres, one = (near[:, 1:].float() + 0.5) / config.model.resolution - 0.5, torch.ones(len(near)).long()
+            torch.testing.assert_close(field.grid(1)[tuple(near[:, 1:].long().t())], field.sdf(centres, one))
+            far = (torch.rand(500, 3) - 0.5) * 0.9
+            coarse = field.grid(1)[tuple(((far + 0.5) * config.model.resolution).long().t())]
+            assert (coarse - field.sdf(far, torch.ones(500).long())).abs().median() < 0.02
+
+    def test_its_surface_is_closed_and_around_what_is_seen(self, config):
+        torch.manual_seed(0)
+        network = CompletionNetwork(config.model).eval()
+        batch = window_of(config)
+        with torch.no_grad():
+            field = network(batch.window)
+        vertices, faces = extract_surface(field, 0, config.mesh)
+        edges = np.sort(np.concatenate([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]]), axis=1)
+        assert (np.unique(edges, axis=0, return_counts=True)[1] == 2).all()
+        assert np.abs(vertices).max() < 0.51
+        voxels = batch.window.coords[(batch.window.coords[:, 0] == 0) & (batch.window.values[:, 0].abs() < 0.1)]
+        seen = (voxels[:, 1:].numpy() + 0.5) / config.model.resolution - 0.5
+        away = cKDTree(vertices).query(seen)[0]
+        assert np.median(away) < 1 / config.model.resolution
+
+    def test_a_window_without_rays_is_refused(self, config):
+        batch = window_of(config)
+        network = CompletionNetwork(config.model)
+        with pytest.raises(InputError, match=r"model\.rays"):
+            network(replace(batch.window, rays=None))
+        with pytest.raises(InputError, match=r"model\.rays"):
+            CompletionNetwork(load_config("test").model).complete_rays(batch.window)
+
+
+class TestTraining:
+    @pytest.fixture(scope="class")
+    def cache(self, tmp_path_factory):
+        folder = tmp_path_factory.mktemp("cache")
+        write_cache(folder, windows=3, frames=3)
+        return folder
+
+    def test_a_frame_of_a_window(self):
+        window = bending_window(0)
+        single = one_frame(window, np.random.default_rng(1))
+        index = next(i for i in range(len(window.depth)) if np.array_equal(window.depth[i], single.depth[0]))
+        assert single.depth.shape[0] == single.points.shape[0] == single.sdf.shape[0] == 1
+        np.testing.assert_array_equal(single.points[0], window.points[index])
+        np.testing.assert_array_equal(single.surface[0], window.surface[index])
+
+    def test_first_the_rays_then_the_rest(self, tmp_path, cache):
+        """The rays schedule lowers its losses and moves nothing else; the completion schedule leaves the rays alone."""
+        config = load_config("test", model=RAYS, training={**QUICK, "noise": 0.0, "background": 0.0, "occluder": 0.0})
+        torch.manual_seed(config.training.seed)
+        fresh = build_networks(config, "rays", None)["completion"]
+        first = train(config, cache, tmp_path / "rays", schedule="rays", steps=40)
+        rows = [json.loads(line) for line in (tmp_path / "rays" / "log.jsonl").read_text().splitlines()]
+        losses = [row["loss"] for row in rows if "loss" in row]
+        assert np.mean(losses[-8:]) < 0.7 * np.mean(losses[:8])
+        learnt = read_weights(first).part("completion")
+        moved = {name for name, value in fresh.state_dict().items() if not torch.equal(value, learnt[name])}
+        assert moved and all(name.startswith("rays.") for name in moved)
+
+        second = train(config, cache, tmp_path / "all", schedule="completion", steps=6, start=first)
+        final = read_weights(second).part("completion")
+        moved = {name for name in learnt if not torch.equal(learnt[name], final[name])}
+        assert moved and not any(name.startswith("rays.") for name in moved)
+
+    def test_without_a_ray_network_there_is_nothing_to_train(self):
+        with pytest.raises(InputError, match=r"model\.rays"):
+            build_networks(load_config("test"), "rays", None)
+
+
+def test_weights_of_a_version_that_knew_fewer_settings(tmp_path, monkeypatch):
+    """A file is verified by what it says itself, not by today's settings."""
+    config = load_config("test")
+    settings = config.model.model_dump_json(exclude={"rays", "ray_pixels", "ray_channels", "ray_blocks", "ray_steps"})
+    monkeypatch.setattr("nr_tracking.fields.weights._settings", lambda model: settings)
+    save_weights(tmp_path / "old.safetensors", {"part": {"a": torch.ones(3)}}, preset="test", model=config.model)
+    monkeypatch.undo()
+    assert read_weights(tmp_path / "old.safetensors").model == config.model
