@@ -91,7 +91,10 @@ class VolumeConfig(Section):
         0.06, "a subject this share of the side off the centre moves the cube, in whole latent cells", ge=0, le=1
     )
     cubes: int = setting(
-        3, "completions in slightly different cubes that are averaged; 1 for the highest speed", ge=1, le=5
+        1,
+        "completions in slightly different cubes that are averaged; more take longer and are a little better",
+        ge=1,
+        le=5,
     )
     rescale_ratio: float = setting(
         1.25, "a subject that outgrows the cube by this factor gets a new one", ge=1.05, le=3.0
@@ -155,6 +158,10 @@ class MeshConfig(Section):
     """The zero level set."""
 
     upsample: int = setting(2, "mesh grid cells along one voxel of the field", ge=1, le=4)
+    distances: Literal["field", "grid"] = setting(
+        "field",
+        "on a mesh grid denser than the voxels, field: ask the network; grid: interpolate, at half the time",
+    )
     minimum_component: float = setting(0.05, "components below this share of the whole area are removed", ge=0, le=1)
     carve: bool = setting(True, "the surface must not stand in space that the camera saw to be empty")
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from nr_tracking.fields.field import FieldWindow, interpolate_dense
+from nr_tracking.fields.field import FieldWindow, cubic_shares, interpolate_dense
 from nr_tracking.sensing.volume import Volume
 
 
@@ -83,26 +83,9 @@ class AveragedField:
         inside = torch.ones_like(values)
         for axis, shift in enumerate((own.centre - other.centre) / other.side):
             theirs = ((steps + 0.5) / count - 0.5) / scale + shift
-            shares = _cubic_shares((theirs + 0.5) * count - 0.5, count)
+            shares = cubic_shares((theirs + 0.5) * count - 0.5, count)
             within = (theirs.abs() < 0.5).to(values.dtype)
             shape = [count if other_axis == axis else 1 for other_axis in range(3)]
             inside = inside * within.view(shape)
             values = torch.tensordot(values, shares, dims=([0], [1]))  # takes the first axis away, appends the new one
         return scale * inside * values, inside
-
-
-def _cubic_shares(position: Tensor, count: int) -> Tensor:
-    """Weights (Q, count) of samples at 0 .. count - 1 in values at ``position`` (Q,): cubic convolution (Keys 1981).
-
-    Linear interpolation would flatten the valley of a distance along a thin limb, and every average make it thinner.
-    Beyond the outermost samples the value there continues.
-    """
-    position = position.clamp(0, count - 1)
-    steps = torch.arange(-1, count + 1, dtype=position.dtype, device=position.device)
-    x = (position[:, None] - steps).abs()
-    near = ((1.5 * x - 2.5) * x) * x + 1
-    far = ((-0.5 * x + 2.5) * x - 4) * x + 2
-    shares = torch.where(x < 1, near, torch.where(x < 2, far, torch.zeros_like(x)))
-    shares[:, 1] += shares[:, 0]
-    shares[:, -2] += shares[:, -1]
-    return shares[:, 1:-1]

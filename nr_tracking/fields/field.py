@@ -8,7 +8,7 @@ and to the features.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -305,10 +305,39 @@ def lattice(resolution: int, like: Tensor) -> Tensor:
 
 def upsample(values: Tensor, factor: int) -> Tensor:
     """Trilinear interpolation of ``values`` (a, b, c) at the voxel centres of a grid ``factor`` times as fine."""
+
+    def shares(position: Tensor, count: int) -> Tensor:
+        away = position.clamp(0, count - 1)[:, None] - torch.arange(count, device=values.device)
+        return (1 - away.abs()).clamp(min=0)
+
+    return _interpolated(values, factor, shares)
+
+
+def upsample_smoothly(values: Tensor, factor: int) -> Tensor:
+    """Like :func:`upsample`, by cubic convolution: it keeps the valley of a distance along a thin limb."""
+    return _interpolated(values, factor, cubic_shares)
+
+
+def _interpolated(values: Tensor, factor: int, shares: Callable[[Tensor, int], Tensor]) -> Tensor:
     for _ in range(3):  # interpolate along the last axis and bring the next one there
         count = values.shape[2]
         axis = torch.arange(count * factor, device=values.device, dtype=values.dtype)
-        position = ((axis + 0.5) / factor - 0.5).clamp(0, count - 1)
-        shares = (1 - (position[:, None] - torch.arange(count, device=values.device)).abs()).clamp(min=0)
-        values = (values @ shares.t()).permute(2, 0, 1)
+        values = (values @ shares((axis + 0.5) / factor - 0.5, count).t()).permute(2, 0, 1)
     return values.contiguous()
+
+
+def cubic_shares(position: Tensor, count: int) -> Tensor:
+    """Weights (Q, count) of samples at 0 .. count - 1 in values at ``position`` (Q,): cubic convolution (Keys 1981).
+
+    Linear interpolation would flatten the valley of a distance along a thin limb, and every average make it thinner.
+    Beyond the outermost samples the value there continues.
+    """
+    position = position.clamp(0, count - 1)
+    steps = torch.arange(-1, count + 1, dtype=position.dtype, device=position.device)
+    x = (position[:, None] - steps).abs()
+    near = ((1.5 * x - 2.5) * x) * x + 1
+    far = ((-0.5 * x + 2.5) * x - 4) * x + 2
+    shares = torch.where(x < 1, near, torch.where(x < 2, far, torch.zeros_like(x)))
+    shares[:, 1] += shares[:, 0]
+    shares[:, -2] += shares[:, -1]
+    return shares[:, 1:-1]

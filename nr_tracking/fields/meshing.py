@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from nr_tracking.config import MeshConfig
-from nr_tracking.fields.field import upsample
+from nr_tracking.fields.field import upsample, upsample_smoothly
 from nr_tracking.types import Bool, Float32, InputError, Int32
 
 REACH = 0.75  # voxels: grid points whose interpolated distance is smaller are evaluated anew
@@ -55,14 +55,20 @@ def extract_surface(
     distance = _carved(field, frame, bound if config.carve else None)
     values = field.grid(frame)
     if config.carve and bound is not None:
-        values = _carve_grid(values, bound)
+        values = _carve_grid(values, bound, torch.zeros(3), field.resolution)
     near = (values < (REACH / field.resolution if config.upsample > 1 else 0.0)).nonzero()
     if len(near) == 0:
         raise _no_surface(frame)
     first = (near.amin(0) - 2).clamp(min=0)
     last = (near.amax(0) + 3).clamp(max=field.resolution)
     window = tuple(slice(int(a), int(b)) for a, b in zip(first, last, strict=True))
-    dense = _refined(values[window].contiguous(), first, config.upsample, field.resolution, distance)
+    exact = config.distances == "field" or config.upsample == 1
+    if exact:
+        dense = _refined(values[window].contiguous(), first, config.upsample, field.resolution, distance)
+    else:
+        dense = upsample_smoothly(field.grid(frame)[window].contiguous(), config.upsample)
+        if config.carve and bound is not None:
+            dense = _carve_grid(dense, bound, first * config.upsample, field.resolution * config.upsample)
     if not bool((dense < 0).any()):
         raise _no_surface(frame)
 
@@ -72,7 +78,10 @@ def extract_surface(
     walled = functional.pad(dense, (1,) * 6, value=cell).float().cpu().numpy()
     places, faces, _, _ = marching_cubes(walled, 0.0, mask=_cells_with_surface(walled < 0))
     origin = first.cpu().numpy() * config.upsample - 1
-    vertices = _pulled(places, walled, origin, cell, distance, values)
+    if exact:
+        vertices = _pulled(places, walled, origin, cell, distance, values)
+    else:
+        vertices = ((places + origin + 0.5) * cell - 0.5).astype(np.float32)
     return _without_small_components(vertices, faces.astype(np.int32), config.minimum_component)
 
 
@@ -92,12 +101,15 @@ def _carved(field: Field, frame: int, bound: Callable[[Tensor], Tensor] | None) 
     return distance
 
 
-def _carve_grid(values: Tensor, bound: Callable[[Tensor], Tensor]) -> Tensor:
-    """max(values, bound) on a grid (R, R, R), evaluated where it can matter: inside and up to a voxel outside."""
-    near = (values < 1 / len(values)).nonzero()
+def _carve_grid(values: Tensor, bound: Callable[[Tensor], Tensor], first: Tensor, resolution: int) -> Tensor:
+    """max(values, bound) on a part (a, b, c) of a grid, where it can matter: inside and up to a voxel outside.
+
+    The part starts at voxel ``first`` (3,) of a grid of ``resolution``.
+    """
+    near = (values < 1 / resolution).nonzero()
     if len(near) == 0:
         return values
-    limit = bound((near.to(values.dtype) + 0.5) / len(values) - 0.5).to(values.dtype)
+    limit = bound((near.to(values.dtype) + first.to(values) + 0.5) / resolution - 0.5).to(values.dtype)
     place = tuple(near.t())
     return values.index_put(place, torch.maximum(values[place], limit))
 
