@@ -183,7 +183,7 @@ class TestCompletion:
         batch = window_of(config)
         with torch.no_grad():
             field = network(batch.window)
-            rays = network.complete_rays(batch.window)
+            rays = network.complete_rays(batch.window.rays)
             along = rays.sdf(batch.points, batch.frame)
             for level in field.levels:
                 features, _ = field.level_features(level, batch.points, batch.frame)
@@ -217,7 +217,7 @@ class TestCompletion:
         with pytest.raises(InputError, match=r"model\.rays"):
             network(replace(batch.window, rays=None))
         with pytest.raises(InputError, match=r"model\.rays"):
-            CompletionNetwork(load_config("test").model).complete_rays(batch.window)
+            CompletionNetwork(load_config("test").model).complete_rays(batch.window.rays)
 
 
 class TestTraining:

@@ -59,6 +59,12 @@ class TrueSurfaces:
     def complete(self, views, volume, clock):
         self.windows.append(len(views))
 
+    def begin(self, view, volume):
+        """Nothing can be begun."""
+
+    def forget(self):
+        """Nothing was begun."""
+
     def surface(self, field, index, view, volume):
         time = round(view.frame.stamp_ns / STEP_NS) - 1
         if time in self.missing:

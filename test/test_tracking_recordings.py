@@ -212,6 +212,7 @@ class Surfaces(torch.nn.Module):
         super().__init__()
         self.truth = test_tracker.TrueSurfaces()
         self.complete, self.surface = self.truth.complete, self.truth.surface
+        self.begin, self.forget = self.truth.begin, self.truth.forget
 
 
 def test_the_real_tracker_goes_on_from_a_checkpoint_as_if_nothing_had_happened(tmp_path: Path) -> None:

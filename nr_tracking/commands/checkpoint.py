@@ -23,6 +23,7 @@ from scipy.spatial import cKDTree
 from torch import nn
 
 from nr_tracking.arrays import read_arrays
+from nr_tracking.tracking.frames_ahead import FramesAhead
 from nr_tracking.tracking.parallel import Workers
 from nr_tracking.types import InputError
 
@@ -107,6 +108,8 @@ class _Writer:
             return {"torch_device": str(value)}
         if isinstance(value, Workers):
             return {"workers": value.count}
+        if isinstance(value, FramesAhead):  # what was begun is begun anew
+            return {"frames_ahead": True}
         if isinstance(value, np.random.Generator):
             return {"generator": type(value.bit_generator).__name__, "state": self.node(value.bit_generator.state)}
         kind = type(value)
@@ -174,6 +177,8 @@ class _Reader:
             )
         if "workers" in node:
             return Workers(max(1, min(int(node["workers"]), os.cpu_count() or 1)))
+        if "frames_ahead" in node:
+            return FramesAhead()
         if "torch_device" in node:
             return torch.device(node["torch_device"])
         if "generator" in node:

@@ -39,6 +39,7 @@ from nr_tracking.fields.sparse import SparseGrid, linear_keys
 from nr_tracking.types import InputError
 
 if TYPE_CHECKING:
+    from nr_tracking.sensing.ray_images import RayImages
     from nr_tracking.sensing.tsdf import TsdfWindow
 
 OBSERVED = 0.5  # TSDF voxels with a smaller magnitude are refined whatever the coarser field says
@@ -90,22 +91,25 @@ class CompletionNetwork(nn.Module):
         for module in (self.dense_encoder, self.dense_decoder):
             module.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
 
-    def forward(self, window: TsdfWindow, teacher: dict[int, Tensor] | None = None) -> FieldWindow:
+    def forward(
+        self, window: TsdfWindow, teacher: dict[int, Tensor] | None = None, rays: RayField | None = None
+    ) -> FieldWindow:
         """Complete every frame of one or more windows of equal length.
 
         ``window``: ``coords`` (M, 4) int32 [frame, x, y, z], ``values`` (M, 1) in (-1, 1), ``seen`` (N, 2, r, r, r)
         with r = R / 4, frames of one window next to each other. ``teacher`` (training only): for resolutions R / 2
         and R the voxels (K, 4) int32 that must be refined, united with those that the network itself finds near its
-        surface. Raises :class:`InputError` for a window of another resolution or a malformed one.
+        surface. ``rays``: what :meth:`complete_rays` says of the window's frames, where that is known already. Raises
+        :class:`InputError` for a window of another resolution or a malformed one.
         """
         resolution, frames = self.model.resolution, window.seen.shape[0]
         grid, values = self._input(window)
-        rays = RayPrior(self.complete_rays(window), resolution // 2) if self.model.rays else None
+        prior = self._prior(window, rays)
         with torch.autocast(grid.device.type, torch.bfloat16, enabled=self.uses_bfloat16(grid.device)):
             skips, encoded, coarse_grid = self.sparse_encoder(values, grid)
             inputs = [encoded, window.seen.to(encoded.dtype) * self.model.seen_empty]
-            if rays is not None:
-                inputs.append(rays.blocks.to(encoded.dtype))
+            if prior is not None:
+                inputs.append(prior.blocks.to(encoded.dtype))
             latent, dense_skips = self.dense_encoder(torch.cat(inputs, dim=1))
             keep = self._kept(window.seen, coarse_grid)
             latent = self.fusion(latent, window.length, keep)
@@ -116,38 +120,48 @@ class CompletionNetwork(nn.Module):
         required.append(grid.coords[values.detach()[:, 0].abs() < OBSERVED])
         tau, cap = self._filter(resolution // 2)
         distances = distances_of_coarse(coarse, self.distance)
-        if rays is not None:
-            distances = rays.mixed_with(distances)
+        if prior is not None:
+            distances = prior.mixed_with(distances)
         found = near_surface_of_coarse(distances, resolution // 2, tau, cap)
         taught = [teacher[resolution // 2]] if teacher and resolution // 2 in teacher else []
         above = [torch.cat([part[:, :1], part[:, 1:] // 2], dim=1) for part in required]
         middle_grid = united([found, *taught, *above], resolution // 2, frames)
         with torch.autocast(grid.device.type, torch.bfloat16, enabled=self.uses_bfloat16(grid.device)):
-            refined = self.middle_decoder(dense, middle_grid, _hinted(skips[1], middle_grid, rays))
+            refined = self.middle_decoder(dense, middle_grid, _hinted(skips[1], middle_grid, prior))
         middle = self._to_field(1, refined)
 
         tau, cap = self._filter(resolution)
         children = distances_of_children(middle_grid, middle, self.distance)
-        if rays is not None:
-            children = rays.mixed_at_children(middle_grid, children)
+        if prior is not None:
+            children = prior.mixed_at_children(middle_grid, children)
         found = near_surface_of_middle(middle_grid, children, tau, cap)
         fine_grid = united([found, *required], resolution, frames)
         with torch.autocast(grid.device.type, torch.bfloat16, enabled=self.uses_bfloat16(grid.device)):
-            finest = self.fine_decoder((middle_grid, refined), fine_grid, _hinted(skips[0], fine_grid, rays))
+            finest = self.fine_decoder((middle_grid, refined), fine_grid, _hinted(skips[0], fine_grid, prior))
         fine = self._to_field(2, finest)
         known = KnownDistances(distances, children)
-        field = rays.field if rays is not None else None
+        along = prior.field if prior is not None else None
         return FieldWindow(
-            coarse, (middle_grid, middle), (fine_grid, fine), known, self.distance, self.embedding, field
+            coarse, (middle_grid, middle), (fine_grid, fine), known, self.distance, self.embedding, along
         )
 
-    def complete_rays(self, window: TsdfWindow) -> RayField:
-        """Only the first half of :meth:`forward`, for networks with ``model.rays``: what is known along rays."""
-        if self.rays is None or window.rays is None:
-            raise InputError("no_rays", "set model.rays for the network and for the window that it is given")
-        device = window.seen.device
+    def complete_rays(self, images: RayImages) -> RayField:
+        """What is known along the rays of single frames: the half of the network that needs no window."""
+        if self.rays is None:
+            raise InputError("no_rays", "this network does not complete along rays: set model.rays")
+        device = images.channels.device
         with torch.autocast(device.type, torch.bfloat16, enabled=self.uses_bfloat16(device)):
-            return self.rays(window.rays)
+            return self.rays(images)
+
+    def _prior(self, window: TsdfWindow, rays: RayField | None) -> RayPrior | None:
+        """What the rays say about the window; None for a network without them."""
+        if not self.model.rays:
+            return None
+        if rays is None:
+            if window.rays is None:
+                raise InputError("no_rays", "this network completes along rays: build the window with model.rays")
+            rays = self.complete_rays(window.rays)
+        return RayPrior(rays, self.model.resolution // 2)
 
     def _input(self, window: TsdfWindow) -> tuple[SparseGrid, Tensor]:
         """The window's voxels in the order that the layers want, with their values (M, 1); checks both."""
@@ -193,10 +207,10 @@ class CompletionNetwork(nn.Module):
         return self.mixed_precision and single and (device.type != "cpu" or cpu_has_bfloat16())
 
 
-def _hinted(skip: tuple[SparseGrid, Tensor], grid: SparseGrid, rays: RayPrior | None) -> Tensor:
+def _hinted(skip: tuple[SparseGrid, Tensor], grid: SparseGrid, prior: RayPrior | None) -> Tensor:
     """The encoder's features (M, C) at the voxels of ``grid``, and what the rays say there, where there are any."""
     features = read_skip(skip, grid)
-    return features if rays is None else torch.cat([features, rays.hint(grid).to(features.dtype)], dim=1)
+    return features if prior is None else torch.cat([features, prior.hint(grid).to(features.dtype)], dim=1)
 
 
 def cpu_has_bfloat16() -> bool:

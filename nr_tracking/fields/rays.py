@@ -81,6 +81,12 @@ class RayField:
         return (weights.reshape(-1, 4) * along).sum(1)
 
 
+def joined_fields(fields: list[RayField]) -> RayField:
+    """Frames of a window, one after another."""
+    parts = [torch.cat([getattr(field, name) for field in fields]) for name in ("distances", "front", "view")]
+    return RayField(parts[0], fields[0].depths, parts[1], parts[2])
+
+
 class RayNetwork(nn.Module):
     """Images along rays -> :class:`RayField`: a U-Net of five levels, from P / 2 down to P / 32.
 

@@ -20,13 +20,15 @@ from nr_tracking.fields.averaging import AveragedField, PlacedField
 from nr_tracking.fields.completion import CompletionNetwork
 from nr_tracking.fields.field import FieldWindow
 from nr_tracking.fields.meshing import extract_surface
+from nr_tracking.fields.rays import RayField, joined_fields
 from nr_tracking.sensing.camera import back_project, check_frame, rectify
 from nr_tracking.sensing.emptiness import EmptySpace
-from nr_tracking.sensing.ray_images import joined, ray_image
+from nr_tracking.sensing.ray_images import RayImages, joined, ray_image
 from nr_tracking.sensing.subject import find_subject
-from nr_tracking.sensing.tsdf import TsdfWindow, make_window, projective_tsdf, seen_space
+from nr_tracking.sensing.tsdf import SparseTsdf, TsdfWindow, make_window, projective_tsdf, seen_space
 from nr_tracking.sensing.visibility import confidence_of, observed_points
 from nr_tracking.sensing.volume import Volume, neighbouring_cubes
+from nr_tracking.tracking.frames_ahead import FramesAhead
 from nr_tracking.tracking.parallel import Workers
 from nr_tracking.tracking.timing import StageClock
 from nr_tracking.types import Bool, DepthFrame, Float32, Surface
@@ -53,6 +55,16 @@ class View:
         return np.where(self.mask, self.frame.depth, np.float32(0.0))
 
 
+@dataclass(frozen=True)
+class FrameInput:
+    """What one frame gives the network in a cube, and the seconds that each stage of it took."""
+
+    voxels: SparseTsdf
+    seen: torch.Tensor
+    rays: RayField | None
+    seconds: dict[str, float]
+
+
 def observe(frame: DepthFrame, config: SubjectConfig) -> View:
     """Check a frame, undo its lens, and find the subject in it.
 
@@ -76,23 +88,53 @@ class Reconstructor:
         self.device = torch.device(config.device)
         self.network = network.to(self.device).eval()
         self._workers = workers
+        self._ahead: FramesAhead[View, FrameInput] = FramesAhead()
+
+    def begin(self, view: View, volume: Volume) -> None:
+        """Start working on a frame that will probably be completed in ``volume``, while its window fills."""
+        self._ahead.start(view, volume, self._input, self._workers)
+
+    def forget(self) -> None:
+        """Forget frames that were begun."""
+        self._ahead.forget()
 
     def complete(self, views: Sequence[View], volume: Volume, clock: StageClock) -> AveragedField:
         """The distance fields of a window, one for each view, in the box coordinates of ``volume``.
 
         They are the mean over ``volume.cubes`` completions, of which the first is in ``volume`` itself.
         """
-        cubes = neighbouring_cubes(volume, self.config.volume.cubes)
-        futures = [self._workers.submit(self._completed, views, cube, clock) for cube in cubes]
+        first, *others = neighbouring_cubes(volume, self.config.volume.cubes)
+        cubes = [first, *others]
+        inputs = self._ahead.take(views, first, self._input, self._workers)
+        futures = [self._workers.submit(self._completed, inputs, clock)]
+        futures += [self._workers.submit(self._completed_anew, views, cube, clock) for cube in others]
         return AveragedField([PlacedField(one.result(), cube) for one, cube in zip(futures, cubes, strict=True)])
 
+    def _completed_anew(self, views: Sequence[View], volume: Volume, clock: StageClock) -> FieldWindow:
+        """The network's fields in a cube that no frame was begun in."""
+        return self._completed([self._input(view, volume) for view in views], clock)
+
     @torch.no_grad()
-    def _completed(self, views: Sequence[View], volume: Volume, clock: StageClock) -> FieldWindow:
+    def _completed(self, inputs: Sequence[FrameInput], clock: StageClock) -> FieldWindow:
         """The network's fields in one cube."""
-        with clock("tsdf"):
-            window = tsdf_window(views, volume, self.config, self.device)
+        for part in inputs:
+            clock.add(part.seconds)
+            part.seconds.clear()  # a frame that two windows share counts once
         with clock("network"):
-            return self.network(window)
+            window = make_window([(part.voxels, part.seen) for part in inputs])
+            rays = [part.rays for part in inputs if part.rays is not None]
+            return self.network(window, rays=joined_fields(rays) if rays else None)
+
+    @torch.no_grad()
+    def _input(self, view: View, volume: Volume) -> FrameInput:
+        """All that does not depend on the other frames of a window."""
+        clock, rays = StageClock(), None
+        with clock("tsdf"):
+            voxels, seen, images = _seen_by(view, volume, self.config, self.device)
+        if images is not None:
+            with clock("rays"):
+                rays = self.network.complete_rays(images)
+        return FrameInput(voxels, seen, rays, clock.seconds)
 
     @torch.no_grad()
     def surface(self, field: AveragedField, index: int, view: View, volume: Volume) -> Surface:
@@ -110,15 +152,22 @@ class Reconstructor:
 
 def tsdf_window(views: Sequence[View], volume: Volume, config: Config, device: torch.device) -> TsdfWindow:
     """The network's input: what each of ``views`` saw of the cube ``volume``."""
-    model, frames, rays = config.model, [], []
-    for view in views:
-        depth, mask = _images(view, device)
-        camera = view.frame.intrinsics
-        voxels = projective_tsdf(depth, mask, camera, volume, model.resolution, config.tsdf.truncation_voxels)
-        frames.append((voxels, seen_space(depth, mask, camera, volume, model.resolution // 4)))
-        if model.rays:
-            rays.append(ray_image(depth, mask, camera, volume, model.ray_pixels))
-    return make_window(frames, rays=joined(rays) if rays else None)
+    frames = [_seen_by(view, volume, config, device) for view in views]
+    rays = [images for *_, images in frames if images is not None]
+    return make_window([(voxels, seen) for voxels, seen, _ in frames], rays=joined(rays) if rays else None)
+
+
+def _seen_by(
+    view: View, volume: Volume, config: Config, device: torch.device
+) -> tuple[SparseTsdf, torch.Tensor, RayImages | None]:
+    """Voxels, seen space and, where the network wants it, the image along rays of one frame."""
+    depth, mask = _images(view, device)
+    camera, model, rays = view.frame.intrinsics, config.model, None
+    voxels = projective_tsdf(depth, mask, camera, volume, model.resolution, config.tsdf.truncation_voxels)
+    seen = seen_space(depth, mask, camera, volume, model.resolution // 4)
+    if model.rays:
+        rays = ray_image(depth, mask, camera, volume, model.ray_pixels)
+    return voxels, seen, rays
 
 
 def _images(view: View, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:

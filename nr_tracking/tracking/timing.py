@@ -22,8 +22,13 @@ class StageClock:
         try:
             yield
         finally:
-            with self._lock:
-                self.seconds[stage] = self.seconds.get(stage, 0.0) + time.perf_counter() - started
+            self.add({stage: time.perf_counter() - started})
+
+    def add(self, seconds: dict[str, float]) -> None:
+        """Add what another clock measured."""
+        with self._lock:
+            for stage, more in seconds.items():
+                self.seconds[stage] = self.seconds.get(stage, 0.0) + more
 
     def share(self, parts: int) -> dict[str, float]:
         """An equal share of what was measured for each of ``parts`` frames; the clock keeps running."""

@@ -103,6 +103,7 @@ class Tracker:
     def reset(self) -> None:
         """Forget the subject: the next frame starts new tracks in a new cube."""
         self._window.clear()
+        self._reconstructor.forget()
         self._order.forget()
         self._volume: Volume | None = None
         self._tracks = PersistentTracks(
@@ -128,6 +129,8 @@ class Tracker:
             results = self.flush()
             self.reset()
         self._order.accept(frame.stamp_ns)
+        if self._volume is not None:  # the next window's cube is nearly always that of the last one
+            self._reconstructor.begin(view, self._volume)
         window = self._window.push(view)
         return results + (self._tracked(window) if window else [])
 

@@ -234,7 +234,8 @@ class Run:
         taught = np.random.default_rng((self.config.training.seed, 1, self.step_count)).random() < stage.teacher
         completion = cast(CompletionNetwork, self.networks["completion"])
         if stage.weights.rays > 0:
-            return ray_losses(completion.complete_rays(batch.window), batch, self.config.training)
+            assert batch.window.rays is not None  # made wherever model.rays is set
+            return ray_losses(completion.complete_rays(batch.window.rays), batch, self.config.training)
         frozen = not any(parameter.requires_grad for parameter in completion.parameters())
         with torch.set_grad_enabled(not frozen):
             field = completion(batch.window, batch.teacher if taught else None)

@@ -1,0 +1,65 @@
+"""What a frame gives the network by itself, made as soon as the frame is there and not when its window is full.
+
+Most of a window's work on single frames is so done while the camera is still taking the next one, on whatever core is
+free, and the frame that two windows share is worked on once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from nr_tracking.sensing.volume import Volume
+from nr_tracking.tracking.parallel import Workers
+
+Frame = TypeVar("Frame")
+Made = TypeVar("Made")
+
+
+@dataclass(frozen=True)
+class _Entry(Generic[Frame, Made]):
+    frame: Frame
+    volume: Volume
+    made: Future[Made]
+
+
+class FramesAhead(Generic[Frame, Made]):
+    """Frames with what was made of them in a cube, or is being made; in another cube they are made anew."""
+
+    def __init__(self) -> None:
+        self._entries: list[_Entry[Frame, Made]] = []
+
+    def start(self, frame: Frame, volume: Volume, make: Callable[[Frame, Volume], Made], workers: Workers) -> None:
+        """Begin with a frame whose cube is known, or guessed."""
+        self._of(frame, volume, make, workers)
+
+    def take(
+        self, frames: Sequence[Frame], volume: Volume, make: Callable[[Frame, Volume], Made], workers: Workers
+    ) -> list[Made]:
+        """What was made of each of ``frames`` in a cube, made now where that is not done; forgets all others.
+
+        Raises what ``make`` raised.
+        """
+        entries = [self._of(frame, volume, make, workers) for frame in frames]
+        self._entries = entries
+        return [entry.made.result() for entry in entries]
+
+    def forget(self) -> None:
+        """Forget all frames."""
+        self._entries = []
+
+    def _of(
+        self, frame: Frame, volume: Volume, make: Callable[[Frame, Volume], Made], workers: Workers
+    ) -> _Entry[Frame, Made]:
+        for entry in self._entries:
+            if entry.frame is frame and _same(entry.volume, volume):
+                return entry
+        entry = _Entry(frame, volume, workers.submit(make, frame, volume))
+        self._entries.append(entry)
+        return entry
+
+
+def _same(first: Volume, second: Volume) -> bool:
+    return first is second or (first.side == second.side and bool((first.centre == second.centre).all()))

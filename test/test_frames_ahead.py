@@ -1,0 +1,86 @@
+"""Frames that are worked on before their window is full: once each, in the right cube, with the same results."""
+
+import numpy as np
+import pytest
+import torch
+from bending_body import bending_window
+
+from nr_tracking.config import load_config
+from nr_tracking.fields.completion import CompletionNetwork
+from nr_tracking.sensing.volume import Volume
+from nr_tracking.tracking.frames_ahead import FramesAhead
+from nr_tracking.tracking.parallel import Workers
+from nr_tracking.tracking.reconstruction import Reconstructor, observe
+from nr_tracking.tracking.timing import StageClock
+from nr_tracking.types import DepthFrame
+
+HERE, THERE = Volume(np.zeros(3), 1.0), Volume(np.zeros(3), 2.0)
+
+
+class Counting:
+    """Makes a pair of a frame and the side of its cube, and counts how often."""
+
+    def __init__(self):
+        self.calls = []
+
+    def __call__(self, frame, volume):
+        self.calls.append((frame, volume.side))
+        return frame, volume.side
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_each_frame_is_made_once_in_each_cube(threads):
+    ahead, make, workers = FramesAhead(), Counting(), Workers(threads)
+    frames = [object() for _ in range(9)]
+    for frame in frames[:5]:
+        ahead.start(frame, HERE, make, workers)
+    assert ahead.take(frames[:5], Volume(np.zeros(3), 1.0), make, workers) == [(f, 1.0) for f in frames[:5]]
+    for frame in frames[5:]:
+        ahead.start(frame, HERE, make, workers)
+    assert ahead.take(frames[4:], HERE, make, workers) == [(f, 1.0) for f in frames[4:]]
+    assert len(make.calls) == 9, "the frame that both windows share was made once"
+
+
+def test_another_cube_than_was_guessed():
+    ahead, make, workers = FramesAhead(), Counting(), Workers(1)
+    frame = object()
+    ahead.start(frame, HERE, make, workers)
+    assert ahead.take([frame], THERE, make, workers) == [(frame, 2.0)]
+    assert ahead.take([frame], THERE, make, workers) == [(frame, 2.0)]
+    assert make.calls == [(frame, 1.0), (frame, 2.0)]
+
+
+def test_faults_come_out_where_the_frame_is_asked_for():
+    def fails(frame, volume):
+        raise ValueError("the cube lies behind the camera")
+
+    ahead, workers = FramesAhead(), Workers(2)
+    ahead.start("frame", HERE, fails, workers)
+    with pytest.raises(ValueError, match="behind the camera"):
+        ahead.take(["frame"], HERE, fails, workers)
+
+
+@pytest.mark.parametrize("rays", [False, True])
+def test_a_window_is_the_same_begun_early_or_not(rays):
+    model = {"rays": rays, "ray_pixels": 32, "ray_channels": (4, 8, 8, 8, 8), "ray_blocks": (0,) * 5, "ray_steps": 12}
+    config = load_config("test", model=model)
+    torch.manual_seed(0)
+    network = CompletionNetwork(config.model)
+    window = bending_window(0)
+    depth = np.where(window.depth > 0, window.depth, 0)
+    subject = config.subject.model_copy(update={"remove_plane": False})
+    views = [observe(DepthFrame(i + 1, image, window.intrinsics), subject) for i, image in enumerate(depth)]
+    volume = Volume(np.median(views[0].cloud, axis=0).astype(np.float64), 1.8)
+
+    def values(begin):
+        reconstructor, clock = Reconstructor(config, network, Workers(2)), StageClock()
+        for view in views[:begin]:
+            reconstructor.begin(view, volume)
+        field = reconstructor.complete(views, volume, clock)
+        assert set(clock.seconds) == {"tsdf", "network"} | ({"rays"} if rays else set())
+        return torch.stack([field.grid(index) for index in range(len(views))])
+
+    late = values(0)
+    torch.testing.assert_close(values(len(views)), late, rtol=0, atol=0)
+    torch.testing.assert_close(values(3), late, rtol=0, atol=0)
+    assert not torch.equal(late, torch.zeros_like(late))
