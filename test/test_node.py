@@ -25,10 +25,12 @@ from rclpy.executors import MultiThreadedExecutor
 from rclpy.parameter import Parameter
 from ros_peer import LATCHED, Peer, Spinner
 from rosgraph_msgs.msg import Clock
-from sensor_msgs.msg import Image, PointCloud2
+from sensor_msgs.msg import CameraInfo, Image, PointCloud2
 from std_srvs.srv import Trigger
 from visualization_msgs.msg import Marker
 
+from nr_tracking.ros.bags import encode
+from nr_tracking.ros.messages import frame_messages
 from nr_tracking.ros.outputs import TRACK_FIELDS
 from nr_tracking.ros.tracking_node import TrackingNode
 from nr_tracking.tracking.result import read_output
@@ -190,6 +192,19 @@ def test_image_without_camera_info_waits_for_it(start_node, peer):
     peer.send(flat_frame(stamp(3)))
     through(peer, node, 4)
     assert figures(node).tracked == 4
+
+
+def test_camera_info_that_was_sent_once_before_the_node_came_is_asked_for(start_node, peer):
+    latched = peer.node.create_publisher(CameraInfo, "depth/camera_info", LATCHED)
+    latched.publish(encode("camera_info", frame_messages(flat_frame(1), "camera")["camera_info"]))
+    node = start_node()
+    peer.inputs_matched()
+    for index in range(3):
+        peer.send(flat_frame(stamp(index)), camera_info=None)
+    peer.until(lambda: figures(node).tracked == 3)
+    assert not figures(node).dropped
+    node._inputs.destroy()
+    assert not list(node.subscriptions) or all(each.topic != "/depth/camera_info" for each in node.subscriptions)
 
 
 def test_masks_are_used(start_node, peer):
