@@ -240,6 +240,7 @@ class PersistentTracks:
             self._keyframe, self._canonical = self._keyframe.of(kept), self._canonical[kept]
             self._placed, self._strain = self._placed[kept], self._strain[kept]
             self._confirmed = self._confirmed[kept]
+            self._traced = None  # it names points by their old places
         born = self._lay()
         if born or not kept.all():
             self._choose_samples()
