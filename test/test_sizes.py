@@ -25,9 +25,11 @@ from nr_tracking.data.cache import unpack_depth
 from nr_tracking.data.gltf import _accessor
 from nr_tracking.data.png import read_png
 from nr_tracking.data.sequence import read_sequence, write_sequence
+from nr_tracking.fields.weights import read_weights
 from nr_tracking.ros.compressed import compress_png, raw_image
 from nr_tracking.ros.conversions import depth_frame
 from nr_tracking.ros.messages import frame_messages
+from nr_tracking.tracking.ply import read_ply, write_ply
 from nr_tracking.tracking.result import Run, read_output
 from nr_tracking.types import DepthFrame, InputError, Intrinsics
 
@@ -286,3 +288,44 @@ def test_rows_of_a_character_that_lie_on_top_of_each_other_are_refused() -> None
     document = {"accessors": [accessor], "bufferViews": [{"byteStride": 0}]}
     with little_memory(), pytest.raises(ValueError, match="rows of 12 bytes"):
         _accessor(document, bytes(64), 0)
+
+
+def safetensors(header: dict[str, object], body: bytes = bytes(64), length: int | None = None) -> bytes:
+    packed = json.dumps(header).encode()
+    return struct.pack("<Q", len(packed) if length is None else length) + packed + body
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        safetensors({}, length=10**15),
+        safetensors({"a.b": {"dtype": "F32", "shape": [HUGE], "data_offsets": [0, 4 * HUGE]}}),
+        safetensors({"a.b": {"dtype": "F32", "shape": [HUGE], "data_offsets": [0, 64]}}),
+        safetensors({"a.b": {"dtype": "F32", "shape": [2**62, 4], "data_offsets": [0, 64]}}),
+        safetensors({"a.b": {"dtype": "F32", "shape": [16], "data_offsets": [32, 96]}}),
+    ],
+)
+def test_weights_that_claim_more_than_they_have_are_refused(tmp_path: Path, data: bytes) -> None:
+    (tmp_path / "a.safetensors").write_bytes(data)
+    with little_memory(64 << 20), pytest.raises(InputError) as caught:
+        read_weights(tmp_path / "a.safetensors")
+    assert caught.value.reason == "damaged_weights"
+
+
+@REUSED
+@given(place=st.floats(0, 1), junk=st.binary(max_size=12), counts=st.tuples(st.integers(-1, HUGE), st.integers(0, 3)))
+def test_a_mesh_is_read_whole_or_refused(tmp_path: Path, place: float, junk: bytes, counts: tuple[int, int]) -> None:
+    vertices, faces = np.zeros((3, 3), np.float32), np.array([[0, 1, 2]], np.int32)
+    write_ply(tmp_path / "a.ply", vertices, faces, np.zeros((3, 3), np.uint8))
+    whole = (tmp_path / "a.ply").read_bytes()
+    position = int(place * len(whole))
+    claimed = whole.replace(b"vertex 3", b"vertex %d" % counts[0]).replace(b"face 1", b"face %d" % counts[1])
+    for data in (whole[:position] + junk + whole[position + len(junk) :], whole[:position], claimed):
+        (tmp_path / "a.ply").write_bytes(data)
+        with little_memory():
+            try:
+                read, triangles, colours = read_ply(tmp_path / "a.ply")
+            except InputError as error:
+                assert error.reason == "bad_mesh"
+            else:
+                assert read.shape == colours.shape == (3, 3) and triangles.shape == (1, 3)
