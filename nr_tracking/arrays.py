@@ -1,11 +1,17 @@
-"""Archives of arrays (``.npz``) from anywhere: nothing in them is run, and no size is believed before it is checked."""
+"""Arrays on disk (``.npy``, ``.npz``) from anywhere: nothing in them is run, and no size is believed unchecked.
+
+A header of a hundred bytes can claim any number of values. Before memory is taken it is held against the bytes that
+are there, so that reading a file takes no more memory than its size, or than deflate can pack into it, allows.
+"""
 
 from __future__ import annotations
 
 import math
 import zipfile
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from numpy.lib import format as npy
@@ -13,39 +19,82 @@ from numpy.typing import NDArray
 
 from nr_tracking.types import InputError
 
-_RATIO = 1100  # deflate packs no better than 1032 to 1
+DEFLATE_RATIO = 1032
+"""Bytes that deflate makes of one, at most (RFC 1951: 258 of two bits)."""
+_OVERHEAD = 64  # bytes of a stream, beyond that ratio
+_SUFFIX = ".npy"
 
 
-def read_arrays(path: Path) -> dict[str, NDArray[Any]]:
-    """Read all arrays of an archive.
+def read_array(path: Path, reason: str = "bad_array") -> NDArray[Any]:
+    """Read the one array of an ``.npy`` file.
 
     Raises:
-        InputError: ``bad_archive``: it is damaged, holds anything but numbers and texts, or claims more values than
-            its bytes can hold.
+        InputError: ``reason``: the file is damaged, holds anything but numbers and texts, or claims more values than it
+            has bytes.
         OSError: there is no such file.
     """
-    path.stat()  # a file that is not there is no damage
-    try:
-        check_archive(path)
-        with np.load(path, allow_pickle=False) as archive:
-            return {key: archive[key] for key in archive.files}
-    except InputError:
-        raise
-    except Exception as error:  # numpy and zipfile raise half a dozen kinds for a damaged archive, OSError among them
-        raise InputError("bad_archive", f"{path} cannot be read: {error}") from None
-
-
-def check_archive(path: Path) -> None:
-    """Raise InputError ``bad_archive`` where an array claims more than the file can hold; reads only headers."""
     size = path.stat().st_size
-    with zipfile.ZipFile(path) as archive:
-        for member in archive.infolist():
-            if member.file_size > size * _RATIO:
-                raise InputError("bad_archive", f"{path}: {member.filename} claims {member.file_size} bytes")
-            with archive.open(member) as file:
-                version = npy.read_magic(file)
-                read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
-                shape, _, dtype = read(file)
-                if dtype.hasobject or math.prod(shape) * dtype.itemsize > member.file_size:
-                    what = f"{member.filename} claims {shape} of {dtype} in {member.file_size} bytes"
-                    raise InputError("bad_archive", f"{path}: {what}")
+    with _damage_named(reason, path), path.open("rb") as file:
+        return _read(file, size, path.name)
+
+
+def read_arrays(
+    path: Path, wanted: Collection[str] | None = None, reason: str = "bad_archive"
+) -> dict[str, NDArray[Any]]:
+    """Read the arrays of an ``.npz`` archive, all of them or those ``wanted``.
+
+    Raises:
+        InputError: ``reason``: it is damaged, lacks an array, holds anything but numbers and texts, or claims more
+            values than its bytes can hold.
+        OSError: there is no such file.
+    """
+    size = path.stat().st_size  # a file that is not there is no damage
+    with _damage_named(reason, path), zipfile.ZipFile(path) as archive:
+        members = {member.filename.removesuffix(_SUFFIX): member for member in archive.infolist()}
+        _check_members(size, archive.infolist())
+        names = list(members if wanted is None else wanted)
+        missing = [name for name in names if name not in members]
+        if missing:
+            raise ValueError(f"{', '.join(missing)} missing; it has {', '.join(members) or 'nothing'}")
+        arrays = {}
+        for name in names:
+            with archive.open(members[name]) as file:
+                arrays[name] = _read(file, members[name].file_size, members[name].filename)
+        return arrays
+
+
+def _check_members(size: int, members: list[zipfile.ZipInfo]) -> None:
+    """ValueError where members of an archive of ``size`` bytes claim more than these can hold, alone or together."""
+    for member in members:
+        packed = member.compress_type != zipfile.ZIP_STORED
+        most = member.compress_size * DEFLATE_RATIO + _OVERHEAD if packed else member.compress_size
+        if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+            raise ValueError(f"{member.filename} is packed in a way that numpy does not write")
+        if member.file_size > most:
+            raise ValueError(f"{member.filename} claims {member.file_size} bytes in {member.compress_size}")
+    if sum(member.compress_size for member in members) > size:  # several that share the same bytes
+        raise ValueError(f"its members claim more than its {size} bytes")
+
+
+def _read(file: IO[bytes], size: int, name: str) -> NDArray[Any]:
+    """Read an array from a file of ``size`` bytes; ValueError where its header claims more."""
+    version = npy.read_magic(file)
+    read_header = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}.get(version)
+    if read_header is None:  # 3.0 is for names of fields beyond Latin-1
+        raise ValueError(f"{name} has version {version} of the format")
+    shape, _, kind = read_header(file)
+    if kind.hasobject:
+        raise ValueError(f"{name} claims objects, not numbers")
+    if any(side < 0 for side in shape) or math.prod(shape) * max(kind.itemsize, 1) > size:
+        raise ValueError(f"{name} claims {shape} of {kind} in {size} bytes")
+    file.seek(0)
+    return np.asarray(npy.read_array(file, allow_pickle=False))
+
+
+@contextmanager
+def _damage_named(reason: str, path: Path) -> Iterator[None]:
+    """Whatever a damaged file raises, as an InputError that names it."""
+    try:
+        yield
+    except Exception as error:  # numpy and zipfile raise half a dozen kinds for a damaged file, OSError among them
+        raise InputError(reason, f"{path} cannot be read: {error}") from None

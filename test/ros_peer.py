@@ -57,10 +57,13 @@ class Peer:
         self._spinner = Spinner(self.node, SingleThreadedExecutor(context=context), context)
         self.publish_inputs()
 
-    def publish_inputs(self):
+    def publish_inputs(self, quality=RELIABLE):
+        """Publish depth and camera info anew, with this QoS."""
+        for publisher in getattr(self, "_inputs", {}).values():
+            self.node.destroy_publisher(publisher)
         self._inputs = {
-            "depth": self.node.create_publisher(Image, "depth/image_raw", RELIABLE),
-            "camera_info": self.node.create_publisher(CameraInfo, "depth/camera_info", RELIABLE),
+            "depth": self.node.create_publisher(Image, "depth/image_raw", quality),
+            "camera_info": self.node.create_publisher(CameraInfo, "depth/camera_info", quality),
         }
         return self
 

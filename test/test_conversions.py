@@ -63,13 +63,13 @@ class FakeNode:
     def __init__(self):
         self.sent, self.warnings = [], []
 
-    def get_name(self):
-        return "nr_tracking"
+    def get_fully_qualified_name(self):
+        return "/front/nr_tracking"
 
     def get_logger(self):
         return SimpleNamespace(warning=lambda text, **options: self.warnings.append(text))
 
-    def create_publisher(self, kind, topic, qos):
+    def create_publisher(self, kind, topic, qos, *, qos_overriding_options):
         return SimpleNamespace(publish=lambda message: self.sent.append((topic, message)))
 
     def destroy_publisher(self, publisher):
@@ -87,7 +87,8 @@ def test_patches_become_tf_frames_where_tf_is_installed(monkeypatch):
     frames = PatchFrames(node)
     frames.publish(tracked(1_500_000_000, 2.0), "optical")
     ((topic, transforms),) = node.sent
-    assert topic == "/tf" and [t.child_frame_id for t in transforms] == ["nr_tracking/patch_0", "nr_tracking/patch_1"]
+    names = [transform.child_frame_id for transform in transforms]
+    assert topic == "/tf" and names == ["front/nr_tracking/patch_0", "front/nr_tracking/patch_1"]
     assert transforms[0].header.frame_id == "optical" and transforms[0].header.stamp.nanosec == 500_000_000
     assert transforms[1].transform.translation.x == 1.0 and transforms[1].transform.translation.z == 2.0
     frames.destroy()

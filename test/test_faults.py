@@ -140,14 +140,12 @@ def test_saving_stays_below_its_folder_whatever_lies_there(tmp_path):
     saved = tmp_path / "saved"
     saved.mkdir()
     (saved / "save_000").symlink_to(elsewhere)
-    (saved / f".save_001.writing-{os.getpid()}").symlink_to(elsewhere)
-    (saved / ".save_004.writing-4194999").symlink_to(elsewhere)
-    keeper = filled(saved, 3, save_report=False)
-    with pytest.raises(OSError):  # somebody's link is where the new folder would be written
-        keeper.save()
-    (saved / f".save_001.writing-{os.getpid()}").unlink()
-    output = keeper.save()
-    assert output.parent == saved and output.name == "save_001"
+    (saved / "save_001").write_text("a file")
+    (saved / ".save.writing-4194999-abc-def").symlink_to(elsewhere)
+    (saved / f"save_{'9' * 200}").mkdir()
+    output = filled(saved, 3, save_report=False).save()
+    assert output.parent == saved and output.name == "save_002" and len(read_output(output)) == 3
+    assert (saved / "save_001").read_text() == "a file"
     assert os.listdir(elsewhere) == ["thesis.tex"]
 
 

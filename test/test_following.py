@@ -121,3 +121,43 @@ def test_a_clock_that_was_set_back_chooses_anew():
     follower.choose(two(stamp=100.0), config)
     _, another = follower.choose(scene((BIG, 0.4), stamp=1.0), config)
     assert another
+
+
+def test_a_node_stays_with_what_was_clicked_and_says_when_it_is_lost_found_or_given_up(ros_context):
+    from geometry_msgs.msg import PointStamped
+    from test_faults import Camera
+
+    from nr_tracking.ros.messages import frame_messages
+
+    camera = Camera(ros_context, subject__lost_s=0.5)
+    node = camera.node
+
+    def see(image):
+        messages = frame_messages(image, "optical")
+        node._inputs.on_info(messages["camera_info"])
+        node._inputs.on_image(messages["depth"])
+        return camera.figures()
+
+    try:
+        see(two(stamp=1.0))
+        assert where(node._tracker.pushed[-1].depth > 0) < 0.5 and node._tracker.pushed[-1].mask is None
+        click = PointStamped()
+        click.header.frame_id = "optical"
+        click.point.x, click.point.y, click.point.z = SMALL
+        node._on_click(click)
+        assert "was chosen" in node._diagnostics.subject
+        for stamp in (1.1, 1.2):
+            see(two(stamp=stamp))
+            assert where(node._tracker.pushed[-1].mask) > 0.6
+        resets = node._tracker.resets
+        assert see(scene((BIG, 0.4), stamp=1.3)).dropped == {"subject_lost": 1}
+        assert "the subject was lost" in node._diagnostics.subject
+        see(two(stamp=1.5))
+        assert "found again after 0.30 s" in node._diagnostics.subject
+        assert where(node._tracker.pushed[-1].mask) > 0.6 and node._tracker.resets == resets  # under the same ids
+        see(scene((BIG, 0.4), stamp=1.6))
+        assert see(scene((BIG, 0.4), stamp=2.2)).dropped == {"subject_lost": 2}
+        assert "another subject is followed after 0.70 s" in node._diagnostics.subject
+        assert where(node._tracker.pushed[-1].mask) < 0.4 and node._tracker.resets == resets + 1
+    finally:
+        node.close()

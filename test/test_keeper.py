@@ -1,5 +1,7 @@
 """What ``~/save`` writes."""
 
+import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -37,6 +39,25 @@ def test_every_save_has_a_folder_of_its_own(tmp_path):
     keeper.clear()
     with pytest.raises(InputError, match="nothing to save"):
         keeper.save()
+
+
+def test_saving_at_the_same_time_into_one_folder_loses_nothing(tmp_path):
+    """As nodes of several cameras do, in one process or in many."""
+    keepers = [filled(tmp_path, count, save_report=False) for count in range(1, 7)]
+    with ThreadPoolExecutor(6) as pool:
+        saved = list(pool.map(lambda keeper: [keeper.save() for _ in range(3)], keepers))
+    assert sorted(path.name for paths in saved for path in paths) == [f"save_{i:03d}" for i in range(18)]
+    for count, paths in enumerate(saved, 1):
+        assert [len(read_output(path)) for path in paths] == [count] * 3
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_remains_of_a_killed_process_go_even_where_the_next_one_has_its_number(tmp_path):
+    for name in (f".save.writing-{os.getpid()}-0123abcd-x", ".save.writing-4194999-0123abcd-x"):
+        (tmp_path / name).mkdir()
+    (tmp_path / ".save.writing-by-somebody-else").mkdir()
+    filled(tmp_path, 1, save_report=False).save()
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".save.writing-by-somebody-else", "save_000"]
 
 
 def test_report_is_drawn_and_its_failure_costs_nothing(tmp_path, monkeypatch):

@@ -9,13 +9,16 @@ import pytest
 
 pytest.importorskip("rclpy")
 
+from types import SimpleNamespace
+
 from fake_tracker import FakeTracker
 from rclpy.parameter import Parameter
 from test_faults import Camera
 
+from nr_tracking.config import load_config
 from nr_tracking.ros import cameras_node, networks
 from nr_tracking.ros.cameras_node import main as cameras_main
-from nr_tracking.ros.diagnostics import resident_megabytes
+from nr_tracking.ros.process import resident_megabytes
 from nr_tracking.ros.tracking_node import TrackingNode
 
 CYCLES = 100
@@ -92,6 +95,37 @@ def test_nodes_of_one_process_share_one_set_of_weights_and_free_it(ros_context):
             node.close()
     gc.collect()
     assert not networks._LOADED
+
+
+def test_networks_are_warmed_up_once_where_that_takes_time(monkeypatch):
+    from nr_tracking.tracking import tracker
+
+    class Networks:
+        def __init__(self, completion, deformation):
+            self.completion, self.deformation = completion, deformation
+
+    class Part:
+        pass
+
+    warmed = []
+    monkeypatch.setattr(tracker, "Networks", Networks)
+    monkeypatch.setattr(tracker, "load_networks", lambda config: Networks(Part(), Part()))
+    monkeypatch.setattr(tracker, "Tracker", lambda config, networks: SimpleNamespace(config=config, networks=networks))
+    monkeypatch.setattr(networks, "warm_up", warmed.append)
+    for device, expected in (("cpu", 0), ("cuda", 1)):
+        config = load_config("lite", device=device, subject={"depth_max_m": 0.5})  # out of which the ball would be
+        front, rear = networks.build_tracker(config), networks.build_tracker(config)
+        assert len(warmed) == expected and front.networks.completion is rear.networks.completion
+        assert front.config == config
+    assert warmed[0].config.subject.depth_max_m > 2 and warmed[0].networks.completion is front.networks.completion
+
+
+def test_warming_up_runs_whole_windows():
+    tracker = FakeTracker(load_config("test"), lag=4)
+    tracked = []
+    tracker._track = tracked.append
+    networks.warm_up(tracker)
+    assert len(tracked) == len(tracker.pushed) == 2 * tracker.config.window.length
 
 
 @pytest.mark.parametrize(("names", "complaint"), [([], "name the cameras"), (["a", "/a"], "once"), (["a b"], "'a b'")])

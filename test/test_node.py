@@ -13,7 +13,7 @@ import subprocess
 import sys
 import threading
 
-import rclpy
+import rclpy.time
 from builtin_interfaces.msg import Time
 from diagnostic_msgs.msg import DiagnosticArray
 from fake_tracker import CAMERA, FakeTracker, flat_frame
@@ -23,12 +23,17 @@ from lifecycle_msgs.srv import ChangeState, GetState
 from rcl_interfaces.srv import SetParameters
 from rclpy.executors import MultiThreadedExecutor
 from rclpy.parameter import Parameter
-from ros_peer import LATCHED, Peer, Spinner
+from ros_peer import LATCHED, RELIABLE, Peer, Spinner
 from rosgraph_msgs.msg import Clock
-from sensor_msgs.msg import Image, PointCloud2
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2
 from std_srvs.srv import Trigger
 from visualization_msgs.msg import Marker
 
+from nr_tracking.data.png import metres_to_units
+from nr_tracking.ros import publishers
+from nr_tracking.ros.bags import encode
+from nr_tracking.ros.compressed import compress_png
+from nr_tracking.ros.messages import frame_messages
 from nr_tracking.ros.outputs import TRACK_FIELDS
 from nr_tracking.ros.tracking_node import TrackingNode
 from nr_tracking.tracking.result import read_output
@@ -190,6 +195,57 @@ def test_image_without_camera_info_waits_for_it(start_node, peer):
     peer.send(flat_frame(stamp(3)))
     through(peer, node, 4)
     assert figures(node).tracked == 4
+
+
+def test_camera_info_that_was_sent_once_before_the_node_came_is_asked_for(start_node, peer):
+    latched = peer.node.create_publisher(CameraInfo, "depth/camera_info", LATCHED)
+    latched.publish(encode("camera_info", frame_messages(flat_frame(1), "camera")["camera_info"]))
+    node = start_node()
+    peer.inputs_matched()
+    for index in range(3):
+        peer.send(flat_frame(stamp(index)), camera_info=None)
+    peer.until(lambda: figures(node).tracked == 3)
+    assert not figures(node).dropped
+    node._inputs.destroy()
+    assert not list(node.subscriptions) or all(each.topic != "/depth/camera_info" for each in node.subscriptions)
+
+
+def test_compressed_depth_is_taken_bit_for_bit_and_what_is_lossy_is_refused(start_node, peer):
+    node = start_node(ros__image_transport="compressedDepth")
+    images = peer.node.create_publisher(CompressedImage, "depth/image_raw/compressedDepth", RELIABLE)
+    peer.until(images.get_subscription_count)
+    peer.until(peer._inputs["camera_info"].get_subscription_count)
+    for index, encoding in enumerate(("16UC1", "16UC1", "32FC1")):
+        frame = flat_frame(stamp(index), 1.0 + index)
+        image = CompressedImage(format=f"{encoding}; compressedDepth png")
+        image.header.frame_id, image.header.stamp = "optical", rclpy.time.Time(nanoseconds=frame.stamp_ns).to_msg()
+        image.data = compress_png(metres_to_units(frame.depth, 0.001))
+        images.publish(image)
+        peer.send(frame, "optical", depth=None)
+    peer.until(lambda: figures(node).tracked + sum(figures(node).dropped.values()) == 3)
+    assert figures(node).dropped == {"lossy_depth": 1}
+    for index, frame in enumerate(node._tracker.pushed):
+        np.testing.assert_array_equal(frame.depth, np.full((CAMERA.height, CAMERA.width), 1.0 + index, np.float32))
+
+
+def test_what_nobody_listens_to_is_not_built(start_node, peer, monkeypatch):
+    built = []
+    for name in ("mesh_marker", "motion_marker", "patches_message", "tracks_cloud"):
+        make = getattr(publishers, name)
+        monkeypatch.setattr(
+            publishers, name, lambda *given, name=name, make=make: [built.append(name), make(*given)][1]
+        )
+    node = start_node()
+    peer.inputs_matched()
+    peer.send(flat_frame(stamp(0)))
+    through(peer, node, 1)
+    assert not built
+    tracks = peer.listen(PointCloud2, "/nr_tracking/tracks")
+    peer.until(lambda: node._outputs._tracks.get_subscription_count())
+    peer.send(flat_frame(stamp(1)))
+    tracks.wait(lambda got: got)
+    through(peer, node, 2)
+    assert built == ["tracks_cloud"]
 
 
 def test_masks_are_used(start_node, peer):

@@ -76,6 +76,22 @@ def test_overrides_of_one_node_are_not_those_of_the_next(node_of):
     assert qos_of(second, topic).reliability == ReliabilityPolicy.RELIABLE
 
 
+@pytest.mark.parametrize(
+    ("wrong", "state", "said"),
+    [
+        ("qos_overrides./nr_tracking/mesh.publisher.reliability", "unconfigured", "cannot be configured"),
+        ("qos_overrides./depth/image_raw.subscription.reliability", "unconfigured", "cannot be activated"),
+    ],
+)
+def test_quality_that_does_not_exist_is_said_and_frees_everything(node_of, wrong, state, said):
+    """rclpy keeps to itself what a transition raises."""
+    node = node_of(**{wrong: "sometimes"})
+    assert node._state_machine.current_state[1] == state
+    last = node.statistics.summary(0.0).last_error
+    assert said in last and "sometimes" in last
+    assert node._tracker is None and node.worker is None and node._outputs is None
+
+
 def test_parameters_as_dumped_are_what_the_command_prints(node_of, capsys):
     """`ros2 param dump` asks for all parameters; `nr_tracking config` prints the tree."""
     node = node_of(preset="test", **{"mesh.upsample": 3})

@@ -12,9 +12,10 @@ from nr_tracking.deformation.normal_equations import (
     DeformationGraph,
     Motion,
     NormalEquations,
+    carried,
+    disagreement,
     edge_arms,
     edge_gaps,
-    levers,
     moved_points,
     still,
 )
@@ -93,10 +94,8 @@ def test_the_linear_system_agrees_with_finite_differences(rigid):
     )
     information = np.swapaxes(roots, 1, 2) @ roots
     pull = (information @ (goals - moved_points(graph, nodes, points, motion))[..., None])[..., 0]
-    arms = levers(graph, nodes, points, motion)
-    band, right = equations.assemble(
-        motion.translations, arms, information, pull, *edge_gaps(graph, edge_arms(graph, nodes), motion), rigidity
-    )
+    moved, edges = moved_points(graph, nodes, points, motion), edge_gaps(graph, edge_arms(graph, nodes), motion)
+    band, right = equations.assemble(nodes, points, motion, moved, information, pull, *edges, rigidity)
     assert np.allclose(right.ravel(), -jacobian.T @ residuals(np.zeros(42)), atol=1e-6)
     matrix = equations.dense(band)
     if rigid:  # nodes agree on where their samples are, so the common lever arm is exact
@@ -105,6 +104,21 @@ def test_the_linear_system_agrees_with_finite_differences(rigid):
         assert np.linalg.eigvalsh(matrix).min() > 0
     step = equations.solve(band, right, 0.0)
     assert np.allclose(matrix @ step.ravel(), right.ravel(), atol=1e-7)
+
+
+def test_samples_are_carried_by_the_blend_of_their_nodes():
+    generator, nodes, graph, points = random_system(3)
+    motion = Motion(rotation_from_vector(generator.normal(0, 0.5, (7, 3))), nodes + generator.normal(0, 0.2, (7, 3)))
+    normals = generator.normal(size=(30, 3))
+    arms = points[:, None] - nodes[graph.index]
+    each = np.einsum("sbij,sbj->sbi", motion.rotations[graph.index], arms) + motion.translations[graph.index]
+    mean = np.einsum("sb,sbi->si", graph.weight, each)
+    moved, turned = carried(graph, nodes, points, normals, motion)
+    assert np.allclose(moved, mean) and np.allclose(moved, moved_points(graph, nodes, points, motion))
+    blended = np.einsum("sb,sbij,sj->si", graph.weight, motion.rotations[graph.index], normals)
+    assert np.allclose(turned, blended / np.linalg.norm(blended, axis=1, keepdims=True))
+    spread = np.sqrt(np.einsum("sb,sbi,sbi->s", graph.weight, each - mean[:, None], each - mean[:, None]))
+    assert np.allclose(disagreement(graph, nodes, points, motion, moved), spread, atol=1e-9)
 
 
 def test_edges_keep_their_length_at_rest_and_forget_how_they_were_bent():
@@ -124,7 +138,9 @@ def test_a_node_that_nothing_holds_stays_where_it_is():
     motion = still(places)
     band, right = equations.assemble(
         places,
-        levers(lonely, places, points, motion),
+        points,
+        motion,
+        moved_points(lonely, places, points, motion),
         np.tile(np.eye(3), (30, 1, 1)),
         np.ones((30, 3)),
         *edge_gaps(lonely, edge_arms(lonely, places), motion),

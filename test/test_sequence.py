@@ -171,7 +171,7 @@ FAULTS: list[tuple[str, Callable[[Path], object], str, str]] = [
     ("truth lacks faces", put_truth(vertices=VERTICES), "bad_ground_truth", "faces missing"),
     ("truth of 2 frames", put_truth(vertices=VERTICES[:2], faces=TRIANGLES), "bad_ground_truth", r"\(4, V, 3\)"),
     ("faces beyond", put_truth(vertices=VERTICES, faces=TRIANGLES + 1), "bad_ground_truth", "there are 4"),
-    ("truth no archive", lambda f: (f / "ground_truth.npz").write_bytes(b"PK"), "bad_ground_truth", "readable"),
+    ("truth no archive", lambda f: (f / "ground_truth.npz").write_bytes(b"PK"), "bad_ground_truth", "cannot be read"),
 ]
 
 

@@ -2,6 +2,8 @@
 
 import json
 import os
+import subprocess
+import sys
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -11,8 +13,10 @@ import pytest
 pytest.importorskip("rclpy")
 
 from nr_tracking.ros import demo_session, soak
+from nr_tracking.ros.ball import breathing_ball
 from nr_tracking.ros.demo_session import Figures
-from nr_tracking.ros.soak import Sample, breathing_ball, judge, main, process_holds
+from nr_tracking.ros.process import holdings, resident_megabytes
+from nr_tracking.ros.soak import Sample, judge, main
 from nr_tracking.types import InputError
 
 STEADY = [Sample(6.0 * i, 500 + 20 * np.sin(i), 12, 40, i % 3, 10 * i, 0.2) for i in range(100)]
@@ -61,8 +65,19 @@ def test_a_node_that_tracks_next_to_nothing_does_not_pass():
 
 
 def test_this_process_can_be_looked_at():
-    memory, threads, descriptors = process_holds(os.getpid())
-    assert memory > 10 and threads >= 1 and descriptors >= 3
+    ours = holdings(os.getpid())
+    assert ours.peak_memory_mb >= ours.memory_mb > 10 and ours.threads >= 1 and ours.descriptors >= 3
+    assert resident_megabytes() == pytest.approx(ours.memory_mb, rel=0.2)
+
+
+def test_a_process_that_has_ended_is_not_looked_at():
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)  # ended, and nobody asked how
+    with pytest.raises(OSError, match="has ended"):
+        holdings(process.pid)
+    process.wait()
+    with pytest.raises(OSError):
+        holdings(process.pid)
 
 
 def test_the_ball_is_one_and_comes_back_to_where_it_began():

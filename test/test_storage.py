@@ -120,9 +120,21 @@ def test_zstandard_is_unpacked_up_to_its_bound(tmp_path):
     assert destination.read_bytes() == plain
 
 
+def endless(where):
+    """A few lines that aliases make a text of 10^15 letters: reading them must not write it out."""
+    lists = [f"l{level}: &l{level} [{', '.join([f'*l{level - 1}' if level else 'x'] * 10)}]" for level in range(15)]
+    return "\n".join(lists) + "\nrosbag2_bagfile_information:\n" + where
+
+
 @pytest.mark.parametrize(
     ("metadata", "said"),
     [
+        (endless("  relative_file_paths: [*l14, bag.mcap]"), "names 1 files by what is no text"),
+        (endless("  relative_file_paths: []\n  compression_mode: *l14"), "does not name bag.mcap"),
+        (
+            endless("  relative_file_paths: []\n  topics_with_message_count: [{topic_metadata: {name: *l14}}]"),
+            "does not name bag.mcap",
+        ),
         ("rosbag2_bagfile_information: [", "metadata.yaml is damaged"),
         ("rosbag2_bagfile_information: {version: 9}", "names no files"),
         ("just: this", "metadata.yaml is damaged"),

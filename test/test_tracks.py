@@ -223,6 +223,28 @@ def test_what_stays_away_is_forgotten_and_new_surface_gets_new_points_under_new_
     assert len(late) and not set(late.tolist()) & seen
 
 
+def test_patches_keep_their_motion_though_points_are_forgotten_on_the_way():
+    """Which point a vertex goes with is found once a surface, and points that are forgotten change their places."""
+    settings = TRACKS.model_copy(update={"patience_s": 0.05, "memory_s": 0.0, "renew_frames": 2})
+    tracks = PersistentTracks(REFINEMENT, settings)
+    whole, part = surface_of(*mesh_of(figure_distance, CELLS)), surface_of(*mesh_of(without_an_arm, CELLS))
+    count = len(tracks.start(whole, 0).ids)
+    last, forgotten = whole, 0
+    for step in range(1, 13):
+        shape = whole if step < 4 else part
+        tracks.trace(last)
+        graph = build_patches(last.vertices, last.faces, 40)
+        moved = surface_of(shape.vertices + np.float32([0.0, 0.005, 0.0]) * step, shape.faces)
+        found = tracks.advance(moved, step * STEP_NS)
+        patches = tracks.patches(last, graph)
+        step_of = patches.translations - patches.centres
+        body = patches.centres[:, 0] < 0.05
+        assert np.abs(step_of[body] - [0.0, 0.005, 0.0]).max() < VOXEL
+        last, forgotten = moved, forgotten + (count - len(found.ids))
+        count = len(found.ids)
+    assert forgotten > 20
+
+
 def clapping_distance(points, angle):
     """A torso whose two arms swing from its sides to the front, where the hands meet at about 100 degrees."""
     parts = [((0, -0.2, 0), (0, 0.2, 0), 0.07)]

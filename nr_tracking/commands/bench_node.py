@@ -10,6 +10,7 @@ from nr_tracking.commands.bench import generated_frames
 from nr_tracking.config import Config, load_config
 from nr_tracking.ros.bags import write_bag
 from nr_tracking.ros.demo_session import Session
+from nr_tracking.ros.process import holdings
 from nr_tracking.types import InputError
 
 _FPS = 30.0
@@ -32,7 +33,7 @@ def bench_node(config: Config, seconds: float, distance: float) -> dict[str, Any
             if session.replay(path).wait():
                 raise InputError("replay_failed", f"the replay failed; see {folder}/logs")
             figures = session.figures()
-            memory = _peak_memory_mb(session.process_id)
+            memory = holdings(session.process_id).peak_memory_mb
     return {
         "frames_per_second": figures.clouds * _FPS / count,
         "images_sent": count,
@@ -57,12 +58,3 @@ def _parameters(config: Config) -> dict[str, Any]:
             changed = {name: value for name, value in values.items() if value != usual[section][name]}
             parameters |= {f"{section}.{name}": value for name, value in changed.items()}
     return parameters
-
-
-def _peak_memory_mb(process: int) -> float:
-    """Most resident memory that a process ever had."""
-    status = Path(f"/proc/{process}/status")
-    if not status.is_file():
-        return float("nan")
-    line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
-    return int(line.split()[1]) / 1024

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import zlib
 from dataclasses import dataclass
@@ -20,10 +21,15 @@ from typing import Any
 
 import numpy as np
 
+from nr_tracking.arrays import read_arrays
 from nr_tracking.types import Bool, Float32, InputError, Intrinsics
 
 FORMAT = 1
 _STEPS = 65_534
+_STORED = (
+    *("about", "depth", "depth_scale", "points", "points_frame"),
+    *("sdf", "surface", "surface_frame", "normals", "visible"),
+)
 
 
 @dataclass(frozen=True)
@@ -83,7 +89,8 @@ def pack_depth(depth: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def unpack_depth(data: np.ndarray, scale: np.ndarray, shape: tuple[int, int, int]) -> Float32:
     """The inverse of :func:`pack_depth`, up to half a step."""
-    planes = np.frombuffer(zlib.decompress(data.tobytes()), np.uint8).reshape(2, *shape)
+    plain = zlib.decompressobj().decompress(data.tobytes(), 2 * math.prod(shape) + 1)
+    planes = np.frombuffer(plain, np.uint8).reshape(2, *shape)
     change = (planes[0].astype(np.uint16) << 8) | planes[1]
     steps = np.cumsum(change, axis=-1, dtype=np.uint16)
     return np.where(steps > 0, scale[0] + (steps.astype(np.float64) - 1) * scale[1], 0).astype(np.float32)
@@ -207,7 +214,7 @@ class WindowCache:
         file, row = self._index[number]
         path, prefix = self.folder / file, f"{row:02d}."
         try:
-            with np.load(path, allow_pickle=False) as shard:
-                return _decode({key[len(prefix) :]: shard[key] for key in shard.files if key.startswith(prefix)})
-        except (OSError, ValueError, KeyError, zlib.error) as error:
+            stored = read_arrays(path, [prefix + key for key in _STORED])
+            return _decode({key: stored[prefix + key] for key in _STORED})
+        except (OSError, ValueError, KeyError, TypeError, zlib.error) as error:
             raise InputError("corrupt_cache", f"{path} is damaged ({error}); delete it and resume generation") from None

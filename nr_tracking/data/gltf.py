@@ -137,6 +137,8 @@ def _accessor(document: dict[str, Any], binary: bytes, number: int) -> np.ndarra
     width = _WIDTH[accessor["type"]]
     start = view.get("byteOffset", 0) + accessor.get("byteOffset", 0)
     stride = view.get("byteStride", kind.itemsize * width)
+    if stride < kind.itemsize * width:  # with 0 a few bytes would stand for any number of rows
+        raise ValueError(f"rows of {kind.itemsize * width} bytes that begin every {stride}")
     values = np.ndarray((accessor["count"], width), kind, binary, start, strides=(stride, kind.itemsize))
     if accessor.get("normalized"):
         return values / float(np.iinfo(kind.name).max)

@@ -1,16 +1,34 @@
-"""Depth images and masks as PNG files, exact to the bit."""
+"""Depth images and masks as PNG files, exact to the bit; what a header claims is checked before memory is taken."""
 
 from __future__ import annotations
 
+import struct
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from nr_tracking.arrays import DEFLATE_RATIO
 from nr_tracking.types import Float32, InputError, Intrinsics
 
+LARGEST_SIDE = 16384
+LARGEST_PIXELS = 64_000_000
 _MAX_UNITS = 65535
+_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+_HEADER_BYTES = 33
+_CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # by colour type; 0 is grey, 3 a palette
+
+
+@dataclass(frozen=True)
+class PngHeader:
+    """What a PNG says of itself; ``colour`` is its colour type, 0 for grey."""
+
+    width: int
+    height: int
+    bits: int
+    colour: int
 
 
 def units_to_metres(units: NDArray[np.uint16], depth_unit_m: float) -> Float32:
@@ -30,24 +48,63 @@ def metres_to_units(depth: Float32, depth_unit_m: float) -> NDArray[np.uint16]:
     return units.astype(np.uint16)
 
 
-def read_png(path: Path, intrinsics: Intrinsics, dtype: type[np.uint8] | type[np.uint16]) -> NDArray[Any]:
-    """Read one channel of ``dtype`` in the size of the camera; anything else is an :class:`InputError`."""
+def png_header(begin: bytes, size: int, name: str) -> PngHeader:
+    """The header of a PNG of ``size`` bytes that begins with ``begin``; ``name`` is what errors call it.
+
+    Raises:
+        InputError: ``bad_image``: it is no PNG, or claims more pixels than its bytes can hold; ``wrong_size``: it has
+            more pixels than any depth camera.
+    """
+    if len(begin) < _HEADER_BYTES or not begin.startswith(_SIGNATURE) or begin[12:16] != b"IHDR":
+        raise InputError("bad_image", f"{name} is no PNG")
+    header = PngHeader(*struct.unpack_from(">IIBB", begin, 16))
+    check_size(header.width, header.height, name)
+    pixels = header.width * header.height
+    if pixels * header.bits * _CHANNELS.get(header.colour, 1) // 8 > size * DEFLATE_RATIO:
+        raise InputError("bad_image", f"{name} claims {header.width} x {header.height} pixels in {size} bytes")
+    return header
+
+
+def check_size(width: int, height: int, name: str) -> None:
+    """Raise InputError ``wrong_size`` for images without pixels, and for more of them than any depth camera has."""
+    if not (0 < width <= LARGEST_SIDE and 0 < height <= LARGEST_SIDE and width * height <= LARGEST_PIXELS):
+        raise InputError(
+            "wrong_size",
+            f"{name} claims {width} x {height} pixels; at most {LARGEST_SIDE} a side and {LARGEST_PIXELS} in all are "
+            "read",
+        )
+
+
+def decode_png(source: Path | bytes, name: str) -> NDArray[Any]:
+    """The pixels of a PNG whose header was checked; InputError ``bad_image`` where it is damaged."""
     import imageio.v3 as imageio
 
     try:
-        image = np.asarray(imageio.imread(path, extension=".png"))
+        # The first image alone: an animation unpacks to any number of them.
+        return np.asarray(imageio.imread(source, extension=".png", index=0))
     except Exception as error:  # each decoder has its own exceptions; all mean that the image cannot be used
-        raise InputError("bad_image", f"{path} cannot be read as PNG: {error}") from None
-    if image.dtype == np.bool_ and dtype is np.uint8:  # a mask saved with one bit a pixel
-        image = image.astype(np.uint8)
-    if image.ndim != 2 or image.dtype != dtype:
-        raise InputError("bad_image", f"{path}: {image.dtype} {image.shape}, expected one channel of {dtype.__name__}")
-    if image.shape != (intrinsics.height, intrinsics.width):
+        raise InputError("bad_image", f"{name} cannot be read as PNG: {error}") from None
+
+
+def read_png(path: Path, intrinsics: Intrinsics, dtype: type[np.uint8] | type[np.uint16]) -> NDArray[Any]:
+    """Read one channel of ``dtype`` in the size of the camera; anything else is an :class:`InputError`."""
+    name = str(path)
+    try:
+        with path.open("rb") as file:
+            header = png_header(file.read(_HEADER_BYTES), path.stat().st_size, name)
+    except OSError as error:
+        raise InputError("bad_image", f"{name} cannot be read: {error}") from None
+    if (header.width, header.height) != (intrinsics.width, intrinsics.height):
         raise InputError(
             "wrong_size",
-            f"{path} has {image.shape[1]} x {image.shape[0]} pixels, "
+            f"{name} has {header.width} x {header.height} pixels, "
             f"camera.json says {intrinsics.width} x {intrinsics.height}",
         )
+    image = decode_png(path, name)
+    if image.dtype == np.bool_ and dtype is np.uint8:  # a mask saved with one bit a pixel
+        image = image.astype(np.uint8)
+    if image.shape != (intrinsics.height, intrinsics.width) or image.dtype != dtype:
+        raise InputError("bad_image", f"{name}: {image.dtype} {image.shape}, expected one channel of {dtype.__name__}")
     return image
 
 

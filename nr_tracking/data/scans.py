@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
+from nr_tracking.arrays import read_arrays
 from nr_tracking.data.adapters.dataset import checked_mesh
 from nr_tracking.types import Float32, InputError, Int32
 
@@ -37,9 +38,8 @@ def read_scans(sequence: Path, frames: Iterable[int]) -> list[tuple[Float32, Int
     for index in frames:
         path = folder / f"{index:06d}.npz"
         try:
-            with np.load(path, allow_pickle=False) as archive:
-                vertices, faces = archive["vertices"], archive["faces"]
-        except Exception as error:  # numpy and zipfile raise half a dozen kinds for a missing or damaged archive
+            arrays = read_arrays(path, ("vertices", "faces"), "bad_ground_truth")
+        except OSError as error:
             raise InputError("bad_ground_truth", f"{path} holds no vertices and faces: {error}") from None
-        scans.append(checked_mesh(vertices, faces, path))
+        scans.append(checked_mesh(arrays["vertices"], arrays["faces"], path))
     return scans

@@ -23,10 +23,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from nr_tracking.arrays import read_array, read_arrays
 from nr_tracking.atomic import written_folder
-from nr_tracking.data.png import metres_to_units, read_png, units_to_metres, write_png
+from nr_tracking.data.png import check_size, metres_to_units, read_png, units_to_metres, write_png
 from nr_tracking.types import DepthFrame, Float32, Float64, InputError, Int32, Int64, Intrinsics
 
 
@@ -88,7 +88,7 @@ class Sequence:
         path = self.path / "ground_truth.npz"
         if not path.is_file():
             return None
-        arrays = _read_npz(path, ("vertices", "faces"))
+        arrays = read_arrays(path, ("vertices", "faces"), "bad_ground_truth")
         vertices, faces = arrays["vertices"], arrays["faces"]
         if vertices.ndim != 3 or vertices.shape[2] != 3 or len(vertices) != len(self):
             raise InputError(
@@ -195,7 +195,7 @@ def _read_camera(path: Path) -> tuple[Intrinsics, float, float]:
         raise InputError("no_camera", f"{path} is missing: it holds width, height, fx, fy, cx, cy, depth_unit_m, fps")
     try:
         values = json.loads(path.read_text())
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (ValueError, RecursionError) as error:
         raise InputError("bad_camera", f"{path} is not valid JSON: {error}") from None
     if not isinstance(values, dict):
         raise InputError("bad_camera", f"{path} must hold one JSON object, not {type(values).__name__}")
@@ -211,10 +211,11 @@ def _read_camera(path: Path) -> tuple[Intrinsics, float, float]:
             raise InputError(
                 "bad_camera", f"{path}: {key} is {numbers[key]}; expected a positive whole number of pixels"
             )
+    check_size(int(numbers["width"]), int(numbers["height"]), f"{path}: width and height of the camera")
     if numbers["depth_unit_m"] <= 0 or fps <= 0:
         raise InputError("bad_camera", f"{path}: depth_unit_m {numbers['depth_unit_m']} and fps {fps} must be positive")
     distortion = values.get("distortion", [])
-    if not isinstance(distortion, list) or not all(isinstance(value, int | float) for value in distortion):
+    if not isinstance(distortion, list) or not all(map(_is_number, distortion)):
         raise InputError("bad_camera", f"{path}: distortion is {distortion!r}; expected a list of numbers")
     intrinsics = Intrinsics(
         width=int(numbers["width"]),
@@ -233,9 +234,19 @@ def _number(values: dict[str, Any], key: str, path: Path) -> float:
     if key not in values:
         raise InputError("bad_camera", f"{path}: {key} is missing; it has {', '.join(sorted(values)) or 'nothing'}")
     value = values[key]
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    if not _is_number(value):
         raise InputError("bad_camera", f"{path}: {key} is {value!r}; expected a number")
     return float(value)
+
+
+def _is_number(value: object) -> bool:
+    """Whether JSON gave a number that a float can hold."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    try:
+        return math.isfinite(float(value))
+    except OverflowError:  # whole numbers have any length in JSON
+        return False
 
 
 def _camera_json(intrinsics: Intrinsics, depth_unit_m: float, fps: float) -> str:
@@ -277,7 +288,7 @@ def _matching_masks(folder: Path, depth_files: tuple[Path, ...]) -> tuple[Path, 
 def _read_stamps(path: Path, count: int, fps: float) -> Int64:
     if not path.is_file():
         return np.round(np.arange(count) * (1e9 / fps)).astype(np.int64)
-    stamps = _read_npy(path)
+    stamps = read_array(path, "bad_file")
     if stamps.shape != (count,) or not np.issubdtype(stamps.dtype, np.integer):
         raise InputError(
             "bad_stamps", f"{path}: {stamps.dtype} {stamps.shape}, expected int64 ({count},), one for each depth image"
@@ -288,31 +299,9 @@ def _read_stamps(path: Path, count: int, fps: float) -> Int64:
 def _read_poses(path: Path, count: int) -> Float64 | None:
     if not path.is_file():
         return None
-    poses = _read_npy(path)
+    poses = read_array(path, "bad_file")
     if poses.shape != (count, 4, 4) or not np.issubdtype(poses.dtype, np.floating):
         raise InputError("bad_poses", f"{path}: {poses.dtype} {poses.shape}, expected float64 ({count}, 4, 4)")
     if not np.isfinite(poses).all():
         raise InputError("bad_poses", f"{path}: poses hold values that are not finite")
     return poses.astype(np.float64)
-
-
-def _read_npy(path: Path) -> NDArray[Any]:
-    try:
-        return np.asarray(np.load(path, allow_pickle=False))
-    except (OSError, ValueError, EOFError) as error:
-        raise InputError("bad_file", f"{path} is no readable .npy file: {error}") from None
-
-
-def _read_npz(path: Path, keys: tuple[str, ...]) -> dict[str, NDArray[Any]]:
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            missing = [key for key in keys if key not in archive]
-            if missing:
-                raise InputError(
-                    "bad_ground_truth", f"{path}: {', '.join(missing)} missing; it has {', '.join(archive.files)}"
-                )
-            return {key: archive[key] for key in keys}
-    except InputError:
-        raise
-    except Exception as error:  # numpy and zipfile raise half a dozen kinds for a damaged archive
-        raise InputError("bad_ground_truth", f"{path} is no readable .npz file: {error}") from None

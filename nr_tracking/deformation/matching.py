@@ -58,10 +58,10 @@ def space_order(points: Float64) -> Int64:
     """Indices that sort points (N, 3) along a space-filling curve (Morton order): neighbours stay together."""
     low = points.min(axis=0)
     cells = ((points - low) * (1023.0 / max(float((points - low).max()), 1e-30))).astype(np.int64)
-    code = np.zeros(len(points), np.int64)
-    for bit in range(10):
-        for axis in range(3):
-            code |= ((cells[:, axis] >> bit) & 1) << (3 * bit + axis)
+    # The ten bits of each axis are spread to every third place, so that those of the three interleave.
+    for shift, mask in ((16, 0x30000FF), (8, 0x300F00F), (4, 0x30C30C3), (2, 0x9249249)):
+        cells = (cells | (cells << shift)) & mask
+    code = cells[:, 0] | (cells[:, 1] << 1) | (cells[:, 2] << 2)
     return np.argsort(code, kind="stable")
 
 
@@ -137,15 +137,22 @@ def nearest_similar(
     ``sides`` (N, 3) are the normals of the tree's points, ``normals`` (Q, 3) those of the query; ``cosine`` is the
     least product of the two. Only the few nearest points are tried.
     """
-    count = min(_CANDIDATES, tree.n)
     # A bounded search marks what it does not find by an index past the end and an infinite distance.
-    distance, found = tree.query(points, k=np.arange(1, count + 1), distance_upper_bound=radius)
-    usable = np.isfinite(distance)
-    found = np.where(usable, found, 0)
-    usable &= np.einsum("ski,si->sk", sides[found], normals) >= cosine
-    first = usable.argmax(axis=1)
-    rows = np.arange(len(points))
-    return np.where(usable[rows, first], found[rows, first], -1)
+    distance, found = tree.query(points, distance_upper_bound=radius)
+    near = np.isfinite(distance)
+    found = np.where(near, found, 0)
+    similar = np.einsum("si,si->s", sides[found], normals) >= cosine
+    nearest: Int64 = np.where(near & similar, found, -1)
+    again = np.flatnonzero(near & ~similar)
+    count = min(_CANDIDATES, tree.n)
+    if len(again) and count > 1:  # most are content with the nearest: only the others ask for more
+        distance, found = tree.query(points[again], k=np.arange(2, count + 1), distance_upper_bound=radius)
+        usable = np.isfinite(distance)
+        found = np.where(usable, found, 0)
+        usable &= np.einsum("ski,si->sk", sides[found], normals[again]) >= cosine
+        rows, first = np.arange(len(again)), usable.argmax(axis=1)
+        nearest[again] = np.where(usable[rows, first], found[rows, first], -1)
+    return nearest
 
 
 def _joined(there: Int64, back: Int64, target: Target, seeking: Int64) -> Matches:

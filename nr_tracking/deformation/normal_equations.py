@@ -12,6 +12,7 @@ factorisation, linear in the number of nodes for the long thin graphs of limbs.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from scipy.linalg import solveh_banded
@@ -36,6 +37,13 @@ class DeformationGraph:
     index: Int64
     weight: Float64
 
+    @cached_property
+    def blend(self) -> csr_matrix:
+        """The weights as a sparse matrix (S, P): it turns what is known of nodes into what is known of samples."""
+        samples, slots = self.index.shape
+        starts = np.arange(0, samples * slots + 1, slots)
+        return csr_matrix((self.weight.reshape(-1), self.index.reshape(-1), starts), shape=(samples, self.count))
+
 
 @dataclass(frozen=True)
 class Motion:
@@ -58,22 +66,44 @@ def still(nodes: Float64) -> Motion:
     return Motion(np.tile(np.eye(3), (len(nodes), 1, 1)), np.array(nodes, np.float64))
 
 
-def levers(graph: DeformationGraph, nodes: Float64, points: Float64, motion: Motion) -> Float64:
-    """Where each sample lies from each of its moved nodes, (S, B, 3): ``R_k (x - node_k)``."""
-    return np.einsum("sbij,sbj->sbi", motion.rotations[graph.index], points[:, None] - nodes[graph.index])
+def blended_maps(graph: DeformationGraph, nodes: Float64, motion: Motion) -> tuple[Float64, Float64]:
+    """What the nodes of each sample do to it together: ``x -> A x + b`` with A (S, 3, 3) and b (S, 3)."""
+    rotations = motion.rotations
+    offsets = motion.translations - (rotations @ nodes[..., None])[..., 0]
+    maps = graph.blend @ np.concatenate((rotations.reshape(-1, 9), offsets), axis=1)
+    return maps[:, :9].reshape(-1, 3, 3), maps[:, 9:]
 
 
 def moved_points(graph: DeformationGraph, nodes: Float64, points: Float64, motion: Motion) -> Float64:
     """Samples (S, 3) moved by the blend of their nodes' motions."""
-    predicted = levers(graph, nodes, points, motion) + motion.translations[graph.index]
-    return np.einsum("sb,sbi->si", graph.weight, predicted)
+    turns, offsets = blended_maps(graph, nodes, motion)
+    moved: Float64 = np.einsum("sij,sj->si", turns, points) + offsets
+    return moved
 
 
-def turned_normals(graph: DeformationGraph, normals: Float64, motion: Motion) -> Float64:
-    """Unit normals (S, 3) of samples, turned by the blend of their nodes' rotations."""
-    turn = np.einsum("sb,sbij->sij", graph.weight, motion.rotations[graph.index])
-    turned = (turn @ normals[..., None])[..., 0]
-    return turned / np.maximum(np.linalg.norm(turned, axis=1, keepdims=True), 1e-12)
+def carried(
+    graph: DeformationGraph, nodes: Float64, points: Float64, normals: Float64, motion: Motion
+) -> tuple[Float64, Float64]:
+    """Samples (S, 3) and their unit normals (S, 3), moved and turned by the blend of their nodes' motions."""
+    turns, offsets = blended_maps(graph, nodes, motion)
+    moved, turned = np.einsum("sij,sj->si", turns, points) + offsets, np.einsum("sij,sj->si", turns, normals)
+    return moved, turned / np.maximum(np.linalg.norm(turned, axis=1, keepdims=True), 1e-12)
+
+
+def disagreement(graph: DeformationGraph, nodes: Float64, points: Float64, motion: Motion, moved: Float64) -> Float64:
+    """How far apart the nodes of each sample would put it, (S,): the weighted root mean square about their blend.
+
+    ``moved`` (S, 3) is what :func:`carried` made of ``points`` (S, 3).
+    """
+    # |R x + b|^2 = |x|^2 + 2 x . R^T b + |b|^2, so its mean over nodes needs four numbers a node. What is subtracted
+    # below is of the size of the coordinates squared: they are taken about the middle.
+    before, after = nodes.mean(axis=0), motion.translations.mean(axis=0)
+    offsets = motion.translations - after - (motion.rotations @ (nodes - before)[..., None])[..., 0]
+    back = (np.swapaxes(motion.rotations, 1, 2) @ offsets[..., None])[..., 0]
+    means = graph.blend @ np.concatenate((back, (offsets**2).sum(axis=1, keepdims=True)), axis=1)
+    points, moved = points - before, moved - after
+    square = np.einsum("si,si->s", points, points + 2.0 * means[:, :3]) + means[:, 3]
+    return np.sqrt(np.maximum(square - np.einsum("si,si->s", moved, moved), 0.0))
 
 
 def directed_edges(graph: DeformationGraph) -> Int64:
@@ -137,25 +167,35 @@ class NormalEquations:
         of_samples, of_edges = np.split(where, [len(sample_key)])
         sample = np.repeat(np.arange(samples), len(a))[lower]
         self._gather = csr_matrix((shares[lower], (of_samples, sample)), shape=(len(keys), samples))
-        self._gather_edges = _summation(of_edges, len(keys))
+        at_near, at_far, mixed = np.split(of_edges, 3)
+        self._gather_edges = _summation(np.concatenate((at_near, mixed)), len(keys))
+        self._ends = np.bincount(at_far, minlength=len(keys))
         self._later_is_near = later == near
-        self._gather_nodes = _summation(np.concatenate((graph.index.reshape(-1), near, far)), count)
+        self._gather_nodes = graph.blend.T.tocsr()
+        self._gather_ends = _summation(np.concatenate((near, far)), count)
         self._prepare_band(*np.divmod(keys, count))
 
     def _prepare_band(self, high: Int64, low: Int64) -> None:
-        """Find where each entry of each block lies in LAPACK's lower band storage, ``band[i - j, j] = H[i, j]``."""
+        """Find where each entry of each block lies in LAPACK's lower band storage, ``band[i - j, j] = H[i, j]``.
+
+        The memory is kept from step to step: what is as large as this would be asked of the system each time anew, which
+        takes longer than to fill it. It is laid out by columns, as LAPACK wants it, which then factorises in place.
+        """
         inner = np.arange(6)
         i = high[:, None, None] * 6 + inner[:, None]
         j = low[:, None, None] * 6 + inner[None, :]
         i, j = np.broadcast_arrays(i, j)
         self._kept = i >= j
-        self._shape = (int((i - j).max()) + 1, 6 * self.graph.count)
-        self._target = ((i - j) * self._shape[1] + j)[self._kept]
+        height = int((i - j).max()) + 1
+        self._band = np.empty((6 * self.graph.count, height))
+        self._target = (j * height + i - j)[self._kept]
 
     def assemble(
         self,
-        places: Float64,
-        arms: Float64,
+        nodes: Float64,
+        points: Float64,
+        motion: Motion,
+        moved: Float64,
         information: Float64,
         pull: Float64,
         turned_arms: Float64,
@@ -164,15 +204,17 @@ class NormalEquations:
     ) -> tuple[Float64, Float64]:
         """Build the matrix, in lower band storage and the internal order of nodes, and the right-hand side (P, 6).
 
-        ``places`` (P, 3) of the moved nodes; ``arms`` (S, B, 3) of :func:`levers`; ``information`` (S, 3, 3) and
-        ``pull`` (S, 3), the sums over a sample's matches of W and of W times (match - sample); ``turned_arms``
+        The matrix lies in memory that the next call uses again.
+
+        ``nodes`` (P, 3) and ``points`` (S, 3) before the motion, ``moved`` (S, 3) after it; ``information`` (S, 3, 3)
+        and ``pull`` (S, 3), the sums over a sample's matches of W and of W times (match - sample); ``turned_arms``
         and ``edge_gap`` (2E, 3) of :func:`edge_gaps`, each directed edge weighted by ``rigidity``.
         """
+        places = motion.translations
         origin = places.mean(axis=0)
-        weight, index = self.graph.weight, self.graph.index
-        cross = skew(np.einsum("sb,sbi->si", weight, arms + places[index]) - origin)
+        cross = skew(moved - origin)
         turned = information @ cross
-        single = np.empty((len(arms), 6, 6))
+        single = np.empty((len(moved), 6, 6))
         single[:, :3, :3] = np.swapaxes(cross, 1, 2) @ turned
         single[:, 3:, :3] = -turned
         single[:, :3, 3:] = -np.swapaxes(turned, 1, 2)
@@ -185,45 +227,46 @@ class NormalEquations:
 
         # With A = [arm]x an edge's Jacobians are (-A, I) at its near end and (0, -I) at its far end.
         arm = skew(turned_arms)
-        blocks = np.zeros((3, len(arm), 6, 6))
-        at_near, _, mixed = blocks
+        blocks = np.zeros((2, len(arm), 6, 6))
+        at_near, mixed = blocks
         at_near[:, :3, :3] = -turned_arms[:, :, None] * turned_arms[:, None, :]
         at_near[:, (0, 1, 2), (0, 1, 2)] += (turned_arms**2).sum(axis=1)[:, None]
         at_near[:, 3:, :3], at_near[:, :3, 3:] = -arm, arm
-        blocks[0, :, (3, 4, 5), (3, 4, 5)] = blocks[1, :, (3, 4, 5), (3, 4, 5)] = 1.0
-        blocks[2, :, (3, 4, 5), (3, 4, 5)] = -1.0
+        at_near[:, (3, 4, 5), (3, 4, 5)], mixed[:, (3, 4, 5), (3, 4, 5)] = 1.0, -1.0
         mixed[self._later_is_near, :3, 3:] = -arm[self._later_is_near]
         mixed[~self._later_is_near, 3:, :3] = arm[~self._later_is_near]
         summed += rigidity * (self._gather_edges @ blocks.reshape(-1, 36)).reshape(-1, 6, 6)
-        band = np.zeros(self._shape)
-        band.reshape(-1)[self._target] = summed[self._kept]
+        summed[:, (3, 4, 5), (3, 4, 5)] += rigidity * self._ends[:, None]
+        self._band.fill(0.0)
+        self._band.reshape(-1)[self._target] = summed[self._kept]
 
-        forces = np.concatenate((np.cross(arms, pull[:, None]), np.broadcast_to(pull[:, None], arms.shape)), axis=-1)
-        forces *= weight[..., None]
+        # A node's torque is the axial part of R_k sum_s w_s (x_s - node_k) pull_s^T: exact, and summed before it turns.
+        moments = (points[:, :, None] * pull[:, None, :]).reshape(-1, 9)
+        summed = self._gather_nodes @ np.concatenate((moments, pull), axis=1)
+        force = summed[:, 9:]
+        moment = motion.rotations @ (summed[:, :9].reshape(-1, 3, 3) - nodes[:, :, None] * force[:, None, :])
+        torque = np.stack([moment[:, i, j] - moment[:, j, i] for i, j in ((1, 2), (2, 0), (0, 1))], axis=1)
         pushed = -rigidity * edge_gap
-        edge_forces = np.zeros((2, len(edge_gap), 6))
-        edge_forces[0, :, :3], edge_forces[0, :, 3:], edge_forces[1, :, 3:] = (
-            np.cross(turned_arms, pushed),
-            pushed,
-            -pushed,
-        )
-        return band, self._gather_nodes @ np.concatenate((forces.reshape(-1, 6), edge_forces.reshape(-1, 6)))
+        near = np.concatenate((np.cross(turned_arms, pushed), pushed), axis=1)
+        far = np.concatenate((np.zeros_like(pushed), -pushed), axis=1)
+        return self._band.T, np.concatenate((torque, force), axis=1) + self._gather_ends @ np.concatenate((near, far))
 
     def solve(self, band: Float64, right: Float64, damping: float) -> Float64:
-        """Increments (P, 6); ``damping`` (Levenberg-Marquardt) is relative to the diagonal."""
-        damped = band.copy()
+        """Increments (P, 6); ``damping`` (Levenberg-Marquardt) is relative to the diagonal. The band is used up."""
         # What neither data nor an edge holds has a zero on the diagonal: keep it where it is.
-        damped[0] += damping * band[0] + 1e-12 * max(float(band[0].max(initial=0.0)), 1e-30)
+        band[0] += damping * band[0] + 1e-12 * max(float(band[0].max(initial=0.0)), 1e-30)
         ordered = np.empty_like(right)
         ordered[self._place] = right
-        solution = solveh_banded(damped, ordered.reshape(-1), lower=True, overwrite_ab=True, check_finite=False)
+        solution = solveh_banded(
+            band, ordered.reshape(-1), lower=True, overwrite_ab=True, overwrite_b=True, check_finite=False
+        )
         return solution.reshape(-1, 6)[self._place]
 
     def dense(self, band: Float64) -> Float64:
         """The matrix (6P, 6P) in the order of the nodes, for inspection."""
-        size = self._shape[1]
+        height, size = band.shape
         lower = np.zeros((size, size))
-        for offset in range(self._shape[0]):
+        for offset in range(height):
             np.fill_diagonal(lower[offset:], band[offset, : size - offset])
         full = lower + np.tril(lower, -1).T
         rows = (self._place[:, None] * 6 + np.arange(6)).reshape(-1)

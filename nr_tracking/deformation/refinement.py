@@ -32,12 +32,10 @@ from nr_tracking.deformation.normal_equations import (
     DeformationGraph,
     Motion,
     NormalEquations,
+    carried,
     edge_arms,
     edge_gaps,
-    levers,
-    moved_points,
     still,
-    turned_normals,
 )
 from nr_tracking.types import Float32, Float64, Int64
 
@@ -80,7 +78,7 @@ class _State:
     """
 
     motion: Motion
-    arms: Float64
+    moved: Float64
     matches: Matches
     gap: Float64
     weight: Float64
@@ -121,7 +119,7 @@ class Refiner:
         state = self._at(problem, self._best(problem, starts or [still(nodes)], guess))
         energies, damping = [state.energy], self.config.damping
         for _ in range(self.config.iterations):
-            step = self._step(state, damping)
+            step = self._step(problem, state, damping)
             candidate = self._at(problem, state.motion.stepped(step))
             if candidate.energy <= state.energy:
                 state, damping = candidate, max(self.config.damping, 0.1 * damping)
@@ -145,8 +143,7 @@ class Refiner:
         limit = max((self.config.point_to_plane + self.config.point_to_point) * radius**2, 1e-300)
 
         def closeness(motion: Motion) -> float:
-            points = moved_points(graph, problem.nodes, problem.points[part], motion)
-            normals = turned_normals(graph, problem.normals[part], motion)
+            points, normals = carried(graph, problem.nodes, problem.points[part], problem.normals[part], motion)
             found = nearest_similar(target.tree, target.normals, points, normals, radius, self._cosine)
             gap = target.points[found] - points
             squared = self.config.point_to_plane * (target.normals[found] * gap).sum(1) ** 2
@@ -165,9 +162,8 @@ class Refiner:
     def _at(self, problem: _Problem, motion: Motion) -> _State:
         """Move, match and weigh."""
         graph, config = self.graph, self.config
-        arms = levers(graph, problem.nodes, problem.points, motion)
-        points = np.einsum("sb,sbi->si", graph.weight, arms + motion.translations[graph.index])
-        matches = self._matches(problem, points, turned_normals(graph, problem.normals, motion))
+        points, normals = carried(graph, problem.nodes, problem.points, problem.normals, motion)
+        matches = self._matches(problem, points, normals)
         gap = matches.place - points[matches.sample]
 
         # Each direction is a mean over those that seek; who finds nothing costs as much as a match at the radius.
@@ -180,7 +176,7 @@ class Refiner:
         data = limit / 3 * (2.0 - float((share * remaining**1.5).sum()))
         turned_arms, edge_gap = edge_gaps(graph, problem.edge_arms, motion)
         energy = data + self._rigidity * float((edge_gap**2).sum())
-        return _State(motion, arms, matches, gap, share * remaining, turned_arms, edge_gap, energy)
+        return _State(motion, points, matches, gap, share * remaining, turned_arms, edge_gap, energy)
 
     def _matches(self, problem: _Problem, points: Float64, normals: Float64) -> Matches:
         target, radius = problem.target, self.config.match_radius * problem.size
@@ -189,7 +185,7 @@ class Refiner:
         reach = self.config.embedding * problem.size
         return find_matches_with_features(points, normals, problem.features, target, radius, self._cosine, reach)
 
-    def _step(self, state: _State, damping: float) -> Float64:
+    def _step(self, problem: _Problem, state: _State, damping: float) -> Float64:
         """Solve for the increments (P, 6) of one step."""
         matches, count = state.matches, len(self.graph.index)
         plane, point = self.config.point_to_plane, self.config.point_to_point
@@ -200,8 +196,10 @@ class Refiner:
         matrices[:, ::4] += point * weight
         pulls = along * (normal * state.gap).sum(1, keepdims=True) + point * weight * state.gap
         band, right = self._equations.assemble(
-            state.motion.translations,
-            state.arms,
+            problem.nodes,
+            problem.points,
+            state.motion,
+            state.moved,
             _sum_by(matches.sample, matrices, count).reshape(-1, 3, 3),
             _sum_by(matches.sample, pulls, count),
             state.turned_arms,

@@ -19,7 +19,7 @@ from torch import Tensor
 from nr_tracking.config import RefinementConfig
 from nr_tracking.deformation.data_terms import SurfaceTerm
 from nr_tracking.deformation.matching import Target, nearest_similar
-from nr_tracking.deformation.normal_equations import DeformationGraph, Motion, moved_points, still, turned_normals
+from nr_tracking.deformation.normal_equations import DeformationGraph, Motion, carried, still
 from nr_tracking.deformation.refinement import Fit
 from nr_tracking.deformation.solver import GaussNewtonSolver, SolverGraph, SolverSettings
 from nr_tracking.types import Float32, Float64
@@ -98,8 +98,7 @@ class TorchRefiner:
         self, nodes: Float64, points: Float64, normals: Float64, target: Target, size: float, motion: Motion
     ) -> Float64:
         """Distance (S,) of each moved sample to the tangent plane of its match, NaN without one."""
-        moved = moved_points(self.graph, nodes, points, motion)
-        sides = turned_normals(self.graph, normals, motion)
+        moved, sides = carried(self.graph, nodes, points, normals, motion)
         reach = self.config.match_radius * size
         match = nearest_similar(target.tree, target.normals, moved, sides, reach, self._cosine)
         distance = np.abs(((target.points[match] - moved) * target.normals[match]).sum(axis=1))

@@ -14,13 +14,12 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from nr_tracking.data.png import PngHeader, check_size, decode_png, png_header
 from nr_tracking.types import InputError
 
 TRANSPORT = "compressedDepth"
-_PNG = b"\x89PNG\r\n\x1a\n"
 _CONFIG = struct.Struct("<iff")
-_LARGEST_SIDE = 16384
-_LARGEST_PIXELS = 64_000_000
+_NAME = "a compressed depth image"
 
 
 class CompressedImage(Protocol):
@@ -50,13 +49,37 @@ def is_lossless(format_: str) -> bool:
     return encoding.strip() in ("16UC1", "mono16") and codec.split()[:1] == [TRANSPORT]
 
 
+def claimed_size(message: CompressedImage) -> tuple[int, int]:
+    """Width and height that a compressed depth image claims; nothing is unpacked. Raises as :func:`raw_image` does."""
+    is_rvl, data = _content(message)
+    if is_rvl:
+        return _rvl_size(data)
+    header = _png_header(data)
+    return header.width, header.height
+
+
 def raw_image(message: CompressedImage) -> RawImage:
     """Unpack a compressed depth image; its size is checked before memory is taken.
 
     Raises:
         InputError: ``lossy_depth`` for quantised depth, ``unknown_encoding`` for what is no compressed depth, and
-            ``bad_image`` for data that do not unpack.
+            ``bad_image`` or ``wrong_size`` for data that do not unpack.
     """
+    is_rvl, data = _content(message)
+    pixels = _decode_rvl(data) if is_rvl else _decode_png(data)
+    height, width = pixels.shape
+    return RawImage(message.header, height, width, pixels.view(np.uint8).reshape(-1), 2 * width)
+
+
+def compress_png(pixels: NDArray[np.uint16]) -> bytes:
+    """``data`` of a CompressedImage of format ``16UC1; compressedDepth png`` from depth (H, W)."""
+    import imageio.v3 as imageio
+
+    return _CONFIG.pack(0, 0.0, 0.0) + bytes(imageio.imwrite("<bytes>", pixels, extension=".png"))
+
+
+def _content(message: CompressedImage) -> tuple[bool, bytes]:
+    """Whether a message holds RVL rather than PNG, and that."""
     encoding, _, codec = str(message.format).partition(";")
     words = codec.split()
     if words[:1] != [TRANSPORT]:
@@ -69,43 +92,37 @@ def raw_image(message: CompressedImage) -> RawImage:
             "lossy_depth",
             f"compressedDepth of {encoding.strip()} images is quantised: publish 16UC1, or use the raw transport",
         )
-    data = bytes(message.data)[_CONFIG.size :]
-    pixels = _decode_rvl(data) if words[1:2] == ["rvl"] else _decode_png(data)
-    height, width = pixels.shape
-    return RawImage(message.header, height, width, pixels.view(np.uint8).reshape(-1), 2 * width)
+    return words[1:2] == ["rvl"], bytes(message.data)[_CONFIG.size :]
 
 
-def compress_png(pixels: NDArray[np.uint16]) -> bytes:
-    """``data`` of a CompressedImage of format ``16UC1; compressedDepth png`` from depth (H, W)."""
-    import imageio.v3 as imageio
-
-    return _CONFIG.pack(0, 0.0, 0.0) + bytes(imageio.imwrite("<bytes>", pixels, extension=".png"))
+def _png_header(data: bytes) -> PngHeader:
+    header = png_header(data, len(data), _NAME)
+    if (header.bits, header.colour) != (16, 0):
+        raise InputError(
+            "bad_image", f"depth is a grey PNG of 16 bits, not colour type {header.colour} of {header.bits} bits"
+        )
+    return header
 
 
 def _decode_png(data: bytes) -> NDArray[np.uint16]:
-    import imageio.v3 as imageio
-
-    if len(data) < 33 or not data.startswith(_PNG) or data[12:16] != b"IHDR":
-        raise InputError("bad_image", "the compressed depth image holds no PNG")
-    width, height, bits, colour = struct.unpack_from(">IIBB", data, 16)
-    _check_size(width, height)
-    if (bits, colour) != (16, 0):
-        raise InputError("bad_image", f"depth is a grey PNG of 16 bits, not colour type {colour} of {bits} bits")
-    try:
-        pixels = np.asarray(imageio.imread(data, extension=".png"))
-    except Exception as error:  # each decoder has its own exceptions; all mean that the image cannot be used
-        raise InputError("bad_image", f"the PNG of a compressed depth image is damaged: {error}") from None
-    if pixels.shape != (height, width):
+    header = _png_header(data)
+    pixels = decode_png(data, _NAME)
+    if pixels.shape != (header.height, header.width):
         raise InputError("bad_image", f"the PNG of a compressed depth image has shape {pixels.shape}")
     return np.ascontiguousarray(pixels.astype("<u2", copy=False))
 
 
-def _decode_rvl(data: bytes) -> NDArray[np.uint16]:
-    """Runs of zeros and of differences, all of them numbers of as many nibbles as they need."""
+def _rvl_size(data: bytes) -> tuple[int, int]:
     if len(data) < 8:
         raise InputError("bad_image", "the compressed depth image is cut short")
     width, height = struct.unpack_from("<II", data)
-    _check_size(width, height)
+    check_size(width, height, _NAME)
+    return width, height
+
+
+def _decode_rvl(data: bytes) -> NDArray[np.uint16]:
+    """Runs of zeros and of differences, all of them numbers of as many nibbles as they need."""
+    width, height = _rvl_size(data)
     words = np.frombuffer(data, "<u4", (len(data) - 8) // 4, 8)
     nibbles = (words[:, None] >> np.arange(28, -1, -4, dtype=np.uint32)).reshape(-1) & 15
     ends = np.flatnonzero(nibbles < 8)
@@ -134,8 +151,3 @@ def _decode_rvl(data: bytes) -> NDArray[np.uint16]:
     depth = np.zeros(pixels, "<u2")
     depth[np.repeat(where, counts) + within] = np.cumsum((steps >> 1) ^ -(steps & 1)).astype(np.uint16)
     return depth.reshape(height, width)
-
-
-def _check_size(width: int, height: int) -> None:
-    if not (0 < width <= _LARGEST_SIDE and 0 < height <= _LARGEST_SIDE and width * height <= _LARGEST_PIXELS):
-        raise InputError("wrong_size", f"a compressed depth image that claims {width} x {height} pixels")

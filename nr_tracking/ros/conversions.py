@@ -11,7 +11,7 @@ from typing import Any, Protocol, cast
 
 import numpy as np
 
-from nr_tracking.ros.compressed import CompressedImage, raw_image
+from nr_tracking.ros.compressed import CompressedImage, claimed_size, raw_image
 from nr_tracking.sensing.camera import decode_depth, intrinsics_from_info
 from nr_tracking.types import Bool, DepthFrame, InputError, Intrinsics
 
@@ -98,13 +98,16 @@ def depth_frame(
     whatever cannot be a depth image.
     """
     camera = intrinsics(info)
-    pixels = raw_image(cast(CompressedImage, image)) if hasattr(image, "format") else cast(Image, image)
-    if (pixels.width, pixels.height) != (camera.width, camera.height):
+    compressed = cast(CompressedImage, image) if hasattr(image, "format") else None
+    raw = cast(Image, image)
+    width, height = claimed_size(compressed) if compressed else (int(raw.width), int(raw.height))
+    if (width, height) != (camera.width, camera.height):  # before anything is unpacked
         raise InputError(
             "size_mismatch",
-            f"the depth image has {pixels.width} x {pixels.height} pixels but its camera info describes "
+            f"the depth image has {width} x {height} pixels but its camera info describes "
             f"{camera.width} x {camera.height}: check that both come from the same camera and stream",
         )
+    pixels = raw_image(compressed) if compressed else raw
     depth = decode_depth(
         pixels.data,
         width=int(pixels.width),

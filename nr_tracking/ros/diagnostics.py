@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import math
-import resource
 import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from rclpy.clock import Clock, ClockType
@@ -15,6 +13,7 @@ from rclpy.lifecycle import LifecycleNode
 from rclpy.qos import QoSProfile
 from rclpy.qos_overriding_options import QoSOverridingOptions
 
+from nr_tracking.ros.process import resident_megabytes
 from nr_tracking.ros.statistics import Statistics, Summary
 
 _PERIOD_S = 1.0
@@ -136,15 +135,6 @@ class Diagnostics:
             "last error": summary.last_error,
         }
         return values
-
-
-def resident_megabytes() -> float:
-    """Resident memory of this process."""
-    try:
-        pages = int(Path("/proc/self/statm").read_text().split()[1])
-    except OSError:  # not Linux: the peak has to do
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    return pages * resource.getpagesize() / 2**20
 
 
 def gpu_memory() -> dict[str, str]:

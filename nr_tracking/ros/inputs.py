@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import threading
 import time
 from collections.abc import Callable
 from typing import Any
@@ -9,7 +11,7 @@ from typing import Any
 from geometry_msgs.msg import PointStamped
 from rclpy.callback_groups import CallbackGroup
 from rclpy.lifecycle import LifecycleNode
-from rclpy.qos import QoSProfile, ReliabilityPolicy
+from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.qos_overriding_options import QoSOverridingOptions
 from rclpy.subscription import Subscription
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
@@ -19,6 +21,9 @@ from nr_tracking.ros.compressed import TRANSPORT
 from nr_tracking.ros.pairing import FramePairing, Outcome, PairedFrame
 from nr_tracking.ros.statistics import Statistics
 from nr_tracking.types import InputError
+
+_LOOK_S = 1.0  # between looks at the graph while camera infos are missing
+_KEPT = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 
 
 class Inputs:
@@ -43,6 +48,9 @@ class Inputs:
         self._statistics = statistics
         self._submit_frame = submit
         self._pairing = FramePairing()
+        self._informed = False  # whether a camera info ever came
+        self._looked = -math.inf
+        self._changing = threading.Lock()
         self._compressed = config.image_transport == TRANSPORT
         topic = f"depth/image_raw/{TRANSPORT}" if self._compressed else "depth/image_raw"
         self.depth_topic = node.resolve_topic_name(topic)
@@ -62,7 +70,11 @@ class Inputs:
 
     def on_image(self, message: Image | CompressedImage) -> None:
         """Take a depth image."""
-        self._statistics.received(time.monotonic())
+        now = time.monotonic()
+        self._statistics.received(now)
+        if not self._informed and now - self._looked > _LOOK_S:
+            self._looked = now
+            self._ask_for_latched_info()
         self.camera_frame = message.header.frame_id
         # Images wait for masks as long as somebody publishes any; a publisher that is gone must not hold them up.
         self._pairing.expects_mask = self._node.count_publishers("mask") > 0
@@ -70,6 +82,7 @@ class Inputs:
 
     def on_info(self, message: CameraInfo) -> None:
         """Take a camera info."""
+        self._informed = True
         self._hand_on(self._pairing.info(message))
 
     def on_mask(self, message: Image) -> None:
@@ -78,9 +91,30 @@ class Inputs:
 
     def destroy(self) -> None:
         """Listen no longer."""
-        for subscription in self._subscriptions:
-            self._node.destroy_subscription(subscription)
-        self._subscriptions = []
+        with self._changing:
+            self._informed = True
+            for subscription in self._subscriptions:
+                self._node.destroy_subscription(subscription)
+            self._subscriptions = []
+
+    def _ask_for_latched_info(self) -> None:
+        """Subscribe once more where a driver sent its camera info before this node came, and keeps it for such.
+
+        Only there: asked for what they do not keep, other drivers would complain of it.
+        """
+        topic = self._node.resolve_topic_name("depth/camera_info")
+        kept = any(
+            each.qos_profile.durability == DurabilityPolicy.TRANSIENT_LOCAL
+            for each in self._node.get_publishers_info_by_topic(topic)
+        )
+        with self._changing:
+            if kept and not self._informed:
+                self._looked = math.inf
+                self._subscriptions.append(
+                    self._node.create_subscription(
+                        CameraInfo, "depth/camera_info", self.on_info, _KEPT, callback_group=self._group
+                    )
+                )
 
     def _hand_on(self, outcomes: list[Outcome]) -> None:
         arrived = time.monotonic()

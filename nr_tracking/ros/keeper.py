@@ -2,27 +2,31 @@
 
 from __future__ import annotations
 
+import errno
+import itertools
 import json
 import logging
 import os
 import re
 import shutil
 import threading
+import uuid
 from collections import deque
 from pathlib import Path
 
 import numpy as np
 
 import nr_tracking
-from nr_tracking.atomic import written_folder
 from nr_tracking.config import Config
 from nr_tracking.ros.conversions import depth_frame
 from nr_tracking.ros.pairing import PairedFrame
-from nr_tracking.tracking.result import RECOGNISED_BY, ResultWriter, Run, read_output
+from nr_tracking.tracking.result import ResultWriter, Run, read_output
 from nr_tracking.types import DepthFrame, InputError, TrackedFrame
 
 _LOG = logging.getLogger(__name__)
 _PICTURES = 12  # input images in a report
+_WRITING = ".save.writing-"
+_PROCESS = uuid.uuid4().hex[:8]
 
 
 class ResultKeeper:
@@ -56,18 +60,27 @@ class ResultKeeper:
             kept = list(self._frames)
         if not kept:
             raise InputError("nothing_tracked", "no frame has been tracked yet, so there is nothing to save")
-        output = self._next_folder()
+        parent = Path(self._config.ros.output_folder).expanduser().absolute()
+        parent.mkdir(parents=True, exist_ok=True)
+        _remove_remains(parent)
+        folder = parent / f"{_WRITING}{os.getpid()}-{_PROCESS}-{uuid.uuid4().hex[:8]}"
+        folder.mkdir()
+        try:
+            self._write(folder, kept)
+            return _named(folder, parent)
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def _write(self, folder: Path, kept: list[tuple[TrackedFrame, PairedFrame]]) -> None:
         run = Run(nr_tracking.__version__, self._config.model_dump(mode="json"), frames=len(kept))
-        with written_folder(output, RECOGNISED_BY) as folder:
-            writer = ResultWriter(folder)
-            for row, (frame, _) in enumerate(kept):
-                writer.add(row, frame)
-            timings = writer.finish(np.array([frame.stamp_ns for frame, _ in kept], np.int64))
-            run.write(folder)
-            (folder / "timings.json").write_text(json.dumps(timings) + "\n")
-            if self._config.ros.save_report:
-                self._report(folder, [source for _, source in kept], timings)
-        return output
+        writer = ResultWriter(folder)
+        for row, (frame, _) in enumerate(kept):
+            writer.add(row, frame)
+        timings = writer.finish(np.array([frame.stamp_ns for frame, _ in kept], np.int64))
+        run.write(folder)
+        (folder / "timings.json").write_text(json.dumps(timings) + "\n")
+        if self._config.ros.save_report:
+            self._report(folder, [source for _, source in kept], timings)
 
     def _report(self, folder: Path, sources: list[PairedFrame], timings: dict[int, dict[str, float]]) -> None:
         """Write report.html; a fault there does not cost the results."""
@@ -85,19 +98,28 @@ class ResultKeeper:
     def _decode(self, source: PairedFrame) -> DepthFrame:
         return depth_frame(source.image, source.info, source.mask, self._config.ros.depth_unit_m)
 
-    def _next_folder(self) -> Path:
-        parent = Path(self._config.ros.output_folder).expanduser().absolute()
-        parent.mkdir(parents=True, exist_ok=True)
-        _remove_remains(parent)
-        taken = [int(path.name[5:]) for path in parent.glob("save_*") if path.name[5:].isdecimal()]
-        return parent / f"save_{max(taken, default=-1) + 1:03d}"
+
+def _named(folder: Path, parent: Path) -> Path:
+    """Give a folder the next free name, ``save_000``, ``save_001``, ...; others may be saving here at the same time."""
+    taken = [int(path.name[5:]) for path in parent.glob("save_*") if re.fullmatch(r"save_\d{1,9}", path.name, re.ASCII)]
+    for number in itertools.count(max(taken, default=-1) + 1):
+        output = parent / f"save_{number:03d}"
+        try:
+            return folder.rename(output)  # which replaces nothing that holds anything
+        except OSError as error:
+            if error.errno not in (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR):
+                raise
+    raise AssertionError("numbers do not end")
 
 
 def _remove_remains(parent: Path) -> None:
     """Remove what processes that were killed while saving left behind: hidden folders that name them."""
-    for path in parent.glob(".save_*.writing-*"):
-        owner = re.fullmatch(r"\.save_\d+\.writing-(\d+)", path.name)
-        if owner and not path.is_symlink() and not _is_running(int(owner[1])):
+    for path in parent.glob(f"{_WRITING}*"):
+        owner = re.fullmatch(rf"{re.escape(_WRITING)}(\d+)-(\w+)-\w+", path.name)
+        if owner is None or path.is_symlink() or owner[2] == _PROCESS:
+            continue
+        # In a container every process may have the number of the one before.
+        if int(owner[1]) == os.getpid() or not _is_running(int(owner[1])):
             shutil.rmtree(path, ignore_errors=True)
 
 

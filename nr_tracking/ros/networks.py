@@ -6,7 +6,8 @@ import threading
 from typing import TYPE_CHECKING
 from weakref import WeakValueDictionary
 
-from nr_tracking.config import Config
+from nr_tracking.config import Config, SubjectConfig
+from nr_tracking.ros.ball import breathing_ball
 
 if TYPE_CHECKING:
     from torch import nn
@@ -30,11 +31,21 @@ def build_tracker(config: Config) -> Tracker:
         path = weights_path(config)
         key = (str(path), str(path.stat().st_mtime_ns), config.preset, config.model.model_dump_json(), config.device)
         completion, deformation = (_LOADED.get((*key, part)) for part in ("completion", "deformation"))
-        if completion is None or deformation is None:
-            networks = load_networks(config)
-        else:
-            networks = Networks(completion, deformation)  # type: ignore[arg-type]
+        loaded = completion is not None and deformation is not None
+        networks = Networks(completion, deformation) if loaded else load_networks(config)  # type: ignore[arg-type]
+        if not loaded and config.device != "cpu":
+            warm_up(Tracker(config.model_copy(update={"subject": SubjectConfig()}), networks))
         tracker = Tracker(config, networks)
         _LOADED[(*key, "completion")] = networks.completion
         _LOADED[(*key, "deformation")] = networks.deformation
     return tracker
+
+
+def warm_up(tracker: Tracker) -> None:
+    """Put two windows of a generated ball through a tracker, which is of no other use then.
+
+    The first window on a GPU loads libraries and kernels, for seconds; on a processor it takes no longer than others.
+    """
+    for frame in breathing_ball(2 * tracker.config.window.length):
+        tracker.push(frame)
+    tracker.flush()

@@ -9,13 +9,17 @@ from builtin_interfaces.msg import Time
 from geometry_msgs.msg import Quaternion, Transform, TransformStamped, Vector3
 from rclpy.node import Node
 from rclpy.qos import QoSProfile
+from rclpy.qos_overriding_options import QoSOverridingOptions
 
 from nr_tracking.ros.outputs import patch_poses
 from nr_tracking.types import TrackedFrame
 
 
 class PatchFrames:
-    """Sends ``nr_tracking/patch_0``, ... as children of the camera frame; without tf2_msgs it says so once."""
+    """Sends ``nr_tracking/patch_0``, ... as children of the camera frame; without tf2_msgs it says so once.
+
+    Names begin with the node's namespace, as frames of several cameras share one tree.
+    """
 
     def __init__(self, node: Node) -> None:
         self._node = node
@@ -31,11 +35,17 @@ class PatchFrames:
             self._node.get_logger().warning("ros.publish_tf needs the package tf2_msgs", once=True)
             return
         if self._publisher is None:
-            self._publisher = self._node.create_publisher(self._message, "/tf", QoSProfile(depth=100))
+            self._publisher = self._node.create_publisher(
+                self._message,
+                "/tf",
+                QoSProfile(depth=100),
+                qos_overriding_options=QoSOverridingOptions.with_default_policies(),
+            )
         seconds, nanoseconds = divmod(frame.stamp_ns, 1_000_000_000)
+        name = self._node.get_fully_qualified_name().lstrip("/")
         transforms = []
         for index, (centre, rotation) in enumerate(zip(*patch_poses(frame), strict=True)):
-            transform = TransformStamped(child_frame_id=f"{self._node.get_name()}/patch_{index}")
+            transform = TransformStamped(child_frame_id=f"{name}/patch_{index}")
             transform.header.stamp = Time(sec=seconds, nanosec=nanoseconds)
             transform.header.frame_id = frame_id
             x, y, z, w = map(float, rotation)

@@ -13,17 +13,16 @@ import json
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 
 from nr_tracking.data.sequence import write_sequence
-from nr_tracking.types import DepthFrame, InputError, Intrinsics
+from nr_tracking.ros.ball import BALL_FPS, breathing_ball
+from nr_tracking.ros.process import holdings
+from nr_tracking.types import InputError
 
-_CAMERA = Intrinsics(320, 240, 300.0, 300.0, 159.5, 119.5)
-_FPS = 10.0
 _WARM_UP = 0.25  # of the time: allocators and caches fill
 _PERIOD_S = 2.0
 _FRAMES = 100
@@ -111,28 +110,6 @@ def _latency(samples: list[Sample]) -> float:
     return float(np.median(known)) if known else float("nan")
 
 
-def process_holds(process: int) -> tuple[float, int, int]:
-    """Resident memory in MB, threads and open descriptors of a process."""
-    folder = Path("/proc") / str(process)
-    status = dict(line.split(":", 1) for line in (folder / "status").read_text().splitlines())
-    descriptors = sum(1 for _ in (folder / "fd").iterdir())
-    return int(status["VmRSS"].split()[0]) / 1024, int(status["Threads"]), descriptors
-
-
-def breathing_ball(count: int = 60) -> Iterator[DepthFrame]:
-    """A ball that swings and swells, with its depth as a camera sees it."""
-    v, u = np.mgrid[: _CAMERA.height, : _CAMERA.width]
-    rays = np.stack(((u - _CAMERA.cx) / _CAMERA.fx, (v - _CAMERA.cy) / _CAMERA.fy, np.ones(u.shape)), axis=-1)
-    length = (rays**2).sum(-1)
-    for index in range(count):
-        phase = 2 * np.pi * index / count
-        centre, radius = np.array([0.15 * np.sin(phase), 0.0, 1.5]), 0.3 + 0.03 * np.cos(2 * phase)
-        along = rays @ centre
-        root = along**2 - length * (centre @ centre - radius**2)
-        depth = np.where(root > 0, (along - np.sqrt(np.maximum(root, 0))) / length, 0).astype(np.float32)
-        yield DepthFrame(round(index * 1e9 / _FPS), depth, _CAMERA)
-
-
 def soak(minutes: float, folder: Path, preset: str = "lite") -> tuple[list[Sample], str]:
     """Run a node on a looped recording; returns samples, and why the node ended early, where it did.
 
@@ -140,7 +117,7 @@ def soak(minutes: float, folder: Path, preset: str = "lite") -> tuple[list[Sampl
     """
     from nr_tracking.ros.demo_session import Session
 
-    recording = write_sequence(folder / "recording", breathing_ball(), fps=_FPS, depth_unit_m=0.001)
+    recording = write_sequence(folder / "recording", breathing_ball(), fps=BALL_FPS, depth_unit_m=0.001)
     samples: list[Sample] = []
     # What is kept for ~/save fills up by design, at 1 MB a frame; few frames do so within the warm-up.
     parameters = {"preset": preset, "ros.image_reliability": "reliable", "ros.kept_frames": 20}
@@ -152,11 +129,21 @@ def soak(minutes: float, folder: Path, preset: str = "lite") -> tuple[list[Sampl
                 time.sleep(_PERIOD_S)
                 try:
                     session.require_running()
-                    holds = process_holds(session.process_id)
-                except (InputError, OSError, KeyError) as error:
+                    held = holdings(session.process_id)
+                except (InputError, OSError) as error:
                     return samples, str(error)
                 figures = session.figures()
-                samples.append(Sample(passed, *holds, figures.waiting, figures.tracked, figures.latency_p99_s))
+                samples.append(
+                    Sample(
+                        passed,
+                        held.memory_mb,
+                        held.threads,
+                        held.descriptors,
+                        figures.waiting,
+                        figures.tracked,
+                        figures.latency_p99_s,
+                    )
+                )
         finally:
             replay.terminate()
             replay.wait()

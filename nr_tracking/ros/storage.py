@@ -120,14 +120,17 @@ def open_storage(path: Path) -> Storage:
     if metadata is None:
         storage.files = there
     else:
-        named = [path / Path(str(name)).name for name in metadata.get("relative_file_paths") or []]
+        names = metadata["relative_file_paths"]
+        named = [path / Path(name).name for name in names if isinstance(name, str)]
+        if len(named) < len(names):
+            storage.damages.append(f"{METADATA} names {len(names) - len(named)} files by what is no text")
         storage.files = [file for file in named if file.is_file() and _is_bag_file(file)]
         storage.damages += [f"{file.name} is missing" for file in named if not file.is_file()]
         unnamed = [file for file in there if file not in named]
         storage.damages += [f"{METADATA} does not name {file.name}" for file in unnamed]
         storage.files += unnamed
         storage.promised = _promised(metadata)
-        storage.compressed_messages = str(metadata.get("compression_mode", "")).lower() == "message"
+        storage.compressed_messages = metadata.get("compression_mode") in ("message", "MESSAGE")
     if not storage.files:
         storage.streams()  # says what is wrong
     return storage
@@ -155,8 +158,9 @@ def _promised(metadata: dict[str, Any]) -> dict[str, int]:
     promised: Counter[str] = Counter()
     with suppress(TypeError, KeyError, AttributeError, ValueError):
         for topic in metadata.get("topics_with_message_count") or []:
-            if topic["topic_metadata"].get("serialization_format", "cdr") == "cdr":
-                promised[str(topic["topic_metadata"]["name"])] += int(topic["message_count"])
+            name, form = topic["topic_metadata"]["name"], topic["topic_metadata"].get("serialization_format", "cdr")
+            if form == "cdr" and isinstance(name, str):  # aliases can make a few lines a text without end
+                promised[name] += int(topic["message_count"])
     return promised
 
 

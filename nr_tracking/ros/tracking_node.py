@@ -6,6 +6,7 @@ thread; deactivating stops both; cleaning up frees them. With ``ros.autostart`` 
 
 from __future__ import annotations
 
+import functools
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -43,6 +44,25 @@ _NAMES = {setting.name for setting in settings(Config())}
 _LIVE = {setting.name for setting in settings(Config()) if setting.live}
 
 TrackerFactory = Callable[[Config], TrackerLike]
+Transition = Callable[["TrackingNode", LifecycleState], TransitionCallbackReturn]
+
+
+def _said(verb: str) -> Callable[[Transition], Transition]:
+    """A transition whose failure is told, since rclpy swallows it; ``on_error`` then frees everything."""
+
+    def decorate(transition: Transition) -> Transition:
+        @functools.wraps(transition)
+        def guarded(node: TrackingNode, state: LifecycleState) -> TransitionCallbackReturn:
+            try:
+                return transition(node, state)
+            except Exception as error:  # whatever it was, somebody waits for a node that does not come
+                named = isinstance(error, ConfigError | InputError)
+                node._failed(f"cannot be {verb}: {error if named else f'{type(error).__name__}: {error}'}")
+                return TransitionCallbackReturn.ERROR
+
+        return guarded
+
+    return decorate
 
 
 class TrackingNode(LifecycleNode):
@@ -82,15 +102,11 @@ class TrackingNode(LifecycleNode):
 
     # Managed states. Each transition undoes what its counterpart did, and shutdown does so from everywhere.
 
+    @_said("configured")
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Load the network and announce the outputs."""
-        try:
-            self.config = parameters.read(self)
-            self._tracker = self._tracker_factory(self.config)
-        except Exception as error:  # a fault of weights, settings or devices; a node that cannot start has to say why
-            named = isinstance(error, ConfigError | InputError)
-            self._failed(f"cannot be configured: {error if named else f'{type(error).__name__}: {error}'}")
-            return TransitionCallbackReturn.FAILURE
+        self.config = parameters.read(self)
+        self._tracker = self._tracker_factory(self.config)
         self._keeper = ResultKeeper(self.config)
         ros = self.config.ros
         self._outputs = Publishers(self, ros, self._failed)
@@ -100,6 +116,7 @@ class TrackingNode(LifecycleNode):
         self.get_logger().info(f"configured: preset {self.config.preset} on {self.config.device}")
         return TransitionCallbackReturn.SUCCESS
 
+    @_said("activated")
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Start the inference thread and subscribe."""
         assert self._tracker is not None
@@ -124,16 +141,19 @@ class TrackingNode(LifecycleNode):
         self._diagnostics.watch(self._inputs.depth_topic, self._inputs.depth_type, ros.image_reliability)
         return super().on_activate(state)
 
+    @_said("deactivated")
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Unsubscribe and end the inference thread."""
         self._stop_input()
         return super().on_deactivate(state)
 
+    @_said("cleaned up")
     def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Free the network and what was kept for saving."""
         self._release()
         return TransitionCallbackReturn.SUCCESS
 
+    @_said("shut down")
     def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Free everything, whatever the state."""
         self._stop_input()

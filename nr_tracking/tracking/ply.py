@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from nr_tracking.types import Float32, InputError, Int32
 
 _VERTEX = np.dtype([("position", "<f4", 3), ("colour", "u1", 3)])
 _FACE = np.dtype([("count", "u1"), ("corners", "<i4", 3)])
+_HEADER_BYTES = 1024
 _HEADER = """ply
 format binary_little_endian 1.0
 comment metres, camera optical frame, colour = correspondence
@@ -40,14 +42,12 @@ def write_ply(path: Path, vertices: Float32, faces: Int32, colours: NDArray[np.u
 def read_ply(path: Path) -> tuple[Float32, Int32, NDArray[np.uint8]]:
     """Read a mesh that :func:`write_ply` wrote: vertices, faces, colours. Other kinds are an :class:`InputError`."""
     data = path.read_bytes()
-    end = data.find(b"end_header\n")
-    lines = data[: max(end, 0)].decode("ascii", "replace").splitlines()
-    sizes = {words[1]: int(words[2]) for words in map(str.split, lines) if words[:1] == ["element"]}
-    header = _HEADER.format(vertices=sizes.get("vertex", 0), faces=sizes.get("face", 0)).encode("ascii")
-    vertex_bytes = sizes.get("vertex", 0) * _VERTEX.itemsize
-    size = len(header) + vertex_bytes + sizes.get("face", 0) * _FACE.itemsize
-    if not data.startswith(header) or len(data) != size:
+    counts = re.findall(rb"^element (?:vertex|face) (\d{1,18})$", data[:_HEADER_BYTES], re.MULTILINE)
+    vertices, faces = map(int, counts) if len(counts) == 2 else (0, 0)
+    header = _HEADER.format(vertices=vertices, faces=faces).encode("ascii")
+    vertex_bytes = vertices * _VERTEX.itemsize
+    if not data.startswith(header) or len(data) != len(header) + vertex_bytes + faces * _FACE.itemsize:
         raise InputError("bad_mesh", f"{path} is no mesh written by nr_tracking, or it is cut short")
-    vertex = np.frombuffer(data, _VERTEX, sizes["vertex"], len(header))
-    face = np.frombuffer(data, _FACE, sizes["face"], len(header) + vertex_bytes)
+    vertex = np.frombuffer(data, _VERTEX, vertices, len(header))
+    face = np.frombuffer(data, _FACE, faces, len(header) + vertex_bytes)
     return vertex["position"].copy(), face["corners"].copy(), vertex["colour"].copy()

@@ -25,6 +25,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from nr_tracking.arrays import read_array, read_arrays
 from nr_tracking.atomic import check_replaceable, written_folder
 from nr_tracking.tracking.colours import canonical_box, correspondence_colours
 from nr_tracking.tracking.ply import read_ply, write_ply
@@ -36,6 +37,15 @@ ColouredMesh = tuple[Float32, Int32, NDArray[np.uint8]]
 """Vertices (V, 3) metres, faces (F, 3), sRGB colours (V, 3)."""
 
 _PATCH_ARRAYS = ("centres", "rotations", "translations")
+_TRACK_ARRAYS = {
+    "stamps_ns": "T",
+    "ids": "K",
+    "positions": "TK3",
+    "velocities": "TK3",
+    "confidence": "TK",
+    "observed": "TK",
+}
+"""Sides of the arrays of tracks.npz: T frames, K tracks."""
 
 
 @dataclass
@@ -65,7 +75,7 @@ class Run:
             values = json.loads((folder / "run.json").read_text())
             values["dropped"] = {int(row): reason for row, reason in values["dropped"].items()}
             return Run(**values)
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise InputError("bad_run", f"{folder}/run.json cannot be read: {error}") from None
 
 
@@ -103,7 +113,7 @@ class ResultWriter:
 
     def finish(self, stamps_ns: Int64) -> dict[int, dict[str, float]]:
         """Write ``tracks.npz`` and ``patches.npz`` for T = len(``stamps_ns``) rows; return the timings of each row."""
-        rows = {int(file.stem): _load(file) for file in sorted(self._rows.glob("*.npz"))}
+        rows = {int(file.stem): read_arrays(file) for file in sorted(self._rows.glob("*.npz"))}
         self._write_tracks(rows, stamps_ns)
         self._write_patches(rows, len(stamps_ns))
         shutil.rmtree(self._rows)
@@ -118,7 +128,7 @@ class ResultWriter:
         path = self.folder / "colours.npy"
         if not path.is_file():
             np.save(path, np.stack(canonical_box(result.canonical)))
-        lower, upper = np.load(path)
+        lower, upper = read_array(path)
         return lower, upper
 
     def _write_tracks(self, rows: dict[int, dict[str, NDArray[Any]]], stamps_ns: Int64) -> None:
@@ -209,19 +219,19 @@ class Output:
 def read_output(path: Path) -> Output:
     """Open an OUTPUT folder; faults are :class:`InputError`."""
     try:
-        arrays = _load(path / "tracks.npz")
-        arrays = {name: array for name, array in arrays.items() if name in Output.__dataclass_fields__}
-        return Output(path=path, run=Run.read(path), **arrays)
-    except InputError:
-        raise
-    except Exception as error:  # numpy and zipfile raise half a dozen kinds for a missing or damaged archive
+        stored = read_arrays(path / "tracks.npz", reason="bad_output")
+        arrays = {name: array for name, array in stored.items() if name in _TRACK_ARRAYS}
+        output = Output(path=path, run=Run.read(path), **arrays)
+    except (OSError, TypeError) as error:  # no file, or not all of its arrays
         raise InputError("bad_output", f"{path} is no OUTPUT of nr_tracking track: {error}") from None
+    sides = {"T": output.stamps_ns.size, "K": output.ids.size, "3": 3}
+    for name, letters in _TRACK_ARRAYS.items():
+        shape, array = tuple(sides[letter] for letter in letters), arrays.get(name)
+        if array is not None and (array.shape != shape or array.dtype.kind not in "fib"):
+            what = f"{name} is {array.dtype} {array.shape}, expected numbers {shape}"
+            raise InputError("bad_output", f"{path}/tracks.npz: {what}")
+    return output
 
 
 def _motion(prefix: str, patches: Patches | None) -> dict[str, Any]:
     return {} if patches is None else {prefix + name: getattr(patches, name) for name in _PATCH_ARRAYS}
-
-
-def _load(path: Path) -> dict[str, NDArray[Any]]:
-    with np.load(path, allow_pickle=False) as archive:
-        return {key: archive[key] for key in archive.files}

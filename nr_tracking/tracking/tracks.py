@@ -34,7 +34,7 @@ from scipy.spatial import cKDTree
 from nr_tracking.config import RefinementConfig, TracksConfig
 from nr_tracking.deformation.carrier import build_carrier, grow_carrier, part_of
 from nr_tracking.deformation.matching import even_sample, nearest_similar
-from nr_tracking.deformation.normal_equations import Motion, levers, moved_points, still, turned_normals
+from nr_tracking.deformation.normal_equations import Motion, carried, disagreement, still
 from nr_tracking.deformation.patches import PatchGraph, build_patches
 from nr_tracking.deformation.projection import Projection, SurfaceIndex, sample_evenly
 from nr_tracking.deformation.refinement import Refiner
@@ -159,11 +159,8 @@ class PersistentTracks:
     def _step(self, pose: CarriedPose, motion: Motion, stamp_ns: int) -> None:
         """Go on from ``pose`` by a motion."""
         graph = self._graph
-        predicted = levers(graph, pose.nodes, pose.points, motion) + motion.translations[graph.index]
-        points = np.einsum("sb,sbi->si", graph.weight, predicted)
-        off = predicted - points[:, None]
-        self._strain = np.sqrt(np.einsum("sb,sbi,sbi->s", graph.weight, off, off))
-        normals = turned_normals(graph, pose.normals, motion)
+        points, normals = carried(graph, pose.nodes, pose.points, pose.normals, motion)
+        self._strain = disagreement(graph, pose.nodes, pose.points, motion, points)
         self._newest = CarriedPose(stamp_ns, motion.translations, motion.rotations @ pose.turns, points, normals)
         self._previous = pose
 
@@ -222,8 +219,7 @@ class PersistentTracks:
             target = self._index.target(self.refinement.samples)
             known = key.nodes, key.points[solved], key.normals[solved]
             leap = self._refiner.refine(*known, target, self._size, [key.motion_to(pose)]).motion
-            points = moved_points(self._graph, key.nodes, key.points, leap)
-            normals = turned_normals(self._graph, key.normals, leap)
+            points, normals = carried(self._graph, key.nodes, key.points, key.normals, leap)
             anchored = CarriedPose(pose.stamp_ns, leap.translations, leap.rotations @ key.turns, points, normals)
             apart = np.linalg.norm(points - pose.points, axis=1)
             self._population.reject(apart > self.settings.keyframe_ratio * self._size)
@@ -244,6 +240,7 @@ class PersistentTracks:
             self._keyframe, self._canonical = self._keyframe.of(kept), self._canonical[kept]
             self._placed, self._strain = self._placed[kept], self._strain[kept]
             self._confirmed = self._confirmed[kept]
+            self._traced = None  # it names points by their old places
         born = self._lay()
         if born or not kept.all():
             self._choose_samples()
@@ -343,13 +340,12 @@ class PersistentTracks:
 
     def _turned(self, near: Int64, turns: Float64) -> Float64:
         """The rotations (V, 3, 3) of points, blended from those of their nodes ``turns`` (P, 3, 3)."""
-        index, weight = self._graph.index[near], self._graph.weight[near]
-        return (weight[:, None] @ turns.reshape(-1, 9)[index]).reshape(-1, 3, 3)
+        turned: Float64 = (self._graph.blend @ turns.reshape(-1, 9))[near].reshape(-1, 3, 3)
+        return turned
 
     def _unturned(self, near: Int64, turns: Float64, vectors: Float64) -> Float64:
         """Vectors (V, 3) turned back by the rotations of points."""
-        back = np.swapaxes(self._turned(near, turns), 1, 2)
-        return (back @ vectors[..., None])[..., 0]
+        return np.einsum("vji,vj->vi", self._turned(near, turns), vectors)
 
     def _tracks(self, surface: Surface, landing: Projection) -> Tracks:
         """The published view of the present pose: the living points."""

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
+from nr_tracking.arrays import read_array, read_arrays
 from nr_tracking.data.adapters.dataset import MeshSequence, checked_mesh, missing_data
 from nr_tracking.types import Float32, InputError
 
@@ -48,10 +49,7 @@ class Cape:
         faces_path = self.root / "misc" / "smpl_tris.npy"
         if not faces_path.is_file():
             raise missing_data(faces_path, "CAPE", LAYOUT, LICENCE)
-        try:
-            faces = np.load(faces_path, allow_pickle=False)
-        except (OSError, ValueError, EOFError) as error:
-            raise InputError("bad_file", f"{faces_path} is no readable .npy file: {error}") from None
+        faces = read_array(faces_path, "bad_file")
         paths = longest_run(sorted((self.root / "sequences" / name).glob("*.npz")))
         if not paths:
             raise InputError("missing_sequence", f"{self.root} has no frames of sequence {name}")
@@ -79,8 +77,7 @@ def longest_run(paths: list[Path]) -> list[Path]:
 
 
 def _posed(path: Path) -> Float32:
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            return np.asarray(archive["v_posed"], np.float32)
-    except Exception as error:  # numpy and zipfile raise half a dozen kinds for a damaged archive
-        raise InputError("bad_file", f"{path} is no frame of CAPE with v_posed: {error}") from None
+    posed = read_arrays(path, ("v_posed",), "bad_file")["v_posed"]
+    if not np.issubdtype(posed.dtype, np.number):
+        raise InputError("bad_file", f"{path}: v_posed holds {posed.dtype}, not numbers")
+    return posed.astype(np.float32)

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from nr_tracking.arrays import DEFLATE_RATIO
 from nr_tracking.data.adapters.dataset import MeshSequence, checked_mesh, missing_data
 from nr_tracking.types import InputError
 
@@ -76,8 +77,12 @@ class DynamicFaust:
             stored = file[name]
             if stored.ndim != 3 or stored.shape[1] != 3:
                 raise InputError("bad_mesh", f"{path}: {name} has shape {stored.shape}, expected (V, 3, T)")
-            vertices, faces = checked_mesh(np.moveaxis(stored[()], 2, 0), file["faces"][()], f"{path}, {name}")
-        return MeshSequence(name, vertices, faces, FPS)
+            faces = file["faces"]
+            for values in (stored, faces):  # what was never written takes no bytes in the file, but memory here
+                if values.nbytes > path.stat().st_size * DEFLATE_RATIO:
+                    raise InputError("bad_file", f"{path} claims {values.shape} of {values.dtype} in {values.name}")
+            vertices, triangles = checked_mesh(np.moveaxis(stored[()], 2, 0), faces[()], f"{path}, {name}")
+        return MeshSequence(name, vertices, triangles, FPS)
 
     def _index(self) -> dict[str, Path]:
         paths = [self.root / name for name in FILES if (self.root / name).is_file()]

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
+from nr_tracking.arrays import read_arrays
 from nr_tracking.data.adapters.dataset import MeshSequence, checked_mesh, missing_data
 from nr_tracking.types import Float32, InputError, Int32
 
@@ -51,13 +52,8 @@ class HumanOutfit:
             raise missing_data(
                 fitted, "4DHumanOutfit's bodies, posed,", LAYOUT, "your own SMPL, https://smpl.is.tue.mpg.de"
             )
-        try:
-            with np.load(fitted, allow_pickle=False) as archive:
-                vertices, faces = checked_mesh(archive["vertices"], archive["faces"], fitted)
-        except InputError:
-            raise
-        except Exception as error:  # numpy and zipfile raise half a dozen kinds for a damaged archive
-            raise InputError("bad_file", f"{fitted} holds no vertices and faces: {error}") from None
+        arrays = read_arrays(fitted, ("vertices", "faces"), "bad_file")
+        vertices, faces = checked_mesh(arrays["vertices"], arrays["faces"], fitted)
         if vertices.ndim != 3 or len(vertices) != len(paths):
             raise InputError("bad_mesh", f"{fitted}: vertices {vertices.shape} for {len(paths)} scans in {folder}")
         return MeshSequence(name, vertices, faces, FPS, tuple(read_obj(path) for path in paths))
