@@ -47,7 +47,9 @@ def ball_rays(x, pixels=128):
     front = continued(-half, subject)
     on, nothing = subject.float(), torch.zeros(pixels, pixels)
     channels = torch.stack([on, -half, nothing, nothing, nothing, nothing, front * (front < FAR)])
-    return RayImages(channels[None], front[None], torch.tensor([[0.0, 0.0, 1e-4]]))
+    return RayImages(
+        channels[None], front[None], torch.tensor([[0.0, 0.0, 1e-4]]), torch.tensor([[0.0, 0.0, 0.0, 1.0]])
+    )
 
 
 def ball_distance(points, frame, shift=0.02):

@@ -124,7 +124,8 @@ class TestField:
         front = torch.rand(frames, side, side) * 0.4 - 0.3
         front[0, :2] = FAR
         view = torch.tensor([[0.1, -0.2, 0.4], [0.0, 0.3, 0.7]])[:frames]
-        return RayField(torch.randn(frames, side, side, steps), ray_depths(steps), front, view)
+        place = torch.tensor([[0.0, 0.0, 0.0, 1.0], [0.1, -0.05, 0.02, 0.8]])[:frames]
+        return RayField(torch.randn(frames, side, side, steps), ray_depths(steps), front, view, place)
 
     def test_against_a_loop(self):
         """One point at a time: project, read four rays, interpolate along each with numpy."""
@@ -132,7 +133,8 @@ class TestField:
         points, frame = torch.rand(200, 3) - 0.5, torch.arange(200) % 2
         found = field.sdf(points, frame).numpy()
         for index in range(200):
-            x, y, z = points[index].double().numpy()
+            place = field.place[frame[index]].double().numpy()
+            x, y, z = (points[index].double().numpy() - place[:3]) / place[3]
             a, b, scale = field.view[frame[index]].double().numpy()
             near = 1 + scale * z
             gx, gy = (x - a * z) / near, (y - b * z) / near
@@ -144,11 +146,27 @@ class TestField:
                 front = float(field.front[frame[index], row + r, column + c])
                 values = field.distances[frame[index], row + r, column + c].numpy()
                 total += share * (ELSEWHERE if front >= FAR else np.interp(z - front, field.depths.numpy(), values))
-            assert abs(found[index] - total) < 1e-4
+            assert abs(found[index] - place[3] * total) < 1e-4
+
+    def test_the_same_field_in_another_window(self):
+        """Where the window's cube lies changes no distance in metres."""
+        torch.manual_seed(1)
+        centre = np.array([0.05, 0.1, 1.2])
+        depth, own = ball(CAMERA, centre, 0.3), Volume(centre, 0.9)
+        network = RayNetwork((4, 8, 8, 8, 8), (0,) * 5, 16).eval()
+        metric = centre + 0.5 * (np.random.default_rng(0).random((300, 3)) - 0.5)
+        found = []
+        for window in (own, Volume(np.array([0.2, 0.0, 1.1]), 1.4)):
+            field = network(ray_image(depth, None, CAMERA, own, 64, window))
+            points = torch.from_numpy(window.to_box(metric).astype(np.float32))
+            found.append(window.side * field.sdf(points, torch.zeros(300, dtype=torch.int64)))
+        torch.testing.assert_close(found[0], found[1], atol=1e-5, rtol=1e-4)
 
     def test_derivative_by_the_points(self):
         field = self.random_field()
-        field = replace(field, **{n: getattr(field, n).double() for n in ("distances", "depths", "front", "view")})
+        field = replace(
+            field, **{n: getattr(field, n).double() for n in ("distances", "depths", "front", "view", "place")}
+        )
         points = (torch.rand(30, 3, dtype=torch.float64) - 0.5) * 0.8
         points.requires_grad_(True)
         frame = torch.ones(30, dtype=torch.int64)
@@ -159,7 +177,8 @@ class TestField:
         with torch.no_grad():
             network.last.weight.zero_()
         front = torch.zeros(1, 64, 64)
-        images = RayImages(torch.zeros(1, 7, 64, 64), front, torch.tensor([[0.0, 0.0, 0.3]]))
+        here = torch.tensor([[0.0, 0.0, 0.0, 1.0]])
+        images = RayImages(torch.zeros(1, 7, 64, 64), front, torch.tensor([[0.0, 0.0, 0.3]]), here)
         z = torch.linspace(-0.1, 0.3, 50)
         points = torch.stack((torch.zeros(50), torch.zeros(50), z), dim=1)
         found = network(images).sdf(points, torch.zeros(50, dtype=torch.int64))

@@ -149,7 +149,7 @@ class _Options:
 def _options(arguments: list[str] | None) -> _Options:
     parser = argparse.ArgumentParser(prog="nr_tracking demo", description=str(__doc__).split("\n")[0])
     parser.add_argument("--output", type=Path, default=Path("out/demo"), help="folder to write (default out/demo)")
-    parser.add_argument("--preset", choices=PRESETS, default="lite", help="network and weights (default lite)")
+    parser.add_argument("--preset", choices=PRESETS, default="base", help="network and weights (default base)")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="where the network runs")
     parser.add_argument("--weights", type=Path, metavar="FILE", help="safetensors in place of the preset's")
     parser.add_argument("--frames", type=int, default=51, help="length of the clip (default 51, three times 17)")

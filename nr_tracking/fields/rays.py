@@ -43,22 +43,24 @@ def ray_depths(steps: int) -> Tensor:
 class RayField:
     """Signed distances of the N frames of one or more windows along rays, in box sides.
 
-    ``distances`` (N, P, P, D) at ``depths`` (D,) behind ``front`` (N, P, P); ``view`` (N, 3) as in
-    :class:`~nr_tracking.sensing.ray_images.RayImages`.
+    ``distances`` (N, P, P, D) at ``depths`` (D,) behind ``front`` (N, P, P), all in sides of the frames' own cubes;
+    ``view`` (N, 3) and ``place`` (N, 4) as in :class:`~nr_tracking.sensing.ray_images.RayImages`.
     """
 
     distances: Tensor
     depths: Tensor
     front: Tensor
     view: Tensor
+    place: Tensor
 
     def sdf(self, points: Tensor, frame: Tensor) -> Tensor:
-        """Signed distance (Q,) at ``points`` (Q, 3) box coordinates of ``frame`` (Q,).
+        """Signed distance (Q,) at ``points`` (Q, 3) of ``frame`` (Q,), both in box coordinates of the window's cube.
 
         Linear in depth along each of the four nearest rays, and bilinear between them.
         """
         side, steps = self.front.shape[1], len(self.depths)
-        place, z = along_rays(points, self.view.index_select(0, frame))
+        own = self.place.index_select(0, frame)
+        place, z = along_rays((points - own[:, :3]) / own[:, 3:], self.view.index_select(0, frame))
         position = ((place + 0.5) * side - 0.5).clamp(0, side - 1)
         lower = position.detach().floor().clamp(max=side - 2)
         part = position - lower
@@ -78,13 +80,14 @@ class RayField:
         begin = flat.index_select(0, at.flatten()).view(-1, 4)
         end = flat.index_select(0, at.flatten() + 1).view(-1, 4)
         along = torch.where(front < FAR, begin + (end - begin) * onward, ELSEWHERE)
-        return (weights.reshape(-1, 4) * along).sum(1)
+        return own[:, 3] * (weights.reshape(-1, 4) * along).sum(1)
 
 
 def joined_fields(fields: list[RayField]) -> RayField:
     """Frames of a window, one after another."""
-    parts = [torch.cat([getattr(field, name) for field in fields]) for name in ("distances", "front", "view")]
-    return RayField(parts[0], fields[0].depths, parts[1], parts[2])
+    names = ("distances", "front", "view", "place")
+    distances, front, view, place = (torch.cat([getattr(field, name) for field in fields]) for name in names)
+    return RayField(distances, fields[0].depths, front, view, place)
 
 
 class RayNetwork(nn.Module):
@@ -124,7 +127,7 @@ class RayNetwork(nn.Module):
             grid = functional.interpolate(narrow(grid), scale_factor=2, mode="bilinear", align_corners=False)
             grid = block(grid + skip)
         fine = functional.pixel_shuffle(self.last(grid).float(), 2).permute(0, 2, 3, 1) * LIMIT
-        return RayField(fine.contiguous(), cast(Tensor, self.depths), images.front, images.view)
+        return RayField(fine.contiguous(), cast(Tensor, self.depths), images.front, images.view, images.place)
 
 
 class ImageResidual(nn.Module):

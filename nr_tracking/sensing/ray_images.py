@@ -1,8 +1,9 @@
 """A depth image along the rays that pass the cube: the input of the network that completes along rays.
 
-The cube is seen through its middle plane. Pixel (i, j) of P x P is the ray through the point ((j + 0.5) / P - 0.5,
-(i + 0.5) / P - 0.5, 0) in box coordinates, x to the right and y down, so that the image has the same scale whatever the
-camera, the distance and the size of the subject.
+Each frame has a cube of its own, fitted to its subject, and is seen through the cube's middle plane. Pixel (i, j) of
+P x P is the ray through the point ((j + 0.5) / P - 0.5, (i + 0.5) / P - 0.5, 0) in the cube's box coordinates, x to the
+right and y down. So the subject fills the image alike whatever the camera, the distance, the subject's size and how far
+it walks within a window. ``place`` leads from the window's cube to the frame's.
 """
 
 from __future__ import annotations
@@ -31,12 +32,14 @@ class RayImages:
     ``channels`` (N, 7, P, P) float32: subject or not, its box z, its two slopes, box z of whatever else returned,
     whether anything else returned, box z of the continued front. ``front`` (N, P, P) float32: box z of the nearest seen
     surface within :data:`REACH` pixels, :data:`FAR` where there is none. ``view`` (N, 3) float32: x and y over z of
-    the cube's centre in the camera frame, and the cube's side over that z.
+    the cube's centre in the camera frame, and the cube's side over that z. ``place`` (N, 4) float32: centre and side of
+    the frame's cube in box coordinates of the window's.
     """
 
     channels: Tensor
     front: Tensor
     view: Tensor
+    place: Tensor
 
     def to(self, device: torch.device) -> RayImages:
         """Return the images on a device."""
@@ -45,11 +48,19 @@ class RayImages:
             channels=self.channels.to(device),
             front=self.front.to(device),
             view=self.view.to(device),
+            place=self.place.to(device),
         )
 
 
-def ray_image(depth: Tensor, mask: Tensor | None, intrinsics: Intrinsics, volume: Volume, pixels: int) -> RayImages:
-    """One frame along the rays of a cube.
+def ray_image(
+    depth: Tensor,
+    mask: Tensor | None,
+    intrinsics: Intrinsics,
+    volume: Volume,
+    pixels: int,
+    window: Volume | None = None,
+) -> RayImages:
+    """One frame along the rays of its cube ``volume``, in a ``window`` with another one or the same.
 
     ``depth`` (H, W) float32 metres, 0 where there is none; ``mask`` (H, W) bool, True on the subject, or None for all.
     The camera must be free of distortion. Each ray reads the nearest pixel; one that misses the image has no return.
@@ -83,7 +94,10 @@ def ray_image(depth: Tensor, mask: Tensor | None, intrinsics: Intrinsics, volume
     channels = torch.stack(
         (on, on * z, *(on * slopes.clamp(-1, 1)), off * z.clamp(-1, 1), off, near * front),
     )
-    return RayImages(channels[None], front[None], torch.from_numpy(view.astype(np.float32)).to(depth.device)[None])
+    window = window or volume
+    place = np.append(window.to_box(volume.centre), volume.side / window.side)
+    lengths = torch.from_numpy(np.concatenate((view, place)).astype(np.float32)).to(depth.device)
+    return RayImages(channels[None], front[None], lengths[None, :3], lengths[None, 3:])
 
 
 def continued(z: Tensor, subject: Tensor) -> Tensor:
@@ -100,7 +114,8 @@ def continued(z: Tensor, subject: Tensor) -> Tensor:
 
 def joined(frames: list[RayImages]) -> RayImages:
     """Frames of a window, one after another."""
-    return RayImages(*(torch.cat([getattr(frame, name) for frame in frames]) for name in ("channels", "front", "view")))
+    names = ("channels", "front", "view", "place")
+    return RayImages(*(torch.cat([getattr(frame, name) for frame in frames]) for name in names))
 
 
 def along_rays(points: Tensor, view: Tensor) -> tuple[Tensor, Tensor]:

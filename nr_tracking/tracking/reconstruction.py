@@ -27,7 +27,7 @@ from nr_tracking.sensing.ray_images import RayImages, joined, ray_image
 from nr_tracking.sensing.subject import find_subject
 from nr_tracking.sensing.tsdf import SparseTsdf, TsdfWindow, make_window, projective_tsdf, seen_space
 from nr_tracking.sensing.visibility import confidence_of, observed_points
-from nr_tracking.sensing.volume import Volume, neighbouring_cubes
+from nr_tracking.sensing.volume import Volume, fit_volume, neighbouring_cubes
 from nr_tracking.tracking.frames_ahead import FramesAhead
 from nr_tracking.tracking.parallel import Workers
 from nr_tracking.tracking.timing import StageClock
@@ -166,7 +166,8 @@ def _seen_by(
     voxels = projective_tsdf(depth, mask, camera, volume, model.resolution, config.tsdf.truncation_voxels)
     seen = seen_space(depth, mask, camera, volume, model.resolution // 4)
     if model.rays:
-        rays = ray_image(depth, mask, camera, volume, model.ray_pixels)
+        own = fit_volume(view.cloud, config.volume)
+        rays = ray_image(depth, mask, camera, own, model.ray_pixels, volume)
     return voxels, seen, rays
 
 

@@ -78,13 +78,15 @@ def prepare(sample: WindowSample, config: Config, rng: np.random.Generator, *, a
     )
     volume = subject_volume(np.where(mask, depth, 0), camera, config, rng if augment else None)
     frames, rays = [], []
-    for image, subject in zip(torch.from_numpy(depth), torch.from_numpy(mask), strict=True):
+    for index, (image, subject) in enumerate(zip(torch.from_numpy(depth), torch.from_numpy(mask), strict=True)):
         tsdf = projective_tsdf(image, subject, camera, volume, resolution, config.tsdf.truncation_voxels)
         if augment:
             tsdf = with_dropout(tsdf, rng.uniform(0.0, training.dropout), rng)
         frames.append((tsdf, seen_space(image, subject, camera, volume, resolution // 4)))
         if config.model.rays:
-            rays.append(ray_image(image, subject, camera, volume, config.model.ray_pixels))
+            seen_here = np.where(mask[index], depth[index], 0)[None]
+            own = subject_volume(seen_here, camera, config, rng if augment else None) if mask[index].any() else volume
+            rays.append(ray_image(image, subject, camera, own, config.model.ray_pixels, volume))
 
     surface = volume.to_box(sample.surface).astype(np.float32)
     near = volume.to_box(sample.points).astype(np.float32)
