@@ -12,7 +12,7 @@ from scipy.spatial import cKDTree
 from nr_tracking.config import load_config
 from nr_tracking.fields.completion import CompletionNetwork
 from nr_tracking.fields.meshing import extract_surface
-from nr_tracking.fields.rays import ELSEWHERE, RayField, RayNetwork, ray_depths
+from nr_tracking.fields.rays import ELSEWHERE, RayField, RayNetwork, _steps_before, ray_depths
 from nr_tracking.fields.weights import read_weights, save_weights
 from nr_tracking.sensing.ray_images import FAR, REACH, RayImages, along_rays, continued, ray_image
 from nr_tracking.sensing.volume import Volume
@@ -161,6 +161,22 @@ class TestField:
             points = torch.from_numpy(window.to_box(metric).astype(np.float32))
             found.append(window.side * field.sdf(points, torch.zeros(300, dtype=torch.int64)))
         torch.testing.assert_close(found[0], found[1], atol=1e-5, rtol=1e-4)
+
+    def test_the_nearest_ray_alone(self):
+        """Where distances do not change from pixel to pixel, one ray says what four say."""
+        field = self.random_field()
+        field = replace(field, distances=field.distances[:, :1, :1].expand_as(field.distances).contiguous())
+        field = replace(field, front=torch.full_like(field.front, -0.1))
+        points, frame = torch.rand(200, 3) - 0.5, torch.arange(200) % 2
+        torch.testing.assert_close(field.sdf_of_nearest(points, frame), field.sdf(points, frame), atol=1e-5, rtol=1e-4)
+
+    @pytest.mark.parametrize("steps", [8, 9, 48, 256])
+    def test_steps_are_found_as_by_a_search(self, steps):
+        depths = ray_depths(steps)
+        low, high = float(depths[0]), float(depths[-1])
+        behind = torch.cat([torch.linspace(low, high, 20_001), depths, depths - 1e-7]).clamp(low, high)
+        expected = (torch.searchsorted(depths, behind, right=True) - 1).clamp(0, steps - 2)
+        assert torch.equal(_steps_before(behind, depths), expected)
 
     def test_derivative_by_the_points(self):
         field = self.random_field()

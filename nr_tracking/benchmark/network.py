@@ -32,7 +32,8 @@ class NetworkWatch:
         self._network = network
         self._running = threading.local()
         self._hooks: list[Any] = []
-        self._window: Any = None
+        self._inputs: tuple[tuple[Any, ...], dict[str, Any]] | None = None
+        self._images: Any = None
 
     def __enter__(self) -> NetworkWatch:
         """Begin to watch."""
@@ -40,6 +41,8 @@ class NetworkWatch:
         for part, names in PARTS.items():
             for name in names:
                 self._watch(self._network.get_submodule(name), part)
+        if self._network.rays is not None:
+            self._hooks.append(self._network.rays.register_forward_pre_hook(self._see_images))
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -50,22 +53,38 @@ class NetworkWatch:
     @torch.no_grad()
     def operations(self) -> dict[str, float]:
         """Multiplications and additions of the last window in each part; nothing where none was seen."""
-        if self._window is None:
+        if self._inputs is None:
             return {}
         counter = FlopCounterMode(display=False)
         with counter:
-            self._network(self._window)
+            self._network(*self._inputs[0], **self._inputs[1])
         counts = counter.get_flop_counts()
         by_module = {name.rsplit(".", 1)[-1]: sum(counts[name].values()) for name in counts if name.count(".") == 1}
         return {part: float(sum(by_module.get(name, 0) for name in names)) for part, names in PARTS.items()}
 
+    @torch.no_grad()
+    def ray_operations(self) -> float:
+        """Those of completing one frame along its rays; 0 where that was not seen."""
+        if self._images is None or self._network.rays is None:
+            return 0.0
+        counter = FlopCounterMode(display=False)
+        with counter:
+            self._network.rays(self._images)
+        return float(counter.get_total_flops()) / len(self._images.channels)
+
+    def _see_images(self, _: nn.Module, arguments: tuple[Any, ...]) -> None:
+        self._images = arguments[0]
+
     def _watch(self, module: nn.Module, part: str | None) -> None:
-        self._hooks.append(module.register_forward_pre_hook(lambda _, arguments: self._begin(part, arguments)))
+        def begin(_: nn.Module, *inputs: Any) -> None:
+            self._begin(part, inputs)
+
+        self._hooks.append(module.register_forward_pre_hook(begin, with_kwargs=True))
         self._hooks.append(module.register_forward_hook(lambda *_: self._end(part)))
 
-    def _begin(self, part: str | None, arguments: tuple[Any, ...]) -> None:
+    def _begin(self, part: str | None, inputs: tuple[tuple[Any, ...], dict[str, Any]]) -> None:
         if part is None:
-            self._window = arguments[0]
+            self._inputs = inputs
             self._running.parts = dict.fromkeys(PARTS, 0.0)
         self._synchronise()
         self._running.__dict__[f"begun {part}"] = time.perf_counter()

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 ORDER = (
-    "decode", "subject", "tsdf", "network", "encode", "fuse", "decode coarse", "refine", "filter", "mesh", "patches",
-    "deform", "tracks", "trace", "serialise",
+    "decode", "subject", "tsdf", "rays", "network", "encode", "fuse", "decode coarse", "refine", "filter", "mesh",
+    "patches", "deform", "tracks", "trace", "serialise",
 )  # fmt: skip
 """The stages in the order in which a frame meets them."""
 

@@ -95,6 +95,8 @@ def _add_network(result: dict[str, Any], watch: NetworkWatch, config: Config, li
     for part, count in counted.items():
         result["floors"][part] = limits.floor(operations=share * count)
     result["floors"]["network"] = limits.floor(operations=share * sum(counted.values()))
+    if along := watch.ray_operations():
+        result["floors"]["rays"] = limits.floor(operations=config.volume.cubes * along)
 
 
 def _network_type(networks: Any) -> torch.dtype:

@@ -26,11 +26,11 @@ class RayPrior:
 
     @cached_property
     def whole(self) -> Tensor:
-        """Distance (N, R/2, R/2, R/2) at all voxel centres, [x, y, z], without gradients."""
+        """Distance (N, R/2, R/2, R/2) at all voxel centres, [x, y, z], without gradients, to half a pixel."""
         points = lattice(self.resolution, self.field.distances)
         frame = torch.arange(self.frames, device=points.device).repeat_interleave(len(points))
         with torch.no_grad():
-            values = self.field.sdf(points.repeat(self.frames, 1), frame)
+            values = self.field.sdf_of_nearest(points.repeat(self.frames, 1), frame)
         return values.view(self.frames, *(self.resolution,) * 3)
 
     @property

@@ -23,6 +23,7 @@ from nr_tracking.sensing.ray_images import CHANNELS, FAR, RayImages, along_rays
 LIMIT = 0.1  # box sides: larger distances are not told apart
 ELSEWHERE = 0.06  # distance in box sides where no subject is near the ray
 DEEPEST = 0.9  # box sides behind the seen surface up to which a ray is known
+_CELLS = 20  # of the table in which steps are looked up, for each of them: finer than the closest two
 _BEFORE = (-0.06, -0.03, -0.012)
 _SLAB = 0.08  # box sides: how thick everything is before training
 _GROWTH = 1.5  # depths behind the surface grow with this power of their number: fine where bodies end
@@ -58,10 +59,8 @@ class RayField:
 
         Linear in depth along each of the four nearest rays, and bilinear between them.
         """
-        side, steps = self.front.shape[1], len(self.depths)
-        own = self.place.index_select(0, frame)
-        place, z = along_rays((points - own[:, :3]) / own[:, 3:], self.view.index_select(0, frame))
-        position = ((place + 0.5) * side - 0.5).clamp(0, side - 1)
+        side = self.front.shape[1]
+        position, z, scale = self._on_image(points, frame)
         lower = position.detach().floor().clamp(max=side - 2)
         part = position - lower
         share = torch.stack((1 - part, part), dim=1)  # (Q, 2 low/high, 2 x/y)
@@ -70,17 +69,46 @@ class RayField:
         first = (frame.long() * side + row) * side + column
         rays = first[:, None, None] + bit[:, None] * side + bit  # (Q, 2 y, 2 x)
         weights = share[:, :, None, 1] * share[:, None, :, 0]
+        return scale * (weights.reshape(-1, 4) * self._along(rays.view(-1, 4), z[:, None])).sum(1)
 
-        front = self.front.reshape(-1).index_select(0, rays.flatten()).view(-1, 4)
-        behind = (z[:, None] - front).clamp(self.depths[0], self.depths[-1])
-        step = (torch.searchsorted(self.depths, behind.detach(), right=True) - 1).clamp(0, steps - 2)
-        start = self.depths[step]
-        onward = (behind - start) / (self.depths[step + 1] - start)
-        flat, at = self.distances.reshape(-1), rays.view(-1, 4) * steps + step
-        begin = flat.index_select(0, at.flatten()).view(-1, 4)
-        end = flat.index_select(0, at.flatten() + 1).view(-1, 4)
-        along = torch.where(front < FAR, begin + (end - begin) * onward, ELSEWHERE)
-        return own[:, 3] * (weights.reshape(-1, 4) * along).sum(1)
+    def sdf_of_nearest(self, points: Tensor, frame: Tensor) -> Tensor:
+        """Like :meth:`sdf`, along the nearest ray alone: at a quarter of the price, and off by half a pixel."""
+        side = self.front.shape[1]
+        position, z, scale = self._on_image(points, frame)
+        column, row = position.round().long().unbind(1)
+        return scale * self._along((frame.long() * side + row) * side + column, z)
+
+    def _on_image(self, points: Tensor, frame: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Pixel (Q, 2) and box z (Q,) of points in their frames' own cubes, and the sides (Q,) of these."""
+        side, own = self.front.shape[1], self.place.index_select(0, frame)
+        place, z = along_rays((points - own[:, :3]) / own[:, 3:], self.view.index_select(0, frame))
+        return ((place + 0.5) * side - 0.5).clamp(0, side - 1), z, own[:, 3]
+
+    def _along(self, rays: Tensor, z: Tensor) -> Tensor:
+        """Distance at box ``z`` of each of ``rays`` (...,), by number."""
+        depths, steps = self.depths, len(self.depths)
+        front = self.front.reshape(-1).index_select(0, rays.flatten()).view(rays.shape)
+        behind = (z - front).clamp(depths[0], depths[-1])
+        step = _steps_before(behind.detach(), depths)
+        start = depths[step]
+        onward = (behind - start) / (depths[step + 1] - start)
+        flat, at = self.distances.reshape(-1), (rays * steps + step).flatten()
+        begin, end = (flat.index_select(0, place).view(rays.shape) for place in (at, at + 1))
+        return torch.where(front < FAR, begin + (end - begin) * onward, ELSEWHERE)
+
+
+def _steps_before(behind: Tensor, depths: Tensor) -> Tensor:
+    """Number of the last of ``depths`` (D,) that is not above each of ``behind``, D - 2 at most.
+
+    Looked up in a table finer than the depths, and corrected by one: a binary search for each takes three times as long.
+    """
+    cells = _CELLS * len(depths)
+    edges = torch.linspace(0, 1, cells + 1, device=depths.device, dtype=depths.dtype)[:-1] * (depths[-1] - depths[0])
+    table = torch.searchsorted(depths, edges + depths[0], right=True) - 1
+    cell = ((behind - depths[0]) * (cells / (depths[-1] - depths[0]))).long().clamp(0, cells - 1)
+    step = table.index_select(0, cell.flatten()).view(cell.shape)
+    step = step + (behind >= depths[(step + 1).clamp(max=len(depths) - 1)]).long()
+    return (step - (behind < depths[step]).long()).clamp(0, len(depths) - 2)
 
 
 def joined_fields(fields: list[RayField]) -> RayField:

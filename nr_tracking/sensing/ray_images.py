@@ -95,8 +95,8 @@ def ray_image(
         (on, on * z, *(on * slopes.clamp(-1, 1)), off * z.clamp(-1, 1), off, near * front),
     )
     window = window or volume
-    place = np.append(window.to_box(volume.centre), volume.side / window.side)
-    lengths = torch.from_numpy(np.concatenate((view, place)).astype(np.float32)).to(depth.device)
+    lies = np.append(window.to_box(volume.centre), volume.side / window.side)
+    lengths = torch.from_numpy(np.concatenate((view, lies)).astype(np.float32)).to(depth.device)
     return RayImages(channels[None], front[None], lengths[None, :3], lengths[None, 3:])
 
 
