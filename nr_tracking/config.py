@@ -158,9 +158,8 @@ class MeshConfig(Section):
     """The zero level set."""
 
     upsample: int = setting(2, "mesh grid cells along one voxel of the field", ge=1, le=4)
-    distances: Literal["field", "grid"] = setting(
-        "field",
-        "on a mesh grid denser than the voxels, field: ask the network; grid: interpolate, at half the time",
+    pull: bool = setting(
+        True, "pull vertices onto the field between voxels; without, they are where interpolation puts them, sooner"
     )
     minimum_component: float = setting(0.05, "components below this share of the whole area are removed", ge=0, le=1)
     carve: bool = setting(True, "the surface must not stand in space that the camera saw to be empty")

@@ -66,18 +66,18 @@ def test_ball(upsample):
 
 
 @pytest.mark.parametrize("shape", [ball(0.3), torus, ball(0.06, (0.21, -0.17, 0.33))])
-def test_cubic_interpolation_instead_of_the_field(shape):
+def test_without_pulling(shape):
     """Closed, on the surface to a fifth of a voxel even where it bends within three, and the field is never asked."""
     field = Analytic(shape)
     field.sdf = None
-    vertices, faces = extract_surface(field, 0, MeshConfig(distances="grid"))
+    vertices, faces = extract_surface(field, 0, MeshConfig(pull=False))
     assert_closed(vertices, faces)
     away = shape(torch.from_numpy(vertices)).abs() * 32
     assert away.max() < 0.2 and away.mean() < 0.04
 
 
 def test_cubic_interpolation_is_carved_too():
-    config = MeshConfig(distances="grid")
+    config = MeshConfig(pull=False)
     vertices, faces = extract_surface(Analytic(ball(0.3)), 0, config, lambda points: points[:, 0])
     assert_closed(vertices, faces)
     assert vertices[:, 0].max() < 0.2 / 32

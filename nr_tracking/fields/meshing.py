@@ -1,8 +1,8 @@
 """The zero level set of a field as a closed triangle mesh.
 
 The field is known at all voxel centres (finely near its surface, coarsely elsewhere). The part of the grid that holds
-the inside is cut out, made denser, evaluated again in the voxels around the sign changes, and walled with positive
-values, so that marching cubes meets every sign change there is and each surface closes.
+the inside is cut out, made denser by cubic interpolation, and walled with positive values, so that marching cubes meets
+every sign change there is and each surface closes. Its vertices are then pulled onto the zero level of the field itself.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from torch import Tensor
 from torch.nn import functional
 
 from nr_tracking.config import MeshConfig
-from nr_tracking.fields.field import upsample, upsample_smoothly
+from nr_tracking.fields.field import upsample_smoothly
 from nr_tracking.types import Bool, Float32, InputError, Int32
 
-REACH = 0.75  # voxels: grid points whose interpolated distance is smaller are evaluated anew
+REACH = 0.75  # voxels from the surface: what is thinner may lie between voxel centres
 CLEARANCE = 0.02  # of a cell: least distance of a vertex from a grid point, so that no triangle degenerates
 
 
@@ -52,23 +52,17 @@ def extract_surface(
     ``config.minimum_component`` of the area are left out. Raises :class:`InputError` ``no_surface`` where the field is
     positive everywhere.
     """
-    distance = _carved(field, frame, bound if config.carve else None)
+    bound = bound if config.carve else None
     values = field.grid(frame)
-    if config.carve and bound is not None:
-        values = _carve_grid(values, bound, torch.zeros(3), field.resolution)
     near = (values < (REACH / field.resolution if config.upsample > 1 else 0.0)).nonzero()
     if len(near) == 0:
         raise _no_surface(frame)
     first = (near.amin(0) - 2).clamp(min=0)
     last = (near.amax(0) + 3).clamp(max=field.resolution)
-    window = tuple(slice(int(a), int(b)) for a, b in zip(first, last, strict=True))
-    exact = config.distances == "field" or config.upsample == 1
-    if exact:
-        dense = _refined(values[window].contiguous(), first, config.upsample, field.resolution, distance)
-    else:
-        dense = upsample_smoothly(field.grid(frame)[window].contiguous(), config.upsample)
-        if config.carve and bound is not None:
-            dense = _carve_grid(dense, bound, first * config.upsample, field.resolution * config.upsample)
+    part = values[tuple(slice(int(a), int(b)) for a, b in zip(first, last, strict=True))].contiguous()
+    dense = part if config.upsample == 1 else upsample_smoothly(part, config.upsample)
+    if bound is not None:
+        dense = _carve_grid(dense, bound, first * config.upsample, field.resolution * config.upsample)
     if not bool((dense < 0).any()):
         raise _no_surface(frame)
 
@@ -78,10 +72,9 @@ def extract_surface(
     walled = functional.pad(dense, (1,) * 6, value=cell).float().cpu().numpy()
     places, faces, _, _ = marching_cubes(walled, 0.0, mask=_cells_with_surface(walled < 0))
     origin = first.cpu().numpy() * config.upsample - 1
-    if exact:
-        vertices = _pulled(places, walled, origin, cell, distance, values)
-    else:
-        vertices = ((places + origin + 0.5) * cell - 0.5).astype(np.float32)
+    if config.pull:
+        places = _pulled(places, walled, origin, cell, _carved(field, frame, bound), values)
+    vertices = ((places + origin + 0.5) * cell - 0.5).astype(np.float32)
     return _without_small_components(vertices, faces.astype(np.int32), config.minimum_component)
 
 
@@ -114,34 +107,6 @@ def _carve_grid(values: Tensor, bound: Callable[[Tensor], Tensor], first: Tensor
     return values.index_put(place, torch.maximum(values[place], limit))
 
 
-def _refined(
-    values: Tensor, first: Tensor, factor: int, resolution: int, distance: Callable[[Tensor], Tensor]
-) -> Tensor:
-    """A part (a, b, c) of the grid, starting at voxel ``first`` (3,), ``factor`` times as dense.
-
-    The part is interpolated, and then evaluated anew at all grid points with a neighbour, diagonals included, of the
-    other sign, and at those that are so near to the surface that something thinner than a voxel may pass between them.
-    """
-    if factor == 1:
-        return values
-    dense = upsample(values, factor)
-    inside = dense < 0
-    places = ((_grown(inside) & _grown(~inside)) | (dense.abs() < REACH / resolution)).nonzero()
-    points = ((places + first * factor).to(values.dtype) + 0.5) / (resolution * factor) - 0.5
-    return dense.index_put(tuple(places.t()), distance(points).to(dense.dtype))
-
-
-def _grown(mask: Tensor) -> Tensor:
-    """``mask`` (a, b, c) bool and the 26 neighbours of each of its points."""
-    for axis in range(3):
-        wider = mask.clone()
-        count = mask.shape[axis] - 1
-        wider.narrow(axis, 0, count).logical_or_(mask.narrow(axis, 1, count))
-        wider.narrow(axis, 1, count).logical_or_(mask.narrow(axis, 0, count))
-        mask = wider
-    return mask
-
-
 def _cells_with_surface(inside: Bool) -> Bool:
     """The lower and the upper corner of every cell whose corners differ: all that marching cubes has to look at."""
     some, every = inside, inside
@@ -158,7 +123,7 @@ def _cells_with_surface(inside: Bool) -> Bool:
 def _pulled(
     places: Float32, walled: Float32, origin: Int32, cell: float, distance: Callable[[Tensor], Tensor], like: Tensor
 ) -> Float32:
-    """Box coordinates of marching cubes' vertices, pulled onto the zero level along the grid edges they lie on.
+    """Marching cubes' vertices (V, 3), pulled onto the zero level along the grid edges they lie on.
 
     One step of false position between the vertex and the end of its edge that has the other sign. A vertex never leaves
     its edge, so the mesh cannot fold. The few vertices inside cells, and those on the wall, stay where they are.
@@ -186,7 +151,7 @@ def _pulled(
     moved = np.where(movable & np.isfinite(moved), np.clip(moved, CLEARANCE, 1 - CLEARANCE), t)
     places = places.copy()
     places[along] = lower[along] + moved
-    return ((places + origin + 0.5) * cell - 0.5).astype(np.float32)
+    return places
 
 
 def _without_small_components(vertices: Float32, faces: Int32, minimum: float) -> tuple[Float32, Int32]:
