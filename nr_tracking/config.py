@@ -181,7 +181,7 @@ class RefinementConfig(Section):
     backend: Literal["numpy", "torch"] = setting(
         "numpy", "numpy: banded solver, fastest on a CPU; torch: dense solver on the device"
     )
-    iterations: int = setting(4, "Gauss-Newton steps at most", ge=0, le=100)
+    iterations: int = setting(6, "Gauss-Newton steps at most; small ones end it sooner", ge=0, le=100)
     samples: int = setting(1000, "surface samples in each direction", ge=50, le=50_000)
     nodes: int = setting(150, "nodes of the deformation graph that carries the tracks", ge=8, le=2000)
     point_to_plane: float = setting(1.0, "weight of point-to-plane residuals", ge=0)
@@ -189,7 +189,7 @@ class RefinementConfig(Section):
     rigidity: float = setting(3.0, "weight of as-rigid-as-possible residuals between successive poses", ge=0)
     embedding: float = setting(0.0, "weight of the embedding when matching points, lambda; 0 for none", ge=0)
     match_radius: float = setting(0.08, "matches are sought within this share of the subject's size", gt=0, le=1)
-    normal_degrees: float = setting(70.0, "matched normals differ by at most this angle", unit="deg", gt=0, le=180)
+    normal_degrees: float = setting(45.0, "matched normals differ by at most this angle", unit="deg", gt=0, le=180)
     velocity: float = setting(0.8, "start from this share of the last displacement", ge=0, le=1)
     damping: float = setting(1e-4, "Levenberg damping relative to the diagonal", ge=0)
     adaptation_steps: int = setting(
@@ -211,6 +211,12 @@ class TracksConfig(Section):
 
     count: int = setting(6000, "tracked points, evenly by area over the whole surface", ge=100, le=100_000)
     snap: float = setting(1.0, "share of the way to the next surface that a track is projected, 0 for none", ge=0, le=1)
+    steady: float = setting(
+        2.5,
+        "how firmly the trembling of surfaces is kept out of tracks, in standard deviations of it; 0: not",
+        ge=0,
+        le=10,
+    )
     budget: int = setting(8000, "points at most, with those that are born where surface comes into view", ge=100)
     renew_frames: int = setting(10, "frames between looks for surface without tracks", unit="frame", ge=1, le=1000)
     birth_ratio: float = setting(

@@ -178,8 +178,8 @@ class NormalEquations:
     def _prepare_band(self, high: Int64, low: Int64) -> None:
         """Find where each entry of each block lies in LAPACK's lower band storage, ``band[i - j, j] = H[i, j]``.
 
-        The memory is kept from step to step: what is as large as this would be asked of the system each time anew, which
-        takes longer than to fill it. It is laid out by columns, as LAPACK wants it, which then factorises in place.
+        The memory is kept from step to step: asking the system anew for as much as this takes longer than filling it.
+        It is laid out by columns, as LAPACK wants it, which then factorises in place.
         """
         inner = np.arange(6)
         i = high[:, None, None] * 6 + inner[:, None]

@@ -39,8 +39,8 @@ from nr_tracking.deformation.normal_equations import (
 )
 from nr_tracking.types import Float32, Float64, Int64
 
-_CONVERGED = 1e-3  # a step below this share of the subject's size ends the refinement
-_TRIED = 2  # every second sample tells which start is the best
+_CONVERGED = 1.5e-3  # a step below this share of the subject's size, root mean square over nodes, is the last one
+_TRIED = 4  # every fourth sample tells which start is the best
 _CLOSE = 0.8  # closeness of a start, 1 on the target, from which on no guess is asked for
 
 
@@ -126,7 +126,7 @@ class Refiner:
                 energies.append(state.energy)
             else:
                 damping = 10 * max(damping, 1e-3)
-            if np.abs(step[:, 3:]).max() < _CONVERGED * size:
+            if np.sqrt((step[:, 3:] ** 2).sum(1).mean()) < _CONVERGED * size:
                 break
         return Fit(state.motion, self._residuals(state), tuple(energies))
 

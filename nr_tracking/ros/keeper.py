@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import itertools
 import json
 import logging
 import os
@@ -102,14 +101,14 @@ class ResultKeeper:
 def _named(folder: Path, parent: Path) -> Path:
     """Give a folder the next free name, ``save_000``, ``save_001``, ...; others may be saving here at the same time."""
     taken = [int(path.name[5:]) for path in parent.glob("save_*") if re.fullmatch(r"save_\d{1,9}", path.name, re.ASCII)]
-    for number in itertools.count(max(taken, default=-1) + 1):
-        output = parent / f"save_{number:03d}"
+    number = max(taken, default=-1)
+    while True:
+        number += 1
         try:
-            return folder.rename(output)  # which replaces nothing that holds anything
+            return folder.rename(parent / f"save_{number:03d}")  # which replaces nothing that holds anything
         except OSError as error:
             if error.errno not in (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR):
                 raise
-    raise AssertionError("numbers do not end")
 
 
 def _remove_remains(parent: Path) -> None:

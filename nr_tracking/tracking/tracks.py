@@ -44,11 +44,13 @@ from nr_tracking.tracking.confidence import Evidence, calibrated, error_limit
 from nr_tracking.tracking.population import Population, uncovered
 from nr_tracking.tracking.pose import Birth, CarriedPose
 from nr_tracking.tracking.rigid import Rigid
+from nr_tracking.tracking.steadying import Steadier
 from nr_tracking.types import Bool, Float32, Float64, InputError, Int64, Patches, Surface, Tracks
 
 PointMap = Callable[[Float32], Float32]
 
 _BACK = 0.5  # a lost point is recognised within this share of the distance at which a living one dies
+_FACING = 70.0  # degrees between the normals of a point and of the surface that it lies on, at most
 _FEWEST_BORN = 3  # seeking places without tracks that are worth a birth
 _MOST_NODES = 2  # nodes at most, over those of the first surface
 
@@ -78,7 +80,8 @@ class PersistentTracks:
     ) -> None:
         self.refinement, self.settings, self._device = refinement, tracks, device
         self.next_id = first_id
-        self._cosine = float(np.cos(np.deg2rad(refinement.normal_degrees)))
+        self._cosine = float(np.cos(np.deg2rad(_FACING)))
+        self._steadier = Steadier(tracks.steady)
         self._newest: CarriedPose | None = None
         self._previous: CarriedPose | None = None
         self._change: Rigid | None = None
@@ -99,6 +102,8 @@ class PersistentTracks:
         turns = still(nodes).rotations
         self._newest = CarriedPose(stamp_ns, nodes, turns, samples.points, samples.normals)
         self._placed, self._index = samples.points, SurfaceIndex(surface.vertices, surface.faces)
+        self._shown = samples.points
+        self._steadier.start(self._newest)
         self._population = Population.founded(len(samples.points), self.next_id)
         self.next_id = self._population.next_id
         self._rest, self._canonical = nodes, samples.points
@@ -128,6 +133,7 @@ class PersistentTracks:
         self._newest = self._pose.seen(change)
         self._previous = self._previous.seen(change) if self._previous is not None else None
         self._keyframe = self._keyframe.seen(change)
+        self._steadier.seen(change)
         self._pending = change if self._pending is None else change.after(self._pending)
 
     def advance(self, surface: Surface, stamp_ns: int, cues: Cues | None = None) -> Tracks:
@@ -149,6 +155,7 @@ class PersistentTracks:
         if self._frames % self.settings.keyframe_frames == 0:
             self._anchor()
         landing = self._land()
+        self._steady(landing)
         reach = self.settings.death_ratio * self._size
         near, back = landing.distance <= reach, landing.distance <= _BACK * reach
         self._population.judge(near, back, stamp_ns, self.settings)
@@ -172,6 +179,12 @@ class PersistentTracks:
         landed = (landing.vertex >= 0)[:, None]
         self._placed = pose.points + self.settings.snap * np.where(landed, landing.points - pose.points, 0.0)
         return landing
+
+    def _steady(self, landing: Projection) -> None:
+        """Find where to show the points."""
+        assert self._previous is not None
+        motion = self._previous.motion_to(self._pose)
+        self._shown = self._steadier.step(self._graph, self._pose, motion, landing.vertex >= 0, self._placed)
 
     def _fit(self, pose: CarriedPose, index: SurfaceIndex, stamp_ns: int, cues: Cues) -> Motion:
         """Fit the graph to the next surface from the best of the guesses."""
@@ -239,6 +252,8 @@ class PersistentTracks:
             self._newest, self._previous = self._pose.of(kept), self._previous.of(kept)
             self._keyframe, self._canonical = self._keyframe.of(kept), self._canonical[kept]
             self._placed, self._strain = self._placed[kept], self._strain[kept]
+            self._shown = self._shown[kept]
+            self._steadier.of(kept)
             self._confirmed = self._confirmed[kept]
             self._traced = None  # it names points by their old places
         born = self._lay()
@@ -279,6 +294,8 @@ class PersistentTracks:
         assert self._previous is not None
         self._previous, self._keyframe = birth.into(self._previous), birth.into(self._keyframe)
         self._newest, self._graph = birth.into(pose), growth.graph
+        self._shown = np.concatenate((self._shown, points))
+        self._steadier.born(birth)
         nothing = np.zeros(len(points))
         self._strain = np.concatenate((self._strain, nothing))
         self._confirmed = np.concatenate((self._confirmed, nothing + self._frames))
@@ -365,7 +382,7 @@ class PersistentTracks:
         )
         return Tracks(
             self._population.ids[alive],
-            self._placed[alive].astype(np.float32),
+            self._shown[alive].astype(np.float32),
             velocities[alive].astype(np.float32),
             calibrated(evidence)[alive],
             observed[alive],
