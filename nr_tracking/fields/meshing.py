@@ -1,8 +1,9 @@
 """The zero level set of a field as a closed triangle mesh.
 
 The field is known at all voxel centres (finely near its surface, coarsely elsewhere). The part of the grid that holds
-the inside is cut out, made denser by cubic interpolation, and walled with positive values, so that marching cubes meets
-every sign change there is and each surface closes. Its vertices are then pulled onto the zero level of the field itself.
+the inside is cut out, made denser by cubic interpolation, and walled with positive values, so that marching cubes
+meets every sign change there is and each surface closes. Its vertices are then pulled onto the zero level of the field
+itself.
 """
 
 from __future__ import annotations

@@ -100,7 +100,7 @@ class RayField:
 def _steps_before(behind: Tensor, depths: Tensor) -> Tensor:
     """Number of the last of ``depths`` (D,) that is not above each of ``behind``, D - 2 at most.
 
-    Looked up in a table finer than the depths, and corrected by one: a binary search for each takes three times as long.
+    Looked up in a table finer than the depths, and corrected by one: a binary search for each takes far longer.
     """
     cells = _CELLS * len(depths)
     edges = torch.linspace(0, 1, cells + 1, device=depths.device, dtype=depths.dtype)[:-1] * (depths[-1] - depths[0])
