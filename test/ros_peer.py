@@ -41,6 +41,11 @@ class Inbox:
             self.messages.append(message)
             self._changed.notify_all()
 
+    def arrived(self, condition, seconds):
+        """Whether ``condition(messages)`` comes to hold within so many seconds."""
+        with self._changed:
+            return self._changed.wait_for(lambda: condition(self.messages), seconds)
+
     def wait(self, condition):
         """Wait until ``condition(messages)``; returns the messages."""
         with self._changed:

@@ -82,10 +82,14 @@ def test_surface_and_tracks_are_those_of_the_body_at_a_subscriber_whatever_the_q
                 before = session.figures()
                 quality = QoSProfile(depth=20, reliability=ReliabilityPolicy[reliability.upper()])
                 peer.publish_inputs(quality).inputs_matched()
-                for frame in sequence.frames():
-                    peer.send(frame, FRAME_ID)
-                # Of what is sent with best effort something may be lost; with nothing lost there are two full windows.
+                # Of what is sent with best effort something may be lost, on a busy machine most of it: it is sent again
+                # until a window is full. With nothing lost there are two.
                 fewest = FRAMES if reliability == "reliable" else 5
+                for _ in range(6 if reliability == "best_effort" else 1):
+                    for frame in sequence.frames():
+                        peer.send(frame, FRAME_ID)
+                    if clouds.arrived(lambda got, fewest=fewest: len(got) >= fewest, 15.0):
+                        break
                 clouds.wait(lambda got, fewest=fewest: len(got) >= fewest)
                 meshes.wait(lambda got, fewest=fewest: len(got) >= fewest)
                 if reliability == "reliable":

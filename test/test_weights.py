@@ -102,3 +102,14 @@ def test_damage_is_noticed(saved, tmp_path):
         with pytest.raises(InputError, match=name) as caught:
             read_weights(tmp_path / name)
         assert caught.value.reason == "damaged_weights"
+
+
+def test_half_of_the_digits_fill_a_network_in_full_precision(tmp_path, config):
+    """Tensors stored as bfloat16 come back rounded, in the network's own type."""
+    wide = nn.Linear(5, 4)
+    state = {name: value.bfloat16() for name, value in wide.state_dict().items()}
+    save_weights(tmp_path / "half.safetensors", {"part": state}, preset="test", model=config.model)
+    other = nn.Linear(5, 4)
+    load_weights(tmp_path / "half.safetensors", {"part": other}, preset="test", model=config.model)
+    assert other.weight.dtype == torch.float32
+    assert torch.equal(other.weight, wide.weight.bfloat16().float())
