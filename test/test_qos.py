@@ -1,3 +1,5 @@
+import time
+
 """Quality of service can be chosen for every topic, and a mismatch is named."""
 
 import sys
@@ -41,8 +43,15 @@ def node_of(ros_context):
 
 
 def qos_of(node, topic):
-    endpoints = node.get_publishers_info_by_topic(topic) + node.get_subscriptions_info_by_topic(topic)
-    return next(each.qos_profile for each in endpoints if each.node_name == "nr_tracking")
+    """The quality that the graph shows, as soon as it does: a new endpoint takes a moment to be known."""
+    end = time.monotonic() + 30.0
+    while True:
+        endpoints = node.get_publishers_info_by_topic(topic) + node.get_subscriptions_info_by_topic(topic)
+        found = [each.qos_profile for each in endpoints if each.node_name == "nr_tracking"]
+        if found or time.monotonic() > end:
+            assert found, f"no endpoint of {topic}"
+            return found[0]
+        time.sleep(0.02)
 
 
 def test_reliability_and_history_of_images_by_name(node_of):
