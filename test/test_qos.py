@@ -1,8 +1,7 @@
-import time
-
 """Quality of service can be chosen for every topic, and a mismatch is named."""
 
 import sys
+import time
 from types import SimpleNamespace
 
 import pytest
