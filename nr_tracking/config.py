@@ -140,7 +140,9 @@ class ModelConfig(Section):
         gt=0,
         le=64,
     )
-    rays: bool = setting(False, "complete along the camera's rays first, and let the rest of the network correct that")
+    rays: bool = setting(
+        False, "complete along the camera's rays too: the field is the mean of that and the cube's own"
+    )
     ray_pixels: int = setting(128, "side of the image along rays; a multiple of 32", unit="pixel", ge=32, le=1024)
     ray_channels: tuple[int, int, int, int, int] = setting(
         (32, 64, 96, 128, 160), "channels of the ray network at a half to a 32nd of its image"

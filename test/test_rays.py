@@ -55,6 +55,15 @@ def window_of(config, seed=0):
     return prepare(bending_window(seed), config, np.random.default_rng(seed), augment=False)
 
 
+def completed(config):
+    """An untrained network, a window, and the field that it makes of it."""
+    torch.manual_seed(0)
+    network = CompletionNetwork(config.model).eval()
+    batch = window_of(config)
+    with torch.no_grad():
+        return network, batch, network(batch.window)
+
+
 class TestImages:
     def test_camera_distance_and_size_do_not_show(self):
         """The same ball, twice as large, twice as far, with another camera: the same image along rays."""
@@ -213,11 +222,8 @@ class TestCompletion:
 
     def test_the_field_is_the_mean_of_both_opinions(self, config):
         """On every scale and on the grid."""
-        torch.manual_seed(0)
-        network = CompletionNetwork(config.model).eval()
-        batch = window_of(config)
+        network, batch, field = completed(config)
         with torch.no_grad():
-            field = network(batch.window)
             rays = network.complete_rays(batch.window.rays)
             along = rays.sdf(batch.points, batch.frame)
             for level in field.levels:
@@ -232,11 +238,7 @@ class TestCompletion:
             assert (coarse - field.sdf(far, torch.ones(500).long())).abs().median() < 0.02
 
     def test_its_surface_is_closed_and_around_what_is_seen(self, config):
-        torch.manual_seed(0)
-        network = CompletionNetwork(config.model).eval()
-        batch = window_of(config)
-        with torch.no_grad():
-            field = network(batch.window)
+        _, batch, field = completed(config)
         vertices, faces = extract_surface(field, 0, config.mesh)
         edges = np.sort(np.concatenate([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]]), axis=1)
         assert (np.unique(edges, axis=0, return_counts=True)[1] == 2).all()

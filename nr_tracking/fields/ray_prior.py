@@ -51,9 +51,8 @@ class RayPrior:
     @torch.no_grad()
     def mixed_at_children(self, grid: SparseGrid, distance: Tensor) -> Tensor:
         """``distance`` (M, 8) at the centres of active voxels' children, by octant, mixed with that along rays."""
-        places = grid.children()
-        centres = (places[:, 1:].float() + 0.5) / (2 * grid.resolution) - 0.5
-        return mixed(distance, self.field.sdf(centres, places[:, 0].long()).view(-1, 8))
+        children = SparseGrid(grid.children(), 2 * grid.resolution, grid.frames)
+        return mixed(distance, self.field.sdf(children.centres, children.frame_index).view(-1, 8))
 
     @staticmethod
     def _hint(distance: Tensor) -> Tensor:

@@ -103,11 +103,10 @@ class Reconstructor:
 
         They are the mean over ``volume.cubes`` completions, of which the first is in ``volume`` itself.
         """
-        first, *others = neighbouring_cubes(volume, self.config.volume.cubes)
-        cubes = [first, *others]
-        inputs = self._ahead.take(views, first, self._input, self._workers)
+        cubes = neighbouring_cubes(volume, self.config.volume.cubes)
+        inputs = self._ahead.take(views, cubes[0], self._input, self._workers)
         futures = [self._workers.submit(self._completed, inputs, clock)]
-        futures += [self._workers.submit(self._completed_anew, views, cube, clock) for cube in others]
+        futures += [self._workers.submit(self._completed_anew, views, cube, clock) for cube in cubes[1:]]
         return AveragedField([PlacedField(one.result(), cube) for one, cube in zip(futures, cubes, strict=True)])
 
     def _completed_anew(self, views: Sequence[View], volume: Volume, clock: StageClock) -> FieldWindow:

@@ -76,7 +76,8 @@ def prepare(sample: WindowSample, config: Config, rng: np.random.Generator, *, a
     depth, mask, camera = (
         seen(sample, training, rng) if augment else (sample.depth, sample.depth > 0, sample.intrinsics)
     )
-    volume = subject_volume(np.where(mask, depth, 0), camera, config, rng if augment else None)
+    on_subject = np.where(mask, depth, 0)
+    volume = subject_volume(on_subject, camera, config, rng if augment else None)
     frames, rays = [], []
     for index, (image, subject) in enumerate(zip(torch.from_numpy(depth), torch.from_numpy(mask), strict=True)):
         tsdf = projective_tsdf(image, subject, camera, volume, resolution, config.tsdf.truncation_voxels)
@@ -84,8 +85,8 @@ def prepare(sample: WindowSample, config: Config, rng: np.random.Generator, *, a
             tsdf = with_dropout(tsdf, rng.uniform(0.0, training.dropout), rng)
         frames.append((tsdf, seen_space(image, subject, camera, volume, resolution // 4)))
         if config.model.rays:
-            seen_here = np.where(mask[index], depth[index], 0)[None]
-            own = subject_volume(seen_here, camera, config, rng if augment else None) if mask[index].any() else volume
+            here = on_subject[[index]]
+            own = subject_volume(here, camera, config, rng if augment else None) if here.any() else volume
             rays.append(ray_image(image, subject, camera, own, config.model.ray_pixels, volume))
 
     surface = volume.to_box(sample.surface).astype(np.float32)
