@@ -143,7 +143,9 @@ class ModelConfig(Section):
     rays: bool = setting(
         False, "complete along the camera's rays too: the field is the mean of that and the cube's own"
     )
-    ray_pixels: int = setting(128, "side of the image along rays; a multiple of 32", unit="pixel", ge=32, le=1024)
+    ray_pixels: int = setting(
+        128, "side of the image along rays; a multiple of 32", unit="pixel", ge=32, le=1024, multiple_of=32
+    )
     ray_channels: tuple[int, int, int, int, int] = setting(
         (32, 64, 96, 128, 160), "channels of the ray network at a half to a 32nd of its image"
     )
@@ -277,6 +279,13 @@ class TrainingConfig(Section):
     ray_distance: float = setting(20.0, "weight of distances along rays, in box sides, beside their occupancy", ge=0)
     ray_sharpness: float = setting(
         125.0, "logit of being inside along rays, per box side of distance", unit="1/box side", gt=0, le=10_000
+    )
+    student: Literal["", "test", "lite", "base", "full"] = setting(
+        "", "preset whose ray network learns from the trained one while that learns; empty for none"
+    )
+    distillation: float = setting(40.0, "weight of a student's distances along rays against its teacher's", ge=0)
+    subject_pixels: int = setting(
+        240, "images made from clips show the subject at most this long", unit="pixel", ge=32, le=10_000
     )
     freeze_rays: bool = setting(True, "the completion schedule leaves the ray network of its starting weights as it is")
     contrast: float = setting(0.02, "weight of the contrastive loss of the embedding", ge=0)

@@ -7,10 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from scipy.spatial import cKDTree
 
 from nr_tracking import cli
 from nr_tracking.config import load_config
 from nr_tracking.data import distance, torch_distance
+from nr_tracking.data.cameras import draw_camera, with_subject_of
 from nr_tracking.data.clip_cache import (
     STRIDES,
     WINDOWS_PER_CLIP,
@@ -23,6 +25,7 @@ from nr_tracking.data.clips import Clip
 from nr_tracking.data.objects import rest_surface
 from nr_tracking.data.synthesize import CLIP_FRAMES, synthesize_clips
 from nr_tracking.data.windows import make_window
+from nr_tracking.sensing.camera import back_project, project
 from nr_tracking.training.journal import Journal
 from nr_tracking.training.trainer import train
 from nr_tracking.types import InputError
@@ -125,6 +128,33 @@ def test_windows_of_clips_differ_by_number_and_epoch_and_by_nothing_else(file: P
     for number, epoch in ((4, 0), (3, 1)):
         assert not np.array_equal(one.up, windows.drawn(number, epoch).up)
     assert not np.array_equal(one.up, open_windows(file, seed=2).drawn(3, 0).up)
+
+
+def test_a_frame_alone_is_one_of_its_clip_on_a_small_image(file: Path) -> None:
+    """One frame, its truth from libigl, the subject no longer than asked for; the same draw gives the same frame."""
+    windows = GeneratedWindows(file, pixels=60)
+    for number in range(4):
+        sample = windows.drawn_frame(number, epoch=1)
+        assert sample.depth.shape[0] == sample.points.shape[0] == 1
+        rows, columns = np.nonzero(sample.depth[0])
+        assert 40 <= max(np.ptp(rows), np.ptp(columns)) <= 60
+        np.testing.assert_array_equal(sample.depth, windows.drawn_frame(number, epoch=1).depth)
+        assert not np.array_equal(sample.depth, windows.drawn_frame(number, epoch=2).depth)
+        # What is seen lies on the surface, wherever pixels fall on the coarser image.
+        cloud = back_project(sample.depth[0], sample.intrinsics)[sample.depth[0] > 0]
+        away = cKDTree(sample.surface[0]).query(cloud)[0]
+        assert np.median(away) < 0.05 * np.ptp(sample.surface[0], axis=0).max()
+
+
+def test_a_coarser_image_shows_the_same_view() -> None:
+    points = np.random.default_rng(0).uniform(-0.4, 0.4, (500, 3))
+    camera = draw_camera(points, np.random.default_rng(3), size=(640, 480), fill=0.9)
+    coarse = with_subject_of(100, points, camera)
+    here, there = (project(one.to_camera(points), one.intrinsics) for one in (camera, coarse))
+    factor = (coarse.intrinsics.width / 640, coarse.intrinsics.height / 480)
+    np.testing.assert_allclose((here + 0.5) * factor - 0.5, there, atol=1e-9)
+    assert 99 <= np.ptp(there, axis=0).max() <= 101
+    assert with_subject_of(2000, points, camera).intrinsics == camera.intrinsics
 
 
 def test_training_makes_its_windows_from_a_file_of_clips(file: Path, tmp_path: Path, monkeypatch) -> None:

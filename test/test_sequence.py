@@ -144,6 +144,16 @@ def no_images(folder: Path) -> None:
         file.unlink()
 
 
+def cut(path: Path, bytes_less: int) -> None:
+    path.write_bytes(path.read_bytes()[:-bytes_less])
+
+
+def flip_bit(path: Path, place: int) -> None:
+    data = bytearray(path.read_bytes())
+    data[place] ^= 1
+    path.write_bytes(data)
+
+
 VERTICES = np.zeros((4, 4, 3), np.float32)
 FAULTS: list[tuple[str, Callable[[Path], object], str, str]] = [
     ("no camera info", remove("camera.json"), "no_camera", "camera.json is missing"),
@@ -162,6 +172,8 @@ FAULTS: list[tuple[str, Callable[[Path], object], str, str]] = [
     ("wrong size", put("depth/000001.png", np.zeros((12, 9), np.uint16)), "wrong_size", "9 x 12.*12 x 9"),
     ("cut short", lambda f: (f / "depth/000001.png").write_bytes(b"\x89PNG\r\n\x1a\n"), "bad_image", "000001"),
     ("a mask lacks", remove("mask/000003.png"), "missing_mask", r"000003\.png"),
+    ("cut after whole rows", lambda f: cut(f / "depth/000001.png", 20), "bad_image", "before its last chunk"),
+    ("a bit flipped", lambda f: flip_bit(f / "depth/000001.png", 60), "bad_image", "000001.*checksum"),
     ("mask of 16 bits", put("mask/000001.png", units()[0]), "bad_image", "expected one channel of uint8"),
     ("too few stamps", put("stamps.npy", np.arange(3)), "bad_stamps", r"\(3,\).*\(4,\)"),
     ("stamps in seconds", put("stamps.npy", np.arange(4) / 30), "bad_stamps", "float64.*int64"),

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from nr_tracking.data.skeleton import rotations
+from nr_tracking.sensing.camera import project
 from nr_tracking.types import Intrinsics
 
 IMAGE_SIZES = ((640, 480), (640, 480), (512, 424), (424, 240), (320, 240), (480, 640))
@@ -81,3 +82,29 @@ def draw_camera(
     centre_pixel = np.array([width, height]) / 2 - 0.5 + rng.normal(size=2) * 0.01 * width
     lens = Intrinsics(width, height, focal, focal * rng.uniform(0.995, 1.005), *centre_pixel.tolist())
     return Camera(lens, rotation, translation)
+
+
+def with_subject_of(pixels: int, subject: np.ndarray, camera: Camera) -> Camera:
+    """The camera with an image so coarse that points ``subject`` (..., 3) cover ``pixels`` at most, either way.
+
+    One that shows them smaller stays as it is; nothing gets coarser than one pixel in eight.
+    """
+    lens = camera.intrinsics
+    place = project(camera.to_camera(subject.reshape(-1, 3)), lens)
+    seen = np.clip(place, 0, (lens.width - 1, lens.height - 1))
+    factor = float(np.clip(pixels / max(np.ptp(seen, axis=0).max(), 1.0), 0.125, 1.0))
+    return replace(camera, intrinsics=scaled(lens, factor))
+
+
+def scaled(lens: Intrinsics, factor: float) -> Intrinsics:
+    """The same view on an image ``factor`` times as large; pixel centres lie at whole numbers."""
+    width, height = max(1, round(lens.width * factor)), max(1, round(lens.height * factor))
+    across, down = width / lens.width, height / lens.height
+    return Intrinsics(
+        width,
+        height,
+        lens.fx * across,
+        lens.fy * down,
+        (lens.cx + 0.5) * across - 0.5,
+        (lens.cy + 0.5) * down - 0.5,
+    )

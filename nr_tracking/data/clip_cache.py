@@ -2,11 +2,12 @@
 
 The file is what a machine with a GPU carries: posed surfaces as 16-bit places in their frame's bounding box, in the
 safetensors format. Windows are then made there in plain torch, another camera and another pace each time: no mesh
-library, no character files, no cache of windows.
+library, no character files, no cache of windows. On a CPU, libigl finds distances where it is installed.
 """
 
 from __future__ import annotations
 
+import importlib.util
 import json
 from collections.abc import Iterable
 from pathlib import Path
@@ -17,6 +18,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from nr_tracking.data.cache import WindowCache, WindowSample, pack_points, unpack_points
+from nr_tracking.data.cameras import draw_camera, with_subject_of
 from nr_tracking.data.clips import Clip
 from nr_tracking.data.windows import make_window
 from nr_tracking.types import InputError
@@ -27,6 +29,8 @@ STRIDES = (0.5, 1, 1, 2, 2, 3, 4, 5, 6)
 """Frames of 30 Hz between the frames of a window: cameras of 5 to 60 Hz, or a slow and a fast subject."""
 WINDOWS_PER_CLIP = 16
 """Windows of each clip in one epoch."""
+FRAME_POINTS = 1500
+"""Points around the surface, and as many anywhere, of a window of one frame."""
 
 
 def write_clips(path: str | Path, clips: Iterable[Clip]) -> int:
@@ -85,11 +89,14 @@ class ClipCache:
 class GeneratedWindows:
     """Training windows made from clips when asked for, on a device; the place of a :class:`WindowCache` in training.
 
-    A window depends on its number, the epoch and ``seed`` alone.
+    A window depends on its number, the epoch and ``seed`` alone. Images are made so coarse that the subject is at most
+    ``pixels`` long in them: more than a network resolves costs time and teaches nothing.
     """
 
-    def __init__(self, path: str | Path, device: torch.device | str = "cpu", seed: int = 0) -> None:
-        self.clips, self.device, self.seed = ClipCache(path), torch.device(device), seed
+    def __init__(
+        self, path: str | Path, device: torch.device | str = "cpu", seed: int = 0, pixels: int = 1_000_000
+    ) -> None:
+        self.clips, self.device, self.seed, self.pixels = ClipCache(path), torch.device(device), seed, pixels
         self.families = [about["family"] for about in self.clips.about for _ in range(WINDOWS_PER_CLIP)]
 
     def __len__(self) -> int:
@@ -104,23 +111,38 @@ class GeneratedWindows:
 
     def drawn(self, number: int, epoch: int) -> WindowSample:
         """Make a window; a camera that hardly sees the subject is drawn again."""
+        return self._drawn(number, epoch, LENGTH)
+
+    def drawn_frame(self, number: int, epoch: int) -> WindowSample:
+        """Make a window of one frame, with fewer samples: there is always another one."""
+        return self._drawn(number, epoch, 1, near_points=FRAME_POINTS, far_points=FRAME_POINTS)
+
+    def _drawn(self, number: int, epoch: int, length: int, **points: int) -> WindowSample:
         rng = np.random.default_rng([self.seed, 3, epoch, number])
         clip = self.clips[number // WINDOWS_PER_CLIP]
         for attempt in range(8):
-            fitting = [stride for stride in STRIDES if (LENGTH - 1) * stride < len(clip.vertices)]
+            fitting = [stride for stride in STRIDES if (length - 1) * stride < len(clip.vertices)]
             if not fitting:
                 raise InputError("short_clip", f"{clip.identity}/{clip.name}: {len(clip.vertices)} frames are too few")
             stride = fitting[rng.integers(len(fitting))]
-            start = int(rng.integers(len(clip.vertices) - int(np.ceil((LENGTH - 1) * stride))))
-            moment = clip.every(1, start).resampled(clip.fps / stride, LENGTH)
+            start = int(rng.integers(len(clip.vertices) - int(np.ceil((length - 1) * stride))))
+            moment = clip.every(1, start).resampled(clip.fps / stride, length)
+            camera = with_subject_of(self.pixels, moment.vertices, draw_camera(moment.vertices, rng))
             try:
-                return make_window(moment, stride, rng, device=self.device)
+                return make_window(moment, stride, rng, camera, device=self._torch_device(), **points)
             except InputError:
                 if attempt == 7:
                     raise
         raise AssertionError("unreachable")
 
+    def _torch_device(self) -> torch.device | None:
+        """Where plain torch finds distances; None for libigl, whose trees are quicker than any CPU without them."""
+        on_cpu = self.device.type == "cpu" and importlib.util.find_spec("igl") is not None
+        return None if on_cpu else self.device
 
-def open_windows(path: str | Path, device: torch.device | str = "cpu", seed: int = 0) -> WindowCache | GeneratedWindows:
+
+def open_windows(
+    path: str | Path, device: torch.device | str = "cpu", seed: int = 0, pixels: int = 1_000_000
+) -> WindowCache | GeneratedWindows:
     """The training windows of a cache folder, or those made from a file of clips."""
-    return GeneratedWindows(path, device, seed) if Path(path).is_file() else WindowCache(path)
+    return GeneratedWindows(path, device, seed, pixels) if Path(path).is_file() else WindowCache(path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -75,15 +76,35 @@ def check_size(width: int, height: int, name: str) -> None:
         )
 
 
-def decode_png(source: Path | bytes, name: str) -> NDArray[Any]:
-    """The pixels of a PNG whose header was checked; InputError ``bad_image`` where it is damaged."""
+def decode_png(data: bytes, name: str) -> NDArray[Any]:
+    """The pixels of a PNG whose header was checked; InputError ``bad_image`` where it is damaged or cut off."""
     import imageio.v3 as imageio
 
+    check_chunks(data, name)
     try:
         # The first image alone: an animation unpacks to any number of them.
-        return np.asarray(imageio.imread(source, extension=".png", index=0))
+        return np.asarray(imageio.imread(data, extension=".png", index=0))
     except Exception as error:  # each decoder has its own exceptions; all mean that the image cannot be used
         raise InputError("bad_image", f"{name} cannot be read as PNG: {error}") from None
+
+
+def check_chunks(data: bytes, name: str) -> None:
+    """Raise InputError ``bad_image`` unless every chunk of a PNG is whole, has its checksum, and the last one is there.
+
+    Decoders fill the rows that a file which was cut off does not have, and say nothing.
+    """
+    at = len(_SIGNATURE)
+    while at + 12 <= len(data):
+        (size,) = struct.unpack_from(">I", data, at)
+        end = at + 12 + size
+        if end > len(data):
+            break
+        if zlib.crc32(memoryview(data)[at + 4 : end - 4]) != struct.unpack_from(">I", data, end - 4)[0]:
+            raise InputError("bad_image", f"{name}: the checksum of what begins at byte {at} is wrong")
+        if data[at + 4 : at + 8] == b"IEND":
+            return
+        at = end
+    raise InputError("bad_image", f"{name} ends after {len(data)} bytes, before its last chunk")
 
 
 def read_png(path: Path, intrinsics: Intrinsics, dtype: type[np.uint8] | type[np.uint16]) -> NDArray[Any]:
@@ -91,7 +112,9 @@ def read_png(path: Path, intrinsics: Intrinsics, dtype: type[np.uint8] | type[np
     name = str(path)
     try:
         with path.open("rb") as file:
-            header = png_header(file.read(_HEADER_BYTES), path.stat().st_size, name)
+            begin, size = file.read(_HEADER_BYTES), path.stat().st_size
+            header = png_header(begin, size, name)
+            data = begin + file.read(size)
     except OSError as error:
         raise InputError("bad_image", f"{name} cannot be read: {error}") from None
     if (header.width, header.height) != (intrinsics.width, intrinsics.height):
@@ -100,7 +123,7 @@ def read_png(path: Path, intrinsics: Intrinsics, dtype: type[np.uint8] | type[np
             f"{name} has {header.width} x {header.height} pixels, "
             f"camera.json says {intrinsics.width} x {intrinsics.height}",
         )
-    image = decode_png(path, name)
+    image = decode_png(data, name)
     if image.dtype == np.bool_ and dtype is np.uint8:  # a mask saved with one bit a pixel
         image = image.astype(np.uint8)
     if image.shape != (intrinsics.height, intrinsics.width) or image.dtype != dtype:

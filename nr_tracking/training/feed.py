@@ -11,7 +11,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from nr_tracking.config import Config
-from nr_tracking.data.cache import WindowCache
+from nr_tracking.data.cache import WindowCache, WindowSample
 from nr_tracking.data.clip_cache import GeneratedWindows
 from nr_tracking.training.batches import TrainingBatch, one_frame, prepare
 from nr_tracking.types import InputError
@@ -66,15 +66,18 @@ class PreparedWindows(Dataset[TrainingBatch | None]):
     def __getitem__(self, draw: Draw) -> TrainingBatch | None:
         """Read and prepare one window."""
         rng = np.random.default_rng((self.config.training.seed, 2, draw.epoch, draw.place))
-        sample = self.cache.drawn(draw.window, draw.epoch)
-        if self.single:
-            sample = one_frame(sample, rng)
+        sample = self._single(draw, rng) if self.single else self.cache.drawn(draw.window, draw.epoch)
         try:
             return prepare(sample, self.config, rng)
         except InputError as error:
             if error.reason != "no_subject":
                 raise
             return None
+
+    def _single(self, draw: Draw, rng: np.random.Generator) -> WindowSample:
+        if isinstance(self.cache, GeneratedWindows):
+            return self.cache.drawn_frame(draw.window, draw.epoch)
+        return one_frame(self.cache.drawn(draw.window, draw.epoch), rng)
 
 
 def _modest_worker(_: int) -> None:

@@ -6,6 +6,7 @@ embedding with true correspondences. How patches are associated and deformed is 
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -62,9 +63,11 @@ def contrast_loss(field: FieldWindow, batch: TrainingBatch, training: TrainingCo
     )
 
 
-def ray_losses(rays: RayField, batch: TrainingBatch, training: TrainingConfig) -> dict[str, Tensor]:
-    """Distances along rays, and inside or outside over the volume of space in units of the body's own volume."""
-    predicted = rays.sdf(batch.points, batch.frame)
+def ray_losses(predicted: Tensor, batch: TrainingBatch, training: TrainingConfig) -> dict[str, Tensor]:
+    """Distances ``predicted`` (Q,) along rays at the points of a batch, and whether these are inside or outside.
+
+    The latter over the volume of space in units of the body's own volume.
+    """
     distance = losses.clamped_distance(predicted, batch.distance, LIMIT)
     entropy = losses.occupancy_entropy(predicted, batch.distance, batch.weight, training.ray_sharpness)
     space, body = batch.weight.sum(), batch.weight[batch.distance < 0].sum()
@@ -72,3 +75,12 @@ def ray_losses(rays: RayField, batch: TrainingBatch, training: TrainingConfig) -
         "ray_distance": training.ray_distance * distance,
         "ray_occupancy": entropy * space / body.clamp(min=1e-6),
     }
+
+
+def along_rays(field: RayField, batches: list[TrainingBatch]) -> tuple[Tensor, ...]:
+    """Distances (Q,) that a field of all batches' frames, one after another, has at the points of each batch."""
+    frames = np.cumsum([0, *(len(batch.window.seen) for batch in batches[:-1])]).tolist()
+    points = torch.cat([batch.points for batch in batches])
+    frame = torch.cat([batch.frame + first for batch, first in zip(batches, frames, strict=True)])
+    # At once: each backward pass through a part of the field would fill the gradient of all of it.
+    return field.sdf(points, frame).split([len(batch.points) for batch in batches])

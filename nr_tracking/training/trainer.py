@@ -17,18 +17,20 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from nr_tracking.config import Config
+from nr_tracking.config import Config, ModelConfig, load_config
 from nr_tracking.data.cache import WindowCache
 from nr_tracking.data.clip_cache import GeneratedWindows, open_windows
 from nr_tracking.deformation.decoder import DeformationDecoder
 from nr_tracking.fields.completion import CompletionNetwork
 from nr_tracking.fields.weights import load_weights, save_weights
+from nr_tracking.sensing.ray_images import joined
+from nr_tracking.training.allocation import keep_freed_memory
 from nr_tracking.training.batches import TrainingBatch
 from nr_tracking.training.checkpoints import load_checkpoint, optimizer_tensors, restore_optimizer, save_checkpoint
 from nr_tracking.training.feed import draws_of_epoch, prepared
 from nr_tracking.training.journal import Journal
 from nr_tracking.training.motion import motion_losses
-from nr_tracking.training.objective import field_losses, ray_losses
+from nr_tracking.training.objective import along_rays, field_losses, ray_losses
 from nr_tracking.training.schedule import ScheduleName, Stage, gate_after, stage_at
 from nr_tracking.training.team import Team
 from nr_tracking.training.validation import validate
@@ -109,9 +111,10 @@ class Run:
                 "uneven_team",
                 f"training.windows_per_step = {self.together} cannot be shared evenly by {self.team.size} processes",
             )
+        keep_freed_memory()
         if schedule == "paper" and any(config.training.gates) and validation is None:
             raise InputError("no_validation", "training.gates are scores on validation windows: name some")
-        self.cache = open_windows(cache, self.device, config.training.seed)
+        self.cache = open_windows(cache, self.device, config.training.seed, config.training.subject_pixels)
         self.validation = validation
         self.networks = build_networks(config, schedule, start).to(self.device)
         self.average = copy.deepcopy(self.networks).requires_grad_(False)
@@ -164,13 +167,15 @@ class Run:
         stage = self.stage()
         self.optimizer.zero_grad(set_to_none=True)
         rows: list[dict[str, float]] = []
-        for batch in batches:
-            losses = self.losses(batch.to(self.device), stage)
-            if losses:
-                total = torch.stack(list(losses.values())).sum()
-                total.backward()
-                rows.append({name: float(value.detach()) for name, value in losses.items()})
-                rows[-1]["loss"] = float(total.detach())
+        moved = [batch.to(self.device) for batch in batches]
+        # Single frames are so small that they go through the network together.
+        for part in [moved] if stage.weights.rays > 0 else [[batch] for batch in moved]:
+            found = [losses for losses in self.losses(part, stage) if losses]
+            if found:
+                torch.stack([value for losses in found for value in losses.values()]).sum().backward()
+            for losses in found:
+                row = {name: float(value.detach()) for name, value in losses.items()}
+                rows.append({"loss": sum(row.values()), **row})
         rows = self.team.gathered(rows)
         self.skipped += self.together - len(rows)
         if not rows:
@@ -229,13 +234,33 @@ class Run:
         left = self.seconds * (1 - done) / max(done, 1e-9)
         report(f"step {self.step_count}{of}: loss {self.last_loss:.3g}, epoch {self.epoch}, {left:.0f} s left")
 
-    def losses(self, batch: TrainingBatch, stage: Stage) -> dict[str, Tensor]:
+    def losses(self, batches: list[TrainingBatch], stage: Stage) -> list[dict[str, Tensor]]:
+        """Run the networks on windows and return the weighted losses of each."""
+        if stage.weights.rays > 0 and batches:
+            return self.ray_losses(batches)
+        return [self.window_losses(batch, stage) for batch in batches]
+
+    def ray_losses(self, batches: list[TrainingBatch]) -> list[dict[str, Tensor]]:
+        """Complete the frames of all windows along their rays; a student learns from the truth and from the result."""
+        training = self.config.training
+        images = joined([batch.window.rays for batch in batches if batch.window.rays is not None])
+        field = cast(CompletionNetwork, self.networks["completion"]).complete_rays(images)
+        rows = [
+            ray_losses(predicted, batch, training)
+            for predicted, batch in zip(along_rays(field, batches), batches, strict=True)
+        ]
+        if "student" in self.networks:
+            learnt = cast(CompletionNetwork, self.networks["student"]).complete_rays(images)
+            taught = training.distillation * (learnt.distances - field.distances.detach()).abs().mean()
+            for row, predicted, batch in zip(rows, along_rays(learnt, batches), batches, strict=True):
+                row |= {f"student_{name}": value for name, value in ray_losses(predicted, batch, training).items()}
+                row["student_taught"] = taught / len(batches)
+        return rows
+
+    def window_losses(self, batch: TrainingBatch, stage: Stage) -> dict[str, Tensor]:
         """Run the networks on one window and return the weighted losses."""
         taught = np.random.default_rng((self.config.training.seed, 1, self.step_count)).random() < stage.teacher
         completion = cast(CompletionNetwork, self.networks["completion"])
-        if stage.weights.rays > 0:
-            assert batch.window.rays is not None  # made wherever model.rays is set
-            return ray_losses(completion.complete_rays(batch.window.rays), batch, self.config.training)
         frozen = not any(parameter.requires_grad for parameter in completion.parameters())
         with torch.set_grad_enabled(not frozen):
             field = completion(batch.window, batch.teacher if taught else None)
@@ -352,6 +377,8 @@ def build_networks(config: Config, schedule: ScheduleName, start: Path | str | N
     networks = nn.ModuleDict({"completion": completion})
     if schedule == "rays" and completion.rays is None:
         raise InputError("no_rays", "the rays schedule trains the ray network: set model.rays")
+    if schedule == "rays" and config.training.student:
+        networks["student"] = CompletionNetwork(student_model(config))
     if schedule not in ("rays", "completion"):
         networks["deformation"] = DeformationDecoder(config.model)
     if start is not None:
@@ -360,11 +387,34 @@ def build_networks(config: Config, schedule: ScheduleName, start: Path | str | N
         completion.requires_grad_(False)
     if completion.rays is not None and schedule != "deformation":
         completion.rays.requires_grad_(schedule == "rays" or start is None or not config.training.freeze_rays)
+    if "student" in networks:
+        student = cast(CompletionNetwork, networks["student"].requires_grad_(False))
+        student.mixed_precision = config.training.bfloat16
+        cast(nn.Module, student.rays).requires_grad_(True)
     return networks
+
+
+def student_model(config: Config) -> ModelConfig:
+    """The model settings of the preset that learns beside the trained one.
+
+    Raises:
+        InputError: ``no_student`` unless both look along the same rays.
+    """
+    model = load_config(config.training.student).model
+    for name in ("rays", "ray_pixels", "ray_steps"):
+        if getattr(model, name) != getattr(config.model, name):
+            raise InputError(
+                "no_student",
+                f"training.student: {config.training.student!r} has model.{name} {getattr(model, name)!r}, "
+                f"not {getattr(config.model, name)!r}: both must look along the same rays",
+            )
+    return model
 
 
 def export_weights(config: Config, run_folder: Path, path: Path, notes: dict[str, Any] | None = None) -> Path:
     """Write the running average of a run's last checkpoint as a weights file; the run may still be going on.
+
+    A student's weights go beside it, as ``student_`` and its name.
 
     Raises:
         InputError: ``no_checkpoint`` where there is none yet.
@@ -375,9 +425,13 @@ def export_weights(config: Config, run_folder: Path, path: Path, notes: dict[str
     average = saved.part("average")
     parts = {name: _without(name, average) for name in sorted({key.split(".", 1)[0] for key in average})}
     about = {"steps": saved.state["step_count"], "minutes": round(saved.state["seconds"] / 60, 1), **(notes or {})}
-    save_weights(
-        path, parts, preset=config.preset, model=config.model, notes={key: str(value) for key, value in about.items()}
-    )
+    about = {key: str(value) for key, value in about.items()}
+    student = parts.pop("student", None)
+    save_weights(path, parts, preset=config.preset, model=config.model, notes=about)
+    if student is not None:
+        preset, model = config.training.student, student_model(config)
+        beside = Path(path).with_name(f"student_{Path(path).name}")
+        save_weights(beside, {"completion": student}, preset=preset, model=model, notes=about)
     return Path(path)
 
 
