@@ -223,15 +223,17 @@ class TestCompletion:
     def config(self):
         return load_config("test", model=RAYS)
 
-    def test_the_field_is_the_mean_of_both_opinions(self, config):
+    @pytest.mark.parametrize("share", [0.5, 0.8])
+    def test_the_field_is_the_mean_of_both_opinions(self, share):
         """On every scale and on the grid."""
+        config = load_config("test", model={**RAYS, "ray_share": share})
         network, batch, field = completed(config)
         with torch.no_grad():
             rays = network.complete_rays(batch.window.rays)
             along = rays.sdf(batch.points, batch.frame)
             for level in field.levels:
                 features, _ = field.level_features(level, batch.points, batch.frame)
-                expected = 0.5 * (along + network.distance(features, batch.points))
+                expected = share * along + (1 - share) * network.distance(features, batch.points)
                 torch.testing.assert_close(field.level_sdf(level, batch.points, batch.frame)[0], expected)
             near = field.fine_grid.coords[field.fine_grid.frame_index == 1]
             centres, one = (near[:, 1:].float() + 0.5) / config.model.resolution - 0.5, torch.ones(len(near)).long()

@@ -64,7 +64,8 @@ class CompletionNetwork(nn.Module):
         self.model = model
         self.mixed_precision = True
         fine, middle, coarse = model.sparse_channels
-        self.rays = RayNetwork(model.ray_channels, model.ray_blocks, model.ray_steps) if model.rays else None
+        shape = (model.ray_channels, model.ray_blocks, model.ray_steps, model.ray_share)
+        self.rays = RayNetwork(*shape) if model.rays else None
         hints = 1 if model.rays else 0  # what the rays say about a voxel
         self.sparse_encoder = SparseEncoder(model.sparse_channels, model.convolutions)
         self.dense_encoder = DenseEncoder(coarse + 2 + 8 * hints, model.latent_channels, octaves, model.dense_blocks)

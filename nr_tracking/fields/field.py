@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from nr_tracking.fields.rays import RayField, mixed
+from nr_tracking.fields.rays import RayField
 from nr_tracking.fields.sparse import SparseGrid, with_absent
 
 ROUNDING = 1e-5  # a scale with a smaller share in a value is left out
@@ -164,8 +164,8 @@ class FieldWindow:
 
     ``coarse`` (N, r, r, r, C) with r = R / 4; ``middle`` and ``fine`` (M, C) on their grids of R / 2 and R. All methods
     take ``points`` (Q, 3) box coordinates and ``frame`` (Q,) int64 in [0, N), are deterministic, and can be
-    differentiated twice with respect to points and once with respect to weights. With ``rays``, distances are the mean
-    of those along rays and those of the features.
+    differentiated twice with respect to points and once with respect to weights. With ``rays``, distances are a
+    mean of those along rays and those of the features.
     """
 
     def __init__(
@@ -250,7 +250,7 @@ class FieldWindow:
 
     def _mixed(self, distance: Tensor, points: Tensor, frame: Tensor) -> Tensor:
         """Distances (Q,) by the features together with those along rays, where there are any."""
-        return distance if self.rays is None else mixed(distance, self.rays.sdf(points, frame))
+        return distance if self.rays is None else self.rays.mixed(distance, self.rays.sdf(points, frame))
 
     def _blend(self, points: Tensor, frame: Tensor, finest: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         """For each scale from ``finest`` on: the points (K,) int64 it serves, its share (K,), its features (K, C).

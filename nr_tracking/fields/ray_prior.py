@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from nr_tracking.fields.field import lattice
-from nr_tracking.fields.rays import LIMIT, RayField, mixed
+from nr_tracking.fields.rays import LIMIT, RayField
 from nr_tracking.fields.sparse import SparseGrid
 
 
@@ -42,7 +42,8 @@ class RayPrior:
 
     def mixed_with(self, coarse: Tensor) -> Tensor:
         """The whole grid mixed with distances (N, r, r, r) at the voxel centres of R / 4, interpolated."""
-        return mixed(functional.interpolate(coarse[:, None], scale_factor=2, mode="trilinear")[:, 0], self.whole)
+        coarse = functional.interpolate(coarse[:, None], scale_factor=2, mode="trilinear")[:, 0]
+        return self.field.mixed(coarse, self.whole)
 
     def hint(self, grid: SparseGrid) -> Tensor:
         """Hint (M, 1) at active voxels."""
@@ -52,7 +53,7 @@ class RayPrior:
     def mixed_at_children(self, grid: SparseGrid, distance: Tensor) -> Tensor:
         """``distance`` (M, 8) at the centres of active voxels' children, by octant, mixed with that along rays."""
         children = SparseGrid(grid.children(), 2 * grid.resolution, grid.frames)
-        return mixed(distance, self.field.sdf(children.centres, children.frame_index).view(-1, 8))
+        return self.field.mixed(distance, self.field.sdf(children.centres, children.frame_index).view(-1, 8))
 
     @staticmethod
     def _hint(distance: Tensor) -> Tensor:

@@ -29,11 +29,6 @@ _SLAB = 0.08  # box sides: how thick everything is before training
 _GROWTH = 1.5  # depths behind the surface grow with this power of their number: fine where bodies end
 
 
-def mixed(by_features: Tensor, along_rays: Tensor) -> Tensor:
-    """The mean of two opinions on a signed distance: what errs on its own errs less together."""
-    return 0.5 * (by_features + along_rays)
-
-
 def ray_depths(steps: int) -> Tensor:
     """Depths (D,) in box sides behind the seen surface at which each ray's distance is known; a few lie before it."""
     behind = torch.linspace(0, 1, steps - len(_BEFORE)) ** _GROWTH * DEEPEST
@@ -45,7 +40,8 @@ class RayField:
     """Signed distances of the N frames of one or more windows along rays, in box sides.
 
     ``distances`` (N, P, P, D) at ``depths`` (D,) behind ``front`` (N, P, P), all in sides of the frames' own cubes;
-    ``view`` (N, 3) and ``place`` (N, 4) as in :class:`~nr_tracking.sensing.ray_images.RayImages`.
+    ``view`` (N, 3) and ``place`` (N, 4) as in :class:`~nr_tracking.sensing.ray_images.RayImages`. ``share`` is the
+    weight of these distances where there is another opinion.
     """
 
     distances: Tensor
@@ -53,6 +49,11 @@ class RayField:
     front: Tensor
     view: Tensor
     place: Tensor
+    share: float = 0.5
+
+    def mixed(self, by_features: Tensor, along_rays: Tensor) -> Tensor:
+        """Two opinions on a signed distance as one: what errs on its own errs less together."""
+        return torch.lerp(by_features, along_rays, self.share)
 
     def sdf(self, points: Tensor, frame: Tensor) -> Tensor:
         """Signed distance (Q,) at ``points`` (Q, 3) of ``frame`` (Q,), both in box coordinates of the window's cube.
@@ -115,17 +116,19 @@ def joined_fields(fields: list[RayField]) -> RayField:
     """Frames of a window, one after another."""
     names = ("distances", "front", "view", "place")
     distances, front, view, place = (torch.cat([getattr(field, name) for field in fields]) for name in names)
-    return RayField(distances, fields[0].depths, front, view, place)
+    return RayField(distances, fields[0].depths, front, view, place, fields[0].share)
 
 
 class RayNetwork(nn.Module):
     """Images along rays -> :class:`RayField`: a U-Net of five levels, from P / 2 down to P / 32.
 
-    ``channels`` and residual ``blocks`` are those of the levels, finest first; ``steps`` is the number of depths.
+    ``channels`` and residual ``blocks`` are those of the levels, finest first; ``steps`` is the number of depths;
+    ``share`` is handed on to the fields.
     """
 
-    def __init__(self, channels: tuple[int, ...], blocks: tuple[int, ...], steps: int) -> None:
+    def __init__(self, channels: tuple[int, ...], blocks: tuple[int, ...], steps: int, share: float = 0.5) -> None:
         super().__init__()
+        self.share = share
         depths = ray_depths(steps)
         self.register_buffer("depths", depths, persistent=False)
         entries = [nn.Conv2d(CHANNELS, channels[0], kernel_size=5, stride=2, padding=2, bias=False)]
@@ -155,7 +158,9 @@ class RayNetwork(nn.Module):
             grid = functional.interpolate(narrow(grid), scale_factor=2, mode="bilinear", align_corners=False)
             grid = block(grid + skip)
         fine = functional.pixel_shuffle(self.last(grid).float(), 2).permute(0, 2, 3, 1) * LIMIT
-        return RayField(fine.contiguous(), cast(Tensor, self.depths), images.front, images.view, images.place)
+        return RayField(
+            fine.contiguous(), cast(Tensor, self.depths), images.front, images.view, images.place, self.share
+        )
 
 
 class ImageResidual(nn.Module):
