@@ -1,6 +1,6 @@
 """Does a node keep what it needs and no more, hour after hour? A looped recording, and what the node's process holds.
 
-    python -m nr_tracking.ros.soak --minutes 60 --json soak.json
+    python -m nr_tracking.ros.soak --minutes 60 --rate 0.3 --json soak.json
 
 Resident memory may not rise by 1 MB a minute after the warm-up, threads, descriptors and waiting frames may not grow,
 and latency at the end may not be a fifth above that at the beginning.
@@ -110,8 +110,8 @@ def _latency(samples: list[Sample]) -> float:
     return float(np.median(known)) if known else float("nan")
 
 
-def soak(minutes: float, folder: Path, preset: str = "lite") -> tuple[list[Sample], str]:
-    """Run a node on a looped recording; returns samples, and why the node ended early, where it did.
+def soak(minutes: float, folder: Path, preset: str = "lite", rate: float = 1.0) -> tuple[list[Sample], str]:
+    """Run a node on a recording that is looped at ``rate``; returns samples, and why the node ended early, if it did.
 
     ``folder`` takes the recording and the logs of the processes.
     """
@@ -122,7 +122,7 @@ def soak(minutes: float, folder: Path, preset: str = "lite") -> tuple[list[Sampl
     # What is kept for ~/save fills up by design, at 1 MB a frame; few frames do so within the warm-up.
     parameters = {"preset": preset, "ros.image_reliability": "reliable", "ros.kept_frames": 20}
     with Session(parameters, folder / "logs") as session:
-        replay = session.replay(recording, loop=True)
+        replay = session.replay(recording, loop=True, rate=rate)
         begun = time.monotonic()
         try:
             while (passed := time.monotonic() - begun) < 60 * minutes:
@@ -155,10 +155,13 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m nr_tracking.ros.soak", description=__doc__.splitlines()[0])
     parser.add_argument("--minutes", type=float, default=10.0, help="how long (default 10)")
     parser.add_argument("--preset", default="lite", help="network and weights (default lite)")
+    parser.add_argument(
+        "--rate", type=float, default=1.0, help="pace of the recording (default 1: 10 images a second)"
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write figures and samples")
     options = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory(prefix="nr_tracking_soak_") as folder:
-        samples, ended = soak(options.minutes, Path(folder), options.preset)
+        samples, ended = soak(options.minutes, Path(folder), options.preset, options.rate)
     verdict = judge(samples, ended)
     for name, value in asdict(verdict).items():
         print(f"{name}: {value}")
