@@ -29,7 +29,7 @@ PRESET_VALUES: dict[str, dict[str, Any]] = {
         "deformation": {"patches": 60, "hierarchy": (20, 8)},
     },
     "lite": {
-        "model": {"rays": True, "ray_share": 0.75, "ray_channels": (24, 48, 80, 112, 128)},
+        "model": {"rays": True, "ray_share": 0.65, "ray_channels": (24, 48, 80, 112, 128)},
         "mesh": {"pull": False},
     },
     "base": {
