@@ -28,10 +28,11 @@ def keep_near_largest(depth: Float32, cloud: Float32, subject: Bool, config: Sub
     asks for that; parts of fewer than ``minimum_pixels``, or of a twentieth of the largest, are not chosen.
 
     ``depth`` (H, W) in metres; ``subject`` (H, W) bool; ``cloud`` (N, 3) the points of its pixels, row by row, in
-    metres. Parts are separated by missing depth and by steps above ``component_gap_m``. Within ``component_ratio`` times the subject's size (longest edge of its
-    box) of the largest part they are kept; then once more around all that was kept, since what occludes a subject also
-    tears it apart. Nearer parts that cover it in the image count by their distance across the view, and may stand
-    ``occluder_ratio`` sizes before it. Where nothing is dropped, the result equals ``subject``.
+    metres. Parts are separated by missing depth and by steps above ``component_gap_m``. Within ``component_ratio``
+    times the subject's size (longest edge of its box) of the largest part they are kept; then once more around all that
+    was kept, since what occludes a subject also tears it apart. Nearer parts that cover it in the image count by their
+    distance across the view, and may stand ``occluder_ratio`` sizes before it. Where nothing is dropped, the
+    result equals ``subject``.
     """
     window = _bounds(subject)
     labels, count = _connected(np.ascontiguousarray(depth[window]), subject[window], config.component_gap_m)
