@@ -160,11 +160,14 @@ class ModelConfig(Section):
 class MeshConfig(Section):
     """The zero level set."""
 
-    upsample: int = setting(2, "mesh grid cells along one voxel of the field", ge=1, le=4)
+    upsample: int = setting(1, "mesh grid cells along one voxel of the field", ge=1, le=4)
     pull: bool = setting(
         True, "pull vertices onto the field between voxels; without, they are where interpolation puts them, sooner"
     )
-    minimum_component: float = setting(0.05, "components below this share of the whole area are removed", ge=0, le=1)
+    settle: bool = setting(
+        True, "spread vertices and move them until faces lie on the field, as good as half the cells; needs its values"
+    )
+    minimum_component: float = setting(0.03, "components below this share of the whole area are removed", ge=0, le=1)
     carve: bool = setting(True, "the surface must not stand in space that the camera saw to be empty")
 
 

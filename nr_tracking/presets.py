@@ -63,7 +63,6 @@ PRESET_VALUES: dict[str, dict[str, Any]] = {
             "mlp_layers": 3,
             "deformation_width": 128,
         },
-        "mesh": {"upsample": 1},
         "deformation": {"patches": 400, "hierarchy": (130, 45)},
     },
 }

@@ -13,6 +13,7 @@ Cagniart, Boyer and Ilic, "Free-form mesh tracking: a patch-based approach", CVP
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -40,23 +41,30 @@ class PatchGraph:
     """Patches of a surface of V vertices, in the coordinates of its vertices.
 
     ``index`` (P,) int32, the vertex at each centre; ``owner`` (V,) int32, the patch of each vertex; ``widths`` (P,)
-    float32, the mean distance from a centre to the adjacent ones; ``levels``: the finest first.
+    float32, the mean distance from a centre to the adjacent ones; ``centres`` (P, 3) float32, each a vertex of the
+    surface; ``neighbours`` (E, 2) int32, adjacent pairs; ``hierarchy``, the numbers of patches on coarser levels.
     """
 
     index: Int32
     owner: Int32
     widths: Float32
-    levels: tuple[PatchLevel, ...]
+    centres: Float32
+    neighbours: Int32
+    hierarchy: tuple[int, ...]
 
-    @property
-    def centres(self) -> Float32:
-        """Centres of the finest level (P, 3), each a vertex of the surface."""
-        return self.levels[0].centres
-
-    @property
-    def neighbours(self) -> Int32:
-        """Adjacent pairs of the finest level (E, 2)."""
-        return self.levels[0].neighbours
+    @cached_property
+    def levels(self) -> tuple[PatchLevel, ...]:
+        """The finest first; made when they are asked for, which most graphs never are."""
+        centres, neighbours = self.centres.astype(np.float64), self.neighbours
+        found = [(centres, neighbours)]
+        parents = []
+        for coarser in self.hierarchy:
+            seeds, parent = _cells(centres, neighbours, coarser)
+            neighbours, centres = _adjacent(parent, neighbours), centres[seeds]
+            parents.append(parent)
+            found.append((centres, neighbours))
+        parents.append(np.empty(0, np.int32))
+        return tuple(PatchLevel(c.astype(np.float32), n, p) for (c, n), p in zip(found, parents, strict=True))
 
     def __len__(self) -> int:
         return len(self.index)
@@ -79,16 +87,7 @@ def build_patches(vertices: np.ndarray, faces: np.ndarray, count: int, hierarchy
     centres, neighbours = points[index], _adjacent(owner, edges)
     widths = _widths(centres, neighbours, points, owner)
 
-    found = [(centres, neighbours)]
-    parents = []
-    for coarser in hierarchy:
-        seeds, parent = _cells(centres, neighbours, coarser)
-        neighbours, centres = _adjacent(parent, neighbours), centres[seeds]
-        parents.append(parent)
-        found.append((centres, neighbours))
-    parents.append(np.empty(0, np.int32))
-    levels = tuple(PatchLevel(c.astype(np.float32), n, p) for (c, n), p in zip(found, parents, strict=True))
-    return PatchGraph(index, owner, widths.astype(np.float32), levels)
+    return PatchGraph(index, owner, widths.astype(np.float32), centres.astype(np.float32), neighbours, tuple(hierarchy))
 
 
 def mesh_edges(faces: np.ndarray) -> Int32:

@@ -3,7 +3,7 @@
 The field is known at all voxel centres (finely near its surface, coarsely elsewhere). The part of the grid that holds
 the inside is cut out, made denser by cubic interpolation, and walled with positive values, so that marching cubes
 meets every sign change there is and each surface closes. Its vertices are then pulled onto the zero level of the field
-itself.
+itself, and settled so that the faces between them lie on it too (:mod:`nr_tracking.fields.settling`).
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from torch.nn import functional
 
 from nr_tracking.config import MeshConfig
 from nr_tracking.fields.field import upsample_smoothly
+from nr_tracking.fields.settling import settle
 from nr_tracking.types import Bool, Float32, InputError, Int32
 
 REACH = 0.75  # voxels from the surface: what is thinner may lie between voxel centres
@@ -72,11 +73,16 @@ def extract_surface(
     dense = torch.where(dense < 0, dense.clamp(max=-least), dense.clamp(min=least))
     walled = functional.pad(dense, (1,) * 6, value=cell).float().cpu().numpy()
     places, faces, _, _ = marching_cubes(walled, 0.0, mask=_cells_with_surface(walled < 0))
+    places, faces = _without_small_components(places, faces.astype(np.int32), config.minimum_component)
     origin = first.cpu().numpy() * config.upsample - 1
+    distance = _carved(field, frame, bound, values)
     if config.pull:
-        places = _pulled(places, walled, origin, cell, _carved(field, frame, bound), values)
+        places = _pulled(places, walled, origin, cell, distance)
     vertices = ((places + origin + 0.5) * cell - 0.5).astype(np.float32)
-    return _without_small_components(vertices, faces.astype(np.int32), config.minimum_component)
+    if config.settle:
+        inside = (np.abs(vertices) < 0.5 - cell / 2).all(axis=1)  # and not on the wall around the box
+        vertices = settle(vertices, faces, distance, cell, inside)
+    return vertices, faces
 
 
 def _no_surface(frame: int) -> InputError:
@@ -85,10 +91,13 @@ def _no_surface(frame: int) -> InputError:
     )
 
 
-def _carved(field: Field, frame: int, bound: Callable[[Tensor], Tensor] | None) -> Callable[[Tensor], Tensor]:
-    """The function of points (Q, 3) whose zero level is wanted."""
+def _carved(
+    field: Field, frame: int, bound: Callable[[Tensor], Tensor] | None, like: Tensor
+) -> Callable[[Tensor], Tensor]:
+    """The function of points (Q, 3) whose zero level is wanted, on the device of ``like``."""
 
     def distance(points: Tensor) -> Tensor:
+        points = points.to(like)
         values = field.sdf(points, torch.full((len(points),), frame, dtype=torch.int64, device=points.device))
         return values if bound is None else torch.maximum(values, bound(points).to(values.dtype))
 
@@ -122,7 +131,7 @@ def _cells_with_surface(inside: Bool) -> Bool:
 
 
 def _pulled(
-    places: Float32, walled: Float32, origin: Int32, cell: float, distance: Callable[[Tensor], Tensor], like: Tensor
+    places: Float32, walled: Float32, origin: Int32, cell: float, distance: Callable[[Tensor], Tensor]
 ) -> Float32:
     """Marching cubes' vertices (V, 3), pulled onto the zero level along the grid edges they lie on.
 
@@ -141,7 +150,7 @@ def _pulled(
     end = np.minimum(end, size - 1)
     movable = (fractional.sum(1) == 1) & (start > 0).all(1) & (end < size - 1).all(1)
 
-    points = torch.from_numpy((places + origin + 0.5) * np.float32(cell) - np.float32(0.5)).to(like)
+    points = torch.from_numpy((places + origin + 0.5) * np.float32(cell) - np.float32(0.5))
     here = distance(points).cpu().numpy()
     begin_value, end_value = walled[tuple(start.T)], walled[tuple(end.T)]
     t = part[along]

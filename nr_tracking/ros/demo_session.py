@@ -87,6 +87,7 @@ class Session:
         os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
         os.environ.setdefault("FASTDDS_DEFAULT_PROFILES_FILE", str(fastdds_profile()))
         self._meshes = self._clouds = 0
+        self._reports = 0
         self._before = Figures()
         self._reported = Figures()
         self._changed = threading.Condition()
@@ -174,6 +175,9 @@ class Session:
     def reset(self) -> None:
         """Have the node forget the subject; the figures begin anew."""
         self._call(Trigger, "reset", _WORK_S)
+        with self._changed:  # what the reset dropped is in the report after the next one at the latest
+            reports = self._reports + 2
+        self._wait(lambda: self._reports >= reports, "the node reports nothing")
         self._before = Figures()
         self._before = self.figures()
 
@@ -243,6 +247,7 @@ class Session:
         )
         with self._changed:
             self._reported = figures
+            self._reports += 1
             self._changed.notify_all()
 
     def _spin(self) -> None:

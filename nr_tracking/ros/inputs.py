@@ -10,6 +10,7 @@ from typing import Any
 
 from geometry_msgs.msg import PointStamped
 from rclpy.callback_groups import CallbackGroup
+from rclpy.event_handler import SubscriptionEventCallbacks
 from rclpy.lifecycle import LifecycleNode
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.qos_overriding_options import QoSOverridingOptions
@@ -128,6 +129,13 @@ class Inputs:
         self, kind: type[Any], topic: str, callback: Callable[[Any], None], qos: QoSProfile
     ) -> Subscription[Any]:
         overriding = QoSOverridingOptions.with_default_policies()
+        # No callbacks that log a publisher of another quality, as in Publishers: diagnostics say it, and what mends it.
         return self._node.create_subscription(
-            kind, topic, callback, qos, callback_group=self._group, qos_overriding_options=overriding
+            kind,
+            topic,
+            callback,
+            qos,
+            callback_group=self._group,
+            event_callbacks=SubscriptionEventCallbacks(use_default_callbacks=False),
+            qos_overriding_options=overriding,
         )

@@ -39,7 +39,7 @@ class Publishers:
         self._latest: tuple[TrackedFrame, str] | None = None
         self._mesh_stamp: int | None = None  # of the last mesh that was sent
         self._colour_box: tuple[Float64, Float64] | None = None
-        self._mesh = self._create(Marker, "~/mesh", _LAST, PublisherEventCallbacks(matched=self._on_mesh_subscriber))
+        self._mesh = self._create(Marker, "~/mesh", _LAST, self._on_mesh_subscriber)
         self._motion = self._create(Marker, "~/correspondences", _ALL)
         self._patches = self._create(PoseArray, "~/patches", _ALL)
         self._tracks = self._create(PointCloud2, "~/tracks", _ALL)
@@ -86,14 +86,20 @@ class Publishers:
         self._frames.destroy()
 
     def _create(
-        self, kind: type[Any], topic: str, qos: QoSProfile, events: PublisherEventCallbacks | None = None
+        self,
+        kind: type[Any],
+        topic: str,
+        qos: QoSProfile,
+        matched: Callable[[QoSPublisherMatchedInfo], None] | None = None,
     ) -> Any:
         overriding = QoSOverridingOptions.with_default_policies()
+        # No callbacks that only log a subscriber of another quality: the executor would wait for each of them anew with
+        # every image, which takes it longer than anything else.
         return self._node.create_lifecycle_publisher(
             kind,
             topic,
             copy(qos),  # what a parameter overrides is written into it, and other nodes of the process have their own
-            event_callbacks=events,
+            event_callbacks=PublisherEventCallbacks(matched=matched, use_default_callbacks=False),
             qos_overriding_options=overriding,
         )
 

@@ -158,6 +158,11 @@ def back_project(depth: Float32, intrinsics: Intrinsics) -> Float32:
     return _rays(intrinsics) * depth[..., None]
 
 
+def points_at(pixels: Int64, depth: Float32, intrinsics: Intrinsics) -> Float32:
+    """Those of :func:`back_project` at ``pixels`` (N,), flat indices of the image: (N, 3)."""
+    return _rays(intrinsics).reshape(-1, 3)[pixels] * depth.reshape(-1)[pixels, None]
+
+
 def rectify(frame: DepthFrame) -> DepthFrame:
     """The frame as a camera without distortion and with the same matrix and size would have seen it.
 

@@ -21,23 +21,24 @@ _CANDIDATE_SHARE = 0.05  # of the largest part's pixels: specks are not chosen
 _SAMPLES = 3000  # points by which the distance between parts is measured
 
 
-def keep_near_largest(points: Float32, subject: Bool, config: SubjectConfig) -> Bool:
+def keep_near_largest(depth: Float32, cloud: Float32, subject: Bool, config: SubjectConfig) -> Bool:
     """Drop the parts of ``subject`` that stand apart from the largest one.
 
     Instead of the largest part it is the nearest one, or the one that comes nearest to ``point_m``, where ``choice``
     asks for that; parts of fewer than ``minimum_pixels``, or of a twentieth of the largest, are not chosen.
 
-    ``points`` (H, W, 3) back-projected pixels in metres; ``subject`` (H, W) bool. Parts are separated by missing depth
-    and by steps above ``component_gap_m``. Within ``component_ratio`` times the subject's size (longest edge of its
-    box) of the largest part they are kept; then once more around all that was kept, since what occludes a subject also
-    tears it apart. Nearer parts that cover it in the image count by their distance across the view, and may stand
-    ``occluder_ratio`` sizes before it. Where nothing is dropped, the result equals ``subject``.
+    ``depth`` (H, W) in metres; ``subject`` (H, W) bool; ``cloud`` (N, 3) the points of its pixels, row by row, in
+    metres. Parts are separated by missing depth and by steps above ``component_gap_m``. Within ``component_ratio``
+    times the subject's size (longest edge of its box) of the largest part they are kept; then once more around all that
+    was kept, since what occludes a subject also tears it apart. Nearer parts that cover it in the image count by their
+    distance across the view, and may stand ``occluder_ratio`` sizes before it. Where nothing is dropped, the
+    result equals ``subject``.
     """
     window = _bounds(subject)
-    labels, count = _connected(np.ascontiguousarray(points[window][..., 2]), subject[window], config.component_gap_m)
+    labels, count = _connected(np.ascontiguousarray(depth[window]), subject[window], config.component_gap_m)
     if count <= 1:
         return subject
-    cloud, part = points[window][subject[window]], labels[subject[window]]
+    part = labels[subject[window]]
     # Area would weigh pixels by depth squared; of two equals the nearer one is the subject, so weigh them by depth.
     sizes = np.bincount(part, weights=cloud[:, 2], minlength=count + 1)
     largest = _chosen(cloud, part, sizes, config)

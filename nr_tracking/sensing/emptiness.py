@@ -8,6 +8,8 @@ depths is empty.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 
 import torch
@@ -20,11 +22,48 @@ from nr_tracking.types import Intrinsics
 _RADII = (1, 2, 4, 8, 16, 32)  # pixels, each at most twice the one before
 
 
+_SLACK = 8  # pixels: points that are asked for later lie a little beside the first
+
+
+@dataclass(frozen=True)
+class _View:
+    """A part of an image: rows ``top`` to ``bottom``, columns ``left`` to ``right``, the latter two left out."""
+
+    top: int
+    bottom: int
+    left: int
+    right: int
+
+    @property
+    def slices(self) -> tuple[slice, slice]:
+        return slice(self.top, self.bottom), slice(self.left, self.right)
+
+    def holds(self, other: _View) -> bool:
+        rows = self.top <= other.top and other.bottom <= self.bottom
+        return rows and self.left <= other.left and other.right <= self.right
+
+    def widened(self, by: int, shape: Sequence[int]) -> _View:
+        """The part with ``by`` pixels around it, as far as the image of ``shape`` goes."""
+        height, width = shape
+        top, left = max(self.top - by, 0), max(self.left - by, 0)
+        return _View(top, min(self.bottom + by, height), left, min(self.right + by, width))
+
+    def within(self, other: _View) -> _View:
+        """The same pixels, counted from the corner of ``other``."""
+        top, left = other.top, other.left
+        return _View(self.top - top, self.bottom - top, self.left - left, self.right - left)
+
+    def place(self, row: Tensor, column: Tensor) -> Tensor:
+        """Flat index in this part of pixels of the image."""
+        return (row - self.top) * (self.right - self.left) + (column - self.left)
+
+
 class EmptySpace:
     """Lower bounds of the signed distance from one depth image; made once for a frame, asked for any points.
 
     ``depth`` (H, W) float32 metres, 0 where there is none; ``mask`` (H, W) bool, True on the subject, or None for all.
-    ``tolerance`` in box units is taken off every measured depth, so that sensor noise does not emboss the surface.
+    ``tolerance`` in box units is taken off every measured depth, so that sensor noise does not emboss the surface. Not
+    for several threads at once: the part of the image that was asked for is kept.
     """
 
     def __init__(
@@ -33,19 +72,10 @@ class EmptySpace:
         self._intrinsics = intrinsics
         self._volume = volume
         self._tolerance = tolerance * volume.side
+        self._depth = depth
         self._on_subject = (depth > 0 if mask is None else (depth > 0) & mask).flatten()
-        # The narrowest window passes over pixels without depth, or a rim of every surface would stay unknown: what it
-        # claims of them is half a pixel wide.
-        measured = depth > 0
-        narrowest = _least_around(torch.where(measured, depth, torch.inf), 1, beyond=torch.inf)
-        levels = [torch.where(measured, narrowest, 0.0)]
-        level = _least_around(depth, 1)
-        for previous, radius in pairwise(_RADII):
-            level = _least_around(level, radius - previous)
-            levels.append(level)
-        self._least = torch.stack(levels, dim=2).flatten(0, 1)  # (H * W, radii): one memory access for a point
-        # Pixels sample the surface at their centres: the outermost ones of a window stand this far from the point.
-        self._radii = torch.tensor(_RADII, device=depth.device) - 0.5
+        self._view = _View(0, 0, 0, 0)
+        self._least: list[Tensor] = []  # for each radius, of the pixels in view
 
     def __call__(self, points: Tensor) -> Tensor:
         """``points`` (Q, 3) in box coordinates -> (Q,) lower bound of their signed distance in box units.
@@ -61,20 +91,49 @@ class EmptySpace:
         column = torch.floor(k.fx * x / safe + (k.cx + 0.5)).long()
         row = torch.floor(k.fy * y / safe + (k.cy + 0.5)).long()
         imaged = ahead & (column >= 0) & (column < k.width) & (row >= 0) & (row < k.height)
+        if not bool(imaged.any()):
+            return torch.full_like(z, -torch.inf)
+        self._look(row[imaged], column[imaged])
         pixel = torch.where(imaged, row * k.width + column, torch.zeros_like(row))
+        place = torch.where(imaged, self._view.place(row, column), torch.zeros_like(row))
 
         obliquity = torch.sqrt(1.0 + (x * x + y * y) / (safe * safe))
-        nearest = self._least[:, 0].index_select(0, pixel) - self._tolerance
+        nearest = self._least[0].index_select(0, place) - self._tolerance
         known = imaged & (nearest > 0) & self._on_subject.index_select(0, pixel)
         bound = torch.where(known, (nearest - z) * obliquity, -torch.inf)
 
         before = torch.nonzero(imaged & (nearest > z))[:, 0]
-        z, obliquity = z.index_select(0, before)[:, None], obliquity.index_select(0, before)[:, None]
-        ahead_of = self._least.index_select(0, pixel.index_select(0, before)) - (self._tolerance + z)
-        # A ball of this radius projects to within the window, with its nearer side taken into account.
-        lateral = self._radii * z / (max(k.fx, k.fy) * obliquity + self._radii)
-        empty = torch.where(ahead_of > 0, torch.minimum(ahead_of, lateral), -torch.inf).amax(dim=1)
+        z, obliquity, place = (values.index_select(0, before) for values in (z, obliquity, place))
+        empty = torch.full_like(z, -torch.inf)
+        for radius, least in zip(_RADII, self._least, strict=True):
+            ahead_of = least.index_select(0, place) - (self._tolerance + z)
+            # Pixels sample the surface at their centres: the outermost ones of a window stand this far from the point.
+            # A ball of that radius projects to within the window, with its nearer side taken into account.
+            reach = radius - 0.5
+            lateral = reach * z / (max(k.fx, k.fy) * obliquity + reach)
+            ball = torch.where(ahead_of > 0, torch.minimum(ahead_of, lateral), -torch.inf)
+            empty = torch.maximum(empty, ball)
         return bound.index_copy(0, before, empty) / self._volume.side
+
+    def _look(self, row: Tensor, column: Tensor) -> None:
+        """Have the least depths at hand around pixels (Q,): of their part of the image, which is much less than all."""
+        asked = _View(int(row.min()), int(row.max()) + 1, int(column.min()), int(column.max()) + 1)
+        if self._least and self._view.holds(asked):
+            return
+        view = asked.widened(_SLACK, self._depth.shape)
+        around = view.widened(_RADII[-1], self._depth.shape)
+        inner = view.within(around)
+        depth = self._depth[around.slices]
+        # The narrowest window passes over pixels without depth, or a rim of every surface would stay unknown: what it
+        # claims of them is half a pixel wide.
+        measured = depth > 0
+        narrowest = _least_around(torch.where(measured, depth, torch.inf), 1, beyond=torch.inf)
+        levels = [torch.where(measured, narrowest, 0.0)]
+        level = _least_around(depth, 1)
+        for previous, radius in pairwise(_RADII):
+            level = _least_around(level, radius - previous)
+            levels.append(level)
+        self._view, self._least = view, [level[inner.slices].flatten() for level in levels]
 
 
 def empty_bound(

@@ -38,18 +38,20 @@ class _Plane:
         return np.float32(self.offset) - cloud @ self.normal
 
 
-def remove_planes(points: Float32, subject: Bool, config: SubjectConfig) -> Bool:
-    """Take the planes that extend beyond the subject out of ``subject`` (H, W); ``points`` (H, W, 3) metres.
+def beside_planes(cloud: Float32, pixels: Int64, shape: tuple[int, ...], config: SubjectConfig) -> Bool:
+    """Which points (N, 3) in metres do not lie on planes that extend beyond the subject: (N,).
 
-    A plane goes if it covers at least ``plane_fraction`` of the pixels, is flat, has hardly anything behind it, and
-    either runs out of the picture on two sides or is 1.5 times as long and as wide as all the rest. The search is
-    random with a fixed seed: equal input, equal result. Where no plane goes, the result equals ``subject``.
+    ``pixels`` (N,) are their places, flat indices of an image of ``shape``, in order. A plane goes if it covers at
+    least ``plane_fraction`` of the pixels, is flat, has hardly anything behind it, and either runs out of the picture
+    on two sides or is 1.5 times as long and as wide as all the rest. The search is random with a fixed seed: equal
+    input, equal result.
     """
-    pixels = np.flatnonzero(subject)
+    beside = np.ones(len(pixels), bool)
     if len(pixels) < config.minimum_pixels:
-        return subject
-    sample = pixels[np.linspace(0, len(pixels) - 1, min(len(pixels), _SAMPLES)).astype(np.int64)]
-    cloud = points.reshape(-1, 3)[sample]
+        return beside
+    every = cloud
+    chosen = np.linspace(0, len(pixels) - 1, min(len(pixels), _SAMPLES)).astype(np.int64)
+    sample, cloud = pixels[chosen], every[chosen]
     tolerance = _tolerance(cloud[:, 2], config)
     planes = [
         (plane, heights)
@@ -65,19 +67,15 @@ def remove_planes(points: Float32, subject: Bool, config: SubjectConfig) -> Bool
             others = rest & ~inside
             if plane in removed or others.sum() < least:
                 continue
-            if _leaves_picture(sample[inside], subject.shape) or _dwarfs(cloud[inside], cloud[others]):
+            if _leaves_picture(sample[inside], shape) or _dwarfs(cloud[inside], cloud[others]):
                 removed.append(plane)
                 rest = others
                 break
         else:
             break
-    if not removed:
-        return subject
-    result = subject.copy()
-    flat = points.reshape(-1, 3)[pixels]
     for plane in removed:
-        result.flat[pixels[np.abs(plane.heights(flat)) < _tolerance(flat[:, 2], config)]] = False
-    return result
+        beside &= np.abs(plane.heights(every)) >= _tolerance(every[:, 2], config)
+    return beside
 
 
 def _tolerance(depth: Float32, config: SubjectConfig) -> Float32:
@@ -100,7 +98,9 @@ def _find_planes(cloud: Float32, tolerance: Float32, fraction: float) -> list[_P
         normals = normals[proper] / lengths[proper, None]
         offsets = (normals * triangles[proper, 0]).sum(axis=1)
         scored = left[::3]
-        votes = (np.abs(cloud[scored] @ normals.T - offsets) < tolerance[scored, None]).sum(axis=0)
+        heights = normals @ cloud[scored].T
+        heights -= offsets[:, None]
+        votes = np.count_nonzero(np.abs(heights, out=heights) < tolerance[scored], axis=1)
         best = int(votes.argmax())
         inside = left[np.abs(cloud[left] @ normals[best] - offsets[best]) < tolerance[left]]
         plane = _fitted(cloud[inside])

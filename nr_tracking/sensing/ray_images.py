@@ -105,11 +105,13 @@ def continued(z: Tensor, subject: Tensor) -> Tensor:
 
     It grows by a pixel a time, diagonally too, :data:`REACH` times; :data:`FAR` beyond.
     """
-    grown = torch.where(subject, z, torch.inf)[None, None]
+    grown = torch.where(subject, z, torch.inf)
     for _ in range(REACH):
-        wider = -functional.max_pool2d(-grown, kernel_size=3, stride=1, padding=1)
+        framed = functional.pad(grown, (1, 1, 1, 1), value=torch.inf)
+        rows = torch.minimum(torch.minimum(framed[:-2], framed[1:-1]), framed[2:])
+        wider = torch.minimum(torch.minimum(rows[:, :-2], rows[:, 1:-1]), rows[:, 2:])
         grown = torch.where(torch.isinf(grown), wider, grown)
-    return torch.where(torch.isinf(grown), FAR, grown)[0, 0]
+    return torch.where(torch.isinf(grown), FAR, grown)
 
 
 def joined(frames: list[RayImages]) -> RayImages:

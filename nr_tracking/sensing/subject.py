@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from nr_tracking.config import SubjectConfig
-from nr_tracking.sensing.camera import back_project
+from nr_tracking.sensing.camera import points_at
 from nr_tracking.sensing.components import keep_near_largest
-from nr_tracking.sensing.planes import remove_planes
+from nr_tracking.sensing.planes import beside_planes
 from nr_tracking.types import Bool, DepthFrame, Float32, InputError
 
 
@@ -20,20 +20,25 @@ def find_subject(frame: DepthFrame, config: SubjectConfig) -> Bool:
 
     Raises InputError ``no_subject`` where fewer than ``minimum_pixels`` are left, and says what took them.
     """
-    points = back_project(frame.depth, frame.intrinsics)
     depth = frame.depth
     subject = (depth >= config.depth_min_m) & (depth <= config.depth_max_m) & (depth > 0)
     _require(subject, config, f"within {config.depth_min_m} to {config.depth_max_m} m of depth")
-    subject.flat[np.flatnonzero(subject)] = _in_region(points[subject], config)
+    pixels = np.flatnonzero(subject)
+    cloud = points_at(pixels, depth, frame.intrinsics)
+    kept = _in_region(cloud, config)
+    subject.flat[pixels] = kept
     _require(subject, config, f"in the region box {config.region_min_m} to {config.region_max_m}")
     if frame.mask is not None:
         subject &= frame.mask
         _require(subject, config, "under the mask")
         return subject
+    pixels, cloud = pixels[kept], cloud[kept]
     if config.remove_plane:
-        subject = remove_planes(points, subject, config)
+        kept = beside_planes(cloud, pixels, subject.shape, config)
+        subject.flat[pixels] = kept
+        cloud = cloud[kept]
         _require(subject, config, "apart from large planes (remove_plane)")
-    subject = keep_near_largest(points, subject, config)
+    subject = keep_near_largest(depth, cloud, subject, config)
     _require(subject, config, "in one place")
     return subject
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property, lru_cache
 
 import numpy as np
 import torch
@@ -82,8 +83,7 @@ def projective_tsdf(
     tables = _projection_tables(intrinsics, volume, resolution, device)
     voxel = volume.side / resolution
     truncation = truncation_voxels * voxel
-    x_first, x_count = _voxels_of_pixels(tables.columns, width)
-    y_first, y_count = _voxels_of_pixels(tables.rows, intrinsics.height)
+    (x_first, x_count), (y_first, y_count) = tables.voxels_by_column, tables.voxels_by_row
     x_hit, y_hit = x_count > 0, y_count > 0
 
     pixel = torch.nonzero((depth if mask is None else depth * mask).flatten() > 0)[:, 0].int()
@@ -169,22 +169,46 @@ class _ProjectionTables:
 
     ``columns`` (R, R) int64: pixel column of the voxels [k, i], -1 left of the image (or behind the camera) and
     width right of it; ``rows`` (R, R) likewise of [k, j]; ``z`` (R,) float32 depth of the planes; ``z_first`` that of
-    plane 0.
+    plane 0; ``width`` and ``height`` of the image.
     """
 
     columns: Tensor
     rows: Tensor
     z: Tensor
     z_first: float
+    width: int
+    height: int
+
+    @cached_property
+    def voxels_by_column(self) -> tuple[Tensor, Tensor]:
+        """First voxel and number of voxels along x on each pixel column of each plane."""
+        return _voxels_of_pixels(self.columns, self.width)
+
+    @cached_property
+    def voxels_by_row(self) -> tuple[Tensor, Tensor]:
+        """The same along y, on each row."""
+        return _voxels_of_pixels(self.rows, self.height)
 
 
 def _projection_tables(
     intrinsics: Intrinsics, volume: Volume, resolution: int, device: torch.device
 ) -> _ProjectionTables:
+    x, y, z = volume.centre.tolist()
+    return _tables_of(intrinsics, (x, y, z), volume.side, resolution, device)
+
+
+@lru_cache(maxsize=8)  # a cube stays where it is for many frames
+def _tables_of(
+    intrinsics: Intrinsics,
+    centre: tuple[float, float, float],
+    side: float,
+    resolution: int,
+    device: torch.device,
+) -> _ProjectionTables:
     if intrinsics.distortion_model != "none":
         raise ValueError(f"rectify the frame first: its camera has {intrinsics.distortion_model} distortion")
     centres = (np.arange(resolution) + 0.5) / resolution - 0.5
-    x, y, z = volume.centre[:, None] + volume.side * centres
+    x, y, z = np.array(centre)[:, None] + side * centres
 
     def pixels(position: np.ndarray, focal: float, principal: float, size: int) -> Tensor:
         safe = np.where(z > 0, z, np.inf)[:, None]
@@ -197,6 +221,8 @@ def _projection_tables(
         rows=pixels(y, intrinsics.fy, intrinsics.cy, intrinsics.height),
         z=torch.from_numpy(z.astype(np.float32)).to(device),
         z_first=float(z[0]),
+        width=intrinsics.width,
+        height=intrinsics.height,
     )
 
 

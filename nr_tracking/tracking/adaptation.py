@@ -63,8 +63,8 @@ class PatchedFrame:
     @staticmethod
     def of(index: int, surface: Surface, graph: PatchGraph, volume: Volume) -> PatchedFrame:
         """Bring a metric surface and its patches into the box of ``volume``."""
-        levels = tuple(replace(level, centres=volume.to_box(level.centres)) for level in graph.levels)
-        placed = replace(graph, levels=levels, widths=(graph.widths / volume.side).astype(np.float32))
+        centres, widths = volume.to_box(graph.centres), (graph.widths / volume.side).astype(np.float32)
+        placed = replace(graph, centres=centres, widths=widths)
         return PatchedFrame(index, volume.to_box(surface.vertices), placed)
 
 

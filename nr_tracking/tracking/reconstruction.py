@@ -21,7 +21,7 @@ from nr_tracking.fields.completion import CompletionNetwork
 from nr_tracking.fields.field import FieldWindow
 from nr_tracking.fields.meshing import extract_surface
 from nr_tracking.fields.rays import RayField, joined_fields
-from nr_tracking.sensing.camera import back_project, check_frame, rectify
+from nr_tracking.sensing.camera import check_frame, points_at, rectify
 from nr_tracking.sensing.emptiness import EmptySpace
 from nr_tracking.sensing.ray_images import RayImages, joined, ray_image
 from nr_tracking.sensing.subject import find_subject
@@ -73,8 +73,9 @@ def observe(frame: DepthFrame, config: SubjectConfig) -> View:
     check_frame(frame)
     frame = rectify(frame)
     mask = find_subject(frame, config)
-    points = back_project(frame.depth, frame.intrinsics)[mask]
-    return View(frame, mask, points[:: max(1, len(points) // _CLOUD_POINTS)])
+    pixels = np.flatnonzero(mask)
+    thinned = pixels[:: max(1, len(pixels) // _CLOUD_POINTS)]
+    return View(frame, mask, points_at(thinned, frame.depth, frame.intrinsics))
 
 
 class Reconstructor:
