@@ -81,7 +81,7 @@ def test_preset_decides_defaults_and_given_values_win(make_node):
         ({"refinement__iterations": 101}, "refinement.iterations.*0 to 100"),
         ({"refinement__iterations": 1.5}, "refinement.iterations.*INTEGER"),
         ({"ros__queue_policy": "newest"}, "ros.queue_policy: 'newest'"),
-        ({"subject__depth_max_m": 0.0}, "subject.depth_max_m: 0.0"),
+        ({"subject__depth_max_m": 0.0}, "subject.depth_max_m.*above 0, at most 50"),
         ({"preset": "huge"}, "'huge' is none of test, lite, base, full"),
         ({"subject__region_min_m": [0.0, 1.0]}, "subject.region_min_m"),
     ],

@@ -5,6 +5,7 @@ Which values are right is decided in ``config.py`` alone; the descriptors repeat
 
 from __future__ import annotations
 
+import math
 import sys
 from typing import Any
 
@@ -60,6 +61,8 @@ def descriptor(setting: Setting) -> ParameterDescriptor:
         description.integer_range = [IntegerRange(from_value=int(lower), to_value=int(upper), step=0)]
     elif bounded and isinstance(setting.value, float):
         lower, upper = _bounds(setting, _DOUBLE)
+        if setting.open:
+            lower = math.nextafter(lower, math.inf)
         description.floating_point_range = [
             FloatingPointRange(from_value=float(lower), to_value=float(upper), step=0.0)
         ]

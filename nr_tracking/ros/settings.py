@@ -25,7 +25,8 @@ _FIXED = ("preset", "model.")  # what decides other defaults, and what weights a
 class Setting:
     """One setting: ``value`` is a bool, int, float, str or a list of int or float.
 
-    ``lower`` and ``upper`` bound numbers, None where they do not; ``choices`` are the texts that are allowed, empty for
+    ``lower`` and ``upper`` bound numbers, None where they do not, and ``lower`` itself is not allowed where it is
+    ``open``; ``choices`` are the texts that are allowed, empty for
     any. ``live``: may change while the node is active. ``fixed``: only at the start of the process.
     """
 
@@ -35,6 +36,7 @@ class Setting:
     unit: str
     lower: float | None
     upper: float | None
+    open: bool
     choices: tuple[str, ...]
     live: bool
     fixed: bool
@@ -45,9 +47,11 @@ class Setting:
             return ", ".join(self.choices)
         if self.lower is None and self.upper is None:
             return ""
-        if self.lower is None or self.upper is None:
-            return f"at least {self.lower:.9g}" if self.upper is None else f"at most {self.upper:.9g}"
-        return f"{self.lower:.9g} to {self.upper:.9g}"
+        least = "" if self.lower is None else f"{'above' if self.open else 'at least'} {self.lower:.9g}"
+        most = "" if self.upper is None else f"at most {self.upper:.9g}"
+        if least and most and not self.open:
+            return f"{self.lower:.9g} to {self.upper:.9g}"
+        return ", ".join(filter(None, [least, most]))
 
     def remark(self) -> str:
         """Meaning, unit, range, and when the value can change."""
@@ -73,9 +77,11 @@ def _settings(section: Section, prefix: str) -> Iterator[Setting]:
 def _setting(name: str, value: Any, info: FieldInfo) -> Setting:
     extra: dict[str, Any] = info.json_schema_extra if isinstance(info.json_schema_extra, dict) else {}
     lower = upper = None
+    above = False
     for limit in info.metadata:
         if isinstance(limit, annotated_types.Ge | annotated_types.Gt):
-            lower = limit.ge if isinstance(limit, annotated_types.Ge) else limit.gt
+            above = isinstance(limit, annotated_types.Gt)
+            lower = limit.gt if isinstance(limit, annotated_types.Gt) else limit.ge
         if isinstance(limit, annotated_types.Le | annotated_types.Lt):
             upper = limit.le if isinstance(limit, annotated_types.Le) else limit.lt
     return Setting(
@@ -85,6 +91,7 @@ def _setting(name: str, value: Any, info: FieldInfo) -> Setting:
         unit=extra.get("unit", ""),
         lower=lower,  # type: ignore[arg-type]
         upper=upper,  # type: ignore[arg-type]
+        open=above,
         choices=get_args(info.annotation) if get_origin(info.annotation) is Literal else (),
         live=bool(extra.get("live", False)),
         fixed=name.startswith(_FIXED),
