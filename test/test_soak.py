@@ -101,7 +101,7 @@ class QuickSession:
     def __exit__(self, *_):
         pass
 
-    def replay(self, recording, loop):
+    def replay(self, recording, loop, rate):
         assert loop and len(list((recording / "depth").iterdir())) == 60
         return SimpleNamespace(terminate=lambda: None, wait=lambda: None)
 
