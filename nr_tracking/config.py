@@ -331,7 +331,10 @@ class RosConfig(Section):
     queue_policy: Literal["latest", "all"] = setting(
         "latest", "latest: drop evenly when the camera outruns inference (live); all: keep every frame (recordings)"
     )
-    queue_size: int = setting(8, "frames that wait for inference at most under policy latest", ge=1, le=10_000)
+    queue_size: int = setting(
+        4, "frames that wait for inference at most under policy latest; more than window.stride only make results late",
+        ge=1, le=10_000,
+    )  # fmt: skip
     queue_memory_mb: int = setting(
         1024, "memory of waiting frames at most, under either policy; beyond it frames are dropped and counted",
         unit="MB", ge=1, le=1_000_000,

@@ -1,5 +1,8 @@
 """The inference thread: nothing stops it, nothing piles up, and every frame is accounted for."""
 
+import ctypes
+import subprocess
+import sys
 import time
 from dataclasses import replace
 
@@ -222,6 +225,36 @@ def test_image_waits_for_a_camera_info_on_its_way_but_not_for_ever():
     assert len(pairing.info(messages[1]["camera_info"])) == 1
     waiting = [len(pairing.image(message["depth"])) for message in messages[2:]]  # no camera info any more
     assert waiting == [0, 0, 0, 0, 5, 1, 1]
+
+
+HEAPS = """
+import ctypes, threading
+from nr_tracking.ros.memory import share_heaps
+if {shared}:
+    share_heaps()
+together = threading.Barrier(12)
+def work():
+    together.wait()
+    kept = [bytes(50_000) for _ in range(20)]
+    together.wait()
+threads = [threading.Thread(target=work) for _ in range(12)]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join()
+library = ctypes.CDLL(None)
+library.malloc_info(0, ctypes.c_void_p.in_dll(library, "stdout"))
+library.fflush(None)
+"""
+
+
+@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "malloc_info"), reason="the allocator is not that of glibc")
+def test_threads_of_a_process_share_two_heaps():
+    def heaps(shared):
+        command = [sys.executable, "-c", HEAPS.format(shared=shared)]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.count("<heap nr=")
+
+    assert heaps(True) == 2 < heaps(False)
 
 
 def test_freed_memory_goes_back_every_ten_seconds_at_most(monkeypatch):

@@ -6,6 +6,7 @@ hold several times of what it uses.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import time
 from collections.abc import Callable
@@ -15,6 +16,16 @@ _ARENAS = 2
 _M_ARENA_MAX = -8  # of malloc.h
 
 
+def share_heaps() -> None:
+    """Have all threads of this process free into two heaps. Call it first: once eight heaps exist it is too late.
+
+    Each thread otherwise frees into a heap of its own, of 64 MB each, which no other takes from.
+    """
+    # Not every system has glibc's allocator.
+    with contextlib.suppress(AttributeError, OSError):
+        ctypes.CDLL(None).mallopt(_M_ARENA_MAX, _ARENAS)
+
+
 class MemoryReturner:
     """Gives freed memory back, every ten seconds at most; does nothing where the allocator cannot."""
 
@@ -22,10 +33,7 @@ class MemoryReturner:
         self._last = time.monotonic()
         self._trim: Callable[[int], int] | None
         try:
-            library = ctypes.CDLL(None)
-            self._trim = library.malloc_trim
-            # Each thread otherwise frees into a heap of its own, which no other thread takes from.
-            library.mallopt(_M_ARENA_MAX, _ARENAS)
+            self._trim = ctypes.CDLL(None).malloc_trim
         except (AttributeError, OSError):  # not glibc
             self._trim = None
 

@@ -28,7 +28,7 @@ _PERIOD_S = 2.0
 _FRAMES = 100
 _SLOPE_MB = 1.0
 _LATENCY = 1.2
-_SPREAD = {"threads": 1, "descriptors": 2, "waiting": 8}
+_SPREAD = {"threads": 1, "descriptors": 2, "waiting": 4}
 """By how much counts may differ between the end of the warm-up and the end."""
 
 
