@@ -22,7 +22,7 @@ from scipy.sparse.csgraph import reverse_cuthill_mckee
 from nr_tracking.deformation.rotations import rotation_from_vector
 from nr_tracking.types import Float32, Float64, Int32, Int64
 
-HELD = 0.2
+HELD = 0.1
 """Share of rigidity that no residual escapes."""
 
 
