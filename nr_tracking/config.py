@@ -191,10 +191,14 @@ class RefinementConfig(Section):
     samples: int = setting(1000, "surface samples in each direction", ge=50, le=50_000)
     nodes: int = setting(150, "nodes of the deformation graph that carries the tracks", ge=8, le=2000)
     point_to_plane: float = setting(1.0, "weight of point-to-plane residuals", ge=0)
-    point_to_point: float = setting(0.1, "weight of point-to-point residuals", ge=0)
+    point_to_point: float = setting(0.03, "weight of point-to-point residuals", ge=0)
     rigidity: float = setting(3.0, "weight of as-rigid-as-possible residuals between successive poses", ge=0)
+    rigidity_limit: float = setting(
+        0.007, "beyond this share of the subject's size these residuals count less, so that parts come apart; 0: not",
+        ge=0, le=1,
+    )  # fmt: skip
     embedding: float = setting(0.0, "weight of the embedding when matching points, lambda; 0 for none", ge=0)
-    match_radius: float = setting(0.08, "matches are sought within this share of the subject's size", gt=0, le=1)
+    match_radius: float = setting(0.065, "matches are sought within this share of the subject's size", gt=0, le=1)
     normal_degrees: float = setting(45.0, "matched normals differ by at most this angle", unit="deg", gt=0, le=180)
     velocity: float = setting(0.8, "start from this share of the last displacement", ge=0, le=1)
     damping: float = setting(1e-4, "Levenberg damping relative to the diagonal", ge=0)

@@ -1,7 +1,8 @@
 """Limbs that touch keep their own points: a figure that folds its arms one upon the other, and opens them again."""
 
 import numpy as np
-from moving_shapes import capsule_distance, mesh_of, surface_of
+import pytest
+from moving_shapes import capsule_distance, mesh_of, rotation, surface_of
 
 from nr_tracking.config import RefinementConfig, TracksConfig
 from nr_tracking.tracking.tracks import PersistentTracks
@@ -56,3 +57,33 @@ def test_crossed_arms_keep_their_own_points():
     end = np.linalg.norm(found.positions[now] - first.positions[before], axis=1)
     assert np.median(end) < 0.015
     assert (end < 0.04).mean() > 0.95
+
+
+def two_limbs(swing):
+    """Two parallel limbs that are one piece, until the right one turns about its upper end."""
+
+    def distance(points):
+        left = capsule_distance(points, (-0.045, 0, -0.3), (-0.045, 0, 0.3), 0.05)
+        turned = (points - HIP) @ rotation([0, 1, 0], -swing) + HIP
+        return np.minimum(left, capsule_distance(turned, HIP - [0, 0, 0.6], HIP, 0.05))
+
+    return surface_of(*mesh_of(distance, 48))
+
+
+HIP = np.array([0.045, 0, 0.3])
+
+
+@pytest.mark.parametrize(("limit", "follows"), [(RefinementConfig().rigidity_limit, True), (0.0, False)])
+def test_what_was_completed_as_one_piece_comes_apart(limit, follows):
+    """Edges that stretch give way; without that, they hold the limb back until its surface is out of reach."""
+    refinement = RefinementConfig(samples=600, nodes=60, rigidity_limit=limit)
+    tracks = PersistentTracks(refinement, TracksConfig(count=1500))
+    first = found = tracks.start(two_limbs(0.0), 0)
+    for frame in range(1, 8):
+        found = tracks.advance(two_limbs(0.04 * frame), frame * STEP_NS)
+    _, before, now = np.intersect1d(first.ids, found.ids, return_indices=True)
+    start = first.positions[before]
+    goal = (start - HIP) @ rotation([0, 1, 0], -0.04 * 7).T + HIP
+    swung = (start[:, 0] > 0.05) & (start[:, 2] < 0)
+    error = np.linalg.norm(found.positions[now] - goal, axis=1)[swung].mean()
+    assert (error < 0.04) == follows, error

@@ -5,10 +5,11 @@ from moving_shapes import figure_distance, mesh_of, rod_distance, rotation
 
 from nr_tracking.config import RefinementConfig
 from nr_tracking.deformation.carrier import build_carrier
-from nr_tracking.deformation.normal_equations import Motion, moved_points, still
+from nr_tracking.deformation.normal_equations import Motion, moved_points, robust_rigidity, still
 from nr_tracking.deformation.patches import build_patches
 from nr_tracking.deformation.projection import SurfaceIndex, sample_evenly
 from nr_tracking.deformation.refinement import Refiner
+from nr_tracking.deformation.solver import GaussNewtonSolver, SolverGraph, SolverSettings
 from nr_tracking.deformation.torch_refinement import TorchRefiner
 
 CELLS = 48
@@ -50,6 +51,15 @@ def test_it_finds_what_the_live_refiner_finds(figure):
     assert np.nanmean(fits[1].residuals) < 0.05 / CELLS
     assert np.isfinite(fits[1].residuals).mean() > 0.95
     assert fits[1].motion.rotations.dtype == np.float64
+
+
+@pytest.mark.parametrize("limit", [0.0, 0.01])
+def test_rigidity_gives_way_as_in_the_live_refiner(figure, limit):
+    gaps = np.random.default_rng(6).normal(0, 0.02, (2, 2 * len(figure.graph.edges), 3))
+    graph = SolverGraph.of(figure.graph)
+    found = GaussNewtonSolver(graph, SolverSettings(rigidity_limit=limit)).robust(torch.as_tensor(gaps))
+    for ours, live in zip(found, robust_rigidity(gaps.reshape(-1, 3), limit), strict=True):
+        assert np.allclose(ours.reshape(-1), live)
 
 
 def test_it_starts_from_the_better_guess(figure):

@@ -15,12 +15,15 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-from scipy.linalg import solveh_banded
+from scipy.linalg.lapack import spbsv
 from scipy.sparse import csr_matrix
 from scipy.sparse.csgraph import reverse_cuthill_mckee
 
-from nr_tracking.deformation.rotations import rotation_from_vector, skew
-from nr_tracking.types import Float64, Int32, Int64
+from nr_tracking.deformation.rotations import rotation_from_vector
+from nr_tracking.types import Float32, Float64, Int32, Int64
+
+HELD = 0.1
+"""Share of rigidity that no residual escapes."""
 
 
 @dataclass(frozen=True)
@@ -133,46 +136,64 @@ def edge_gaps(graph: DeformationGraph, arms: Float64, motion: Motion) -> tuple[F
     return turned, turned + motion.translations[near] - motion.translations[far]
 
 
+def robust_rigidity(edge_gap: Float64, limit: float) -> tuple[Float64, Float64]:
+    """Weights and energies (2E,) of residuals of rigidity (2E, 3), which count less beyond ``limit`` (0: they do not).
+
+    Parts that were taken for one, because they touched or were completed as one, can come apart: Cauchy's weights, with
+    a remainder that always holds, so that a part which finds nothing to lie on does not drift away.
+    """
+    squared = np.einsum("ei,ei->e", edge_gap, edge_gap)
+    if limit == 0:
+        return np.ones_like(squared), squared
+    ratio = squared / limit**2
+    weight, energy = 1.0 / (1.0 + ratio), limit**2 * np.log1p(ratio)
+    return HELD + (1.0 - HELD) * weight, HELD * squared + (1.0 - HELD) * energy
+
+
 class NormalEquations:
     """Assembles and solves ``(J^T W J + damping) x = J^T W r`` for one deformation graph.
 
     The right-hand side is exact. In the matrix, a sample's lever arms are taken from where it is rather than from where
     each of its nodes would put it, which is the same up to the disagreement of the nodes: then a sample contributes one
-    6 x 6 matrix, and a sparse product with the weights sums them for every pair of nodes.
+    6 x 6 matrix, and a sparse product with the weights sums them for every pair of nodes. The matrix is in single
+    precision, which halves the time of both; a step that is a little off is mended by the next one.
     """
 
     def __init__(self, graph: DeformationGraph) -> None:
         self.graph = graph
         count, samples = graph.count, len(graph.index)
-        near, far = directed_edges(graph).T
+        first, second = graph.edges.T.astype(np.int64)
         a, b = (slots.reshape(-1) for slots in np.indices((graph.index.shape[1],) * 2))
         row, column = graph.index[:, a].reshape(-1), graph.index[:, b].reshape(-1)
         shares = (graph.weight[:, a] * graph.weight[:, b]).reshape(-1)
 
         pattern = csr_matrix((np.ones(len(row), np.int32), (row, column)), shape=(count, count))
+        near, far = directed_edges(graph).T
         pattern = pattern + csr_matrix((np.ones(len(near), np.int32), (near, far)), shape=(count, count))
         order = reverse_cuthill_mckee(pattern, symmetric_mode=True)
         self._place = np.empty(count, np.int64)
         self._place[order] = np.arange(count)
 
         # Blocks of the lower triangle, by their key (place of the row, place of the column).
-        later = np.where(self._place[near] > self._place[far], near, far)
-        earlier = near + far - later
+        self._first_is_later = self._place[first] > self._place[second]
+        later = np.where(self._first_is_later, first, second)
+        earlier = first + second - later
         lower = self._place[row] >= self._place[column]
         sample_key = (self._place[row] * count + self._place[column])[lower]
-        edge_key = self._place[np.concatenate((near, far, later))] * count
-        edge_key += self._place[np.concatenate((near, far, earlier))]
-        keys, where = np.unique(np.concatenate((sample_key, edge_key)), return_inverse=True)
+        edge_key = self._place[later] * count + self._place[earlier]
+        keys, where = np.unique(
+            np.concatenate((sample_key, np.arange(count) * (count + 1), edge_key)), return_inverse=True
+        )
         self._row, self._column = order[keys // count], order[keys % count]
-        of_samples, of_edges = np.split(where, [len(sample_key)])
+        of_samples, of_nodes, self._of_edges = np.split(where, [len(sample_key), len(sample_key) + count])
+        self._of_nodes = of_nodes[self._place]
+
         sample = np.repeat(np.arange(samples), len(a))[lower]
-        self._gather = csr_matrix((shares[lower], (of_samples, sample)), shape=(len(keys), samples))
-        at_near, at_far, mixed = np.split(of_edges, 3)
-        self._gather_edges = _summation(np.concatenate((at_near, mixed)), len(keys))
-        self._ends = np.bincount(at_far, minlength=len(keys))
-        self._later_is_near = later == near
+        entries = shares[lower].astype(np.float32), (of_samples, sample)
+        self._gather = csr_matrix(entries, shape=(len(keys), samples))
         self._gather_nodes = graph.blend.T.tocsr()
-        self._gather_ends = _summation(np.concatenate((near, far)), count)
+        self._gather_near = _summation(near, count)
+        self._gather_far = _summation(far, count)
         self._prepare_band(*np.divmod(keys, count))
 
     def _prepare_band(self, high: Int64, low: Int64) -> None:
@@ -182,13 +203,14 @@ class NormalEquations:
         It is laid out by columns, as LAPACK wants it, which then factorises in place.
         """
         inner = np.arange(6)
-        i = high[:, None, None] * 6 + inner[:, None]
-        j = low[:, None, None] * 6 + inner[None, :]
+        i = high * 6 + inner[:, None, None]
+        j = low * 6 + inner[:, None]
         i, j = np.broadcast_arrays(i, j)
-        self._kept = i >= j
+        self._source = np.flatnonzero(i >= j)
+        i, j = i.reshape(-1)[self._source], j.reshape(-1)[self._source]
         height = int((i - j).max()) + 1
-        self._band = np.empty((6 * self.graph.count, height))
-        self._target = (j * height + i - j)[self._kept]
+        self._band = np.empty((6 * self.graph.count, height), np.float32)
+        self._target = j * height + i - j
 
     def assemble(
         self,
@@ -200,45 +222,19 @@ class NormalEquations:
         pull: Float64,
         turned_arms: Float64,
         edge_gap: Float64,
-        rigidity: float,
-    ) -> tuple[Float64, Float64]:
+        stiffness: Float64,
+    ) -> tuple[Float32, Float64]:
         """Build the matrix, in lower band storage and the internal order of nodes, and the right-hand side (P, 6).
 
         The matrix lies in memory that the next call uses again.
 
         ``nodes`` (P, 3) and ``points`` (S, 3) before the motion, ``moved`` (S, 3) after it; ``information`` (S, 3, 3)
         and ``pull`` (S, 3), the sums over a sample's matches of W and of W times (match - sample); ``turned_arms``
-        and ``edge_gap`` (2E, 3) of :func:`edge_gaps`, each directed edge weighted by ``rigidity``.
+        and ``edge_gap`` (2E, 3) of :func:`edge_gaps`, each directed edge weighted by its ``stiffness`` (2E,).
         """
-        places = motion.translations
-        origin = places.mean(axis=0)
-        cross = skew(moved - origin)
-        turned = information @ cross
-        single = np.empty((len(moved), 6, 6))
-        single[:, :3, :3] = np.swapaxes(cross, 1, 2) @ turned
-        single[:, 3:, :3] = -turned
-        single[:, :3, 3:] = -np.swapaxes(turned, 1, 2)
-        single[:, 3:, 3:] = information
-        summed = (self._gather @ single.reshape(-1, 36)).reshape(-1, 6, 6)
-        # From one common origin to the node's own: rows w gain [u]x times rows t, columns likewise.
-        shift = skew(places - origin)
-        summed[:, :3] -= shift[self._row] @ summed[:, 3:]
-        summed[:, :, :3] += summed[:, :, 3:] @ shift[self._column]
-
-        # With A = [arm]x an edge's Jacobians are (-A, I) at its near end and (0, -I) at its far end.
-        arm = skew(turned_arms)
-        blocks = np.zeros((2, len(arm), 6, 6))
-        at_near, mixed = blocks
-        at_near[:, :3, :3] = -turned_arms[:, :, None] * turned_arms[:, None, :]
-        at_near[:, (0, 1, 2), (0, 1, 2)] += (turned_arms**2).sum(axis=1)[:, None]
-        at_near[:, 3:, :3], at_near[:, :3, 3:] = -arm, arm
-        at_near[:, (3, 4, 5), (3, 4, 5)], mixed[:, (3, 4, 5), (3, 4, 5)] = 1.0, -1.0
-        mixed[self._later_is_near, :3, 3:] = -arm[self._later_is_near]
-        mixed[~self._later_is_near, 3:, :3] = arm[~self._later_is_near]
-        summed += rigidity * (self._gather_edges @ blocks.reshape(-1, 36)).reshape(-1, 6, 6)
-        summed[:, (3, 4, 5), (3, 4, 5)] += rigidity * self._ends[:, None]
         self._band.fill(0.0)
-        self._band.reshape(-1)[self._target] = summed[self._kept]
+        blocks = self._blocks(motion.translations, moved, information, turned_arms, stiffness)
+        self._band.reshape(-1)[self._target] = blocks.reshape(-1)[self._source]
 
         # A node's torque is the axial part of R_k sum_s w_s (x_s - node_k) pull_s^T: exact, and summed before it turns.
         moments = (points[:, :, None] * pull[:, None, :]).reshape(-1, 9)
@@ -246,23 +242,90 @@ class NormalEquations:
         force = summed[:, 9:]
         moment = motion.rotations @ (summed[:, :9].reshape(-1, 3, 3) - nodes[:, :, None] * force[:, None, :])
         torque = np.stack([moment[:, i, j] - moment[:, j, i] for i, j in ((1, 2), (2, 0), (0, 1))], axis=1)
-        pushed = -rigidity * edge_gap
-        near = np.concatenate((np.cross(turned_arms, pushed), pushed), axis=1)
-        far = np.concatenate((np.zeros_like(pushed), -pushed), axis=1)
-        return self._band.T, np.concatenate((torque, force), axis=1) + self._gather_ends @ np.concatenate((near, far))
+        pushed = -stiffness[:, None] * edge_gap
+        right = np.concatenate((torque, force), axis=1)
+        right += self._gather_near @ np.concatenate((_cross(turned_arms.T, pushed.T).T, pushed), axis=1)
+        right[:, 3:] -= self._gather_far @ pushed
+        return self._band.T, right
 
-    def solve(self, band: Float64, right: Float64, damping: float) -> Float64:
-        """Increments (P, 6); ``damping`` (Levenberg-Marquardt) is relative to the diagonal. The band is used up."""
-        # What neither data nor an edge holds has a zero on the diagonal: keep it where it is.
-        band[0] += damping * band[0] + 1e-12 * max(float(band[0].max(initial=0.0)), 1e-30)
-        ordered = np.empty_like(right)
+    def _blocks(
+        self, places: Float64, moved: Float64, information: Float64, turned_arms: Float64, stiffness: Float64
+    ) -> Float32:
+        """The blocks (6, 6, K) of the matrix; first all turns are about one origin, then about each block's own nodes.
+
+        Numbers come last, so that each operation runs along one of the 36 entries of all blocks.
+        """
+        origin = places.mean(axis=0)
+        arms = np.ascontiguousarray((moved - origin).T, np.float32)
+        single = np.empty((6, 6, len(moved)), np.float32)
+        single[3:, 3:] = information.transpose(1, 2, 0)
+        # With X = [x]x the blocks are X W, its transpose and X (X W)^T: cross products of x with columns.
+        for column in range(3):
+            single[:3, 3 + column] = _cross(arms, single[3:, 3 + column])
+        single[3:, :3] = single[:3, 3:].transpose(1, 0, 2)
+        for column in range(3):
+            single[:3, column] = _cross(arms, single[3:, column])
+        summed = (self._gather @ np.ascontiguousarray(single.reshape(36, -1).T)).T
+        blocks: Float32 = np.ascontiguousarray(summed).reshape(6, 6, -1)
+
+        shift = np.ascontiguousarray((places - origin).T, np.float32)
+        of_row, of_column = shift[:, self._row], shift[:, self._column]
+        for column in range(6):
+            blocks[:3, column] -= _cross(of_row, blocks[3:, column])
+        for row in range(6):
+            blocks[row, :3] -= _cross(of_column, blocks[row, 3:])
+        self._add_edges(blocks, turned_arms.T.astype(np.float32), stiffness.astype(np.float32))
+        return blocks
+
+    def _add_edges(self, blocks: Float32, arms: Float32, stiffness: Float32) -> None:
+        """Add what edges hold, ``arms`` (3, 2E): with A = [arm]x, Jacobians (-A, I) at the near end, (0, -I) far."""
+        weighted = stiffness * arms
+        squares = weighted[:, None] * arms[None]
+        near = self._gather_near @ np.concatenate((squares.reshape(9, -1), weighted, stiffness[None])).T
+        far = self._gather_far @ stiffness
+        own, (x, y, z) = self._of_nodes, near[:, 9:12].T
+        turning = near[:, :9].reshape(-1, 3, 3)
+        trace = np.einsum("kii->k", turning)
+        blocks[:3, :3, own] -= turning.transpose(1, 2, 0)
+        for axis in range(3):
+            blocks[axis, axis, own] += trace
+            blocks[3 + axis, 3 + axis, own] += near[:, 12] + far
+        for i, j, value in ((0, 1, -z), (0, 2, y), (1, 2, -x)):
+            for row, column, sign in ((i, j, 1.0), (j, i, -1.0)):
+                blocks[row, 3 + column, own] += sign * value
+                blocks[3 + column, row, own] += sign * value
+
+        # Off the diagonal: one direction of an edge starts at the later of its ends, the other at the earlier one.
+        along, against = np.split(weighted, 2, axis=1)
+        from_later = np.where(self._first_is_later, along, against)
+        from_earlier = along + against - from_later
+        both = stiffness[: len(self._of_edges)] + stiffness[len(self._of_edges) :]
+        for axis in range(3):
+            blocks[3 + axis, 3 + axis, self._of_edges] -= both
+        for sign, i, j, axis in ((-1, 0, 1, 2), (1, 0, 2, 1), (-1, 1, 2, 0)):
+            for row, column, turn in ((i, j, sign), (j, i, -sign)):
+                blocks[row, 3 + column, self._of_edges] -= turn * from_later[axis]
+                blocks[3 + row, column, self._of_edges] += turn * from_earlier[axis]
+
+    def solve(self, band: Float32, right: Float64, damping: float) -> Float64:
+        """Increments (P, 6); ``damping`` (Levenberg-Marquardt) is relative to the diagonal. The band is used up.
+
+        Zero where the matrix is not positive definite to the precision at hand: more damping is needed.
+        """
+        # What neither data nor an edge holds has a zero on the diagonal: keep it where it is. Turns and shifts have a
+        # unit of their own each, and so a floor.
+        diagonal = band[0].reshape(-1, 2, 3)
+        floor = 1e-7 * np.maximum(diagonal.max(axis=(0, 2), keepdims=True), 1e-30)
+        band[0] = ((1.0 + damping) * diagonal + floor).reshape(-1)
+        ordered = np.empty(right.shape, np.float32)
         ordered[self._place] = right
-        solution = solveh_banded(
-            band, ordered.reshape(-1), lower=True, overwrite_ab=True, overwrite_b=True, check_finite=False
-        )
-        return solution.reshape(-1, 6)[self._place]
+        _, solution, failed = spbsv(band, ordered.reshape(-1, 1), lower=True, overwrite_ab=True, overwrite_b=True)
+        if failed:
+            return np.zeros_like(right)
+        increments: Float64 = solution.reshape(-1, 6)[self._place].astype(np.float64)
+        return increments
 
-    def dense(self, band: Float64) -> Float64:
+    def dense(self, band: Float32) -> Float64:
         """The matrix (6P, 6P) in the order of the nodes, for inspection."""
         height, size = band.shape
         lower = np.zeros((size, size))
@@ -275,4 +338,10 @@ class NormalEquations:
 
 def _summation(group: Int64, count: int) -> csr_matrix:
     """A sparse matrix that sums rows by ``group``: (count, N) times (N, D)."""
-    return csr_matrix((np.ones(len(group)), (group, np.arange(len(group)))), shape=(count, len(group)))
+    return csr_matrix((np.ones(len(group), np.float32), (group, np.arange(len(group)))), shape=(count, len(group)))
+
+
+def _cross(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """Cross products (3, N) of vectors (3, N): by component, several times quicker than np.cross."""
+    (ax, ay, az), (bx, by, bz) = first, second
+    return np.stack((ay * bz - az * by, az * bx - ax * bz, ax * by - ay * bx))

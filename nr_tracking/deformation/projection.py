@@ -75,6 +75,7 @@ class SurfaceIndex:
         self.points: Float64 = np.asarray(vertices, np.float64)
         self.normals = vertex_normals(self.points, faces)
         self.tree = cKDTree(self.points, balanced_tree=False, compact_nodes=False)
+        self._point_axes, self._normal_axes = np.ascontiguousarray(self.points.T), np.ascontiguousarray(self.normals.T)
 
     def target(self, samples: int) -> Target:
         """The surface as something to be matched: an even choice of its vertices, ``samples`` of which seek themselves.
@@ -96,31 +97,31 @@ class SurfaceIndex:
         """
         count = min(_CANDIDATES, self.tree.n)
         distance, found = self.tree.query(points, k=np.arange(1, count + 1), distance_upper_bound=radius)
+        # Candidates first from here on, and coordinates before points: sums over either are many times quicker so.
+        distance, found = np.ascontiguousarray(distance.T), np.ascontiguousarray(found.T)
         usable = np.isfinite(distance)
         found = np.where(usable, found, 0)
-        sides = self.normals[found]
-        usable &= np.einsum("qki,qi->qk", sides, normals) >= cosine
-        near = usable.any(axis=1)
-
+        x, y, z = self._normal_axes.take(found, axis=1)
+        (a, b, c), (p, q, r) = normals.T, self._point_axes.take(found, axis=1) - points.T[:, None]
+        usable &= x * a + y * b + z * c >= cosine
         # The width of the weights is the distance to the farthest of them, so neither units nor density matter.
-        width = np.maximum(np.where(usable, distance, 0.0).max(axis=1, keepdims=True), 1e-30)
+        width = np.maximum(np.where(usable, distance, 0.0).max(axis=0), 1e-30)
         weight = np.where(usable, np.exp(-2.0 * (distance / width) ** 2), 0.0)
-        weight[~near] = 0.0
-        weight /= np.maximum(weight.sum(axis=1, keepdims=True), 1e-300)
-        normal = np.einsum("qk,qki->qi", weight, sides)
-        normal /= np.maximum(np.linalg.norm(normal, axis=1, keepdims=True), 1e-12)
-        gap = self.points[found] - points[:, None]
-        planes = np.einsum("qk,qk->q", weight, np.einsum("qki,qki->qk", sides, gap))
-        height = 0.5 * (planes + np.einsum("qi,qi->q", normal, np.einsum("qk,qki->qi", weight, gap)))
+        total = weight.sum(axis=0)
+        near = total > 0
+        weight /= np.maximum(total, 1e-300)
 
-        nearest = np.where(near, found[np.arange(len(found)), usable.argmax(axis=1)], -1)
-        lost = ~near[:, None]
+        normal = np.stack([(weight * side).sum(axis=0) for side in (x, y, z)])
+        normal /= np.maximum(np.sqrt((normal**2).sum(axis=0)), 1e-12)
+        gap = np.stack([(weight * along).sum(axis=0) for along in (p, q, r)])
+        planes = (weight * (x * p + y * q + z * r)).sum(axis=0)
+        height = 0.5 * (planes + (normal * gap).sum(axis=0))
+        nearest = np.where(near, found[usable.argmax(axis=0), np.arange(len(near))], -1)
+        lost = ~near
+        height[lost] = normal[:, lost] = np.nan
         return Projection(
-            np.where(lost, np.nan, points + height[:, None] * normal),
-            np.where(lost, np.nan, normal),
-            np.where(near, np.abs(height), np.inf),
-            nearest,
-        )
+            points + (height * normal).T, normal.T, np.where(near, np.abs(height), np.inf), nearest
+        )  # fmt: skip
 
 
 def _stride(available: int, wanted: int) -> int:

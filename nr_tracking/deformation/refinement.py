@@ -35,6 +35,7 @@ from nr_tracking.deformation.normal_equations import (
     carried,
     edge_arms,
     edge_gaps,
+    robust_rigidity,
     still,
 )
 from nr_tracking.types import Float32, Float64, Int64
@@ -74,7 +75,8 @@ class _Problem:
 class _State:
     """One motion and all that is known about it.
 
-    ``gap`` (N, 3) leads from each matched sample to its match, ``weight`` (N,) is its robust weight.
+    ``gap`` (N, 3) leads from each matched sample to its match, ``weight`` (N,) is its robust weight; ``edge_gap`` and
+    ``edge_weight`` (2E,) are those of rigidity.
     """
 
     motion: Motion
@@ -84,6 +86,7 @@ class _State:
     weight: Float64
     turned_arms: Float64
     edge_gap: Float64
+    edge_weight: Float64
     energy: float
 
 
@@ -120,6 +123,9 @@ class Refiner:
         energies, damping = [state.energy], self.config.damping
         for _ in range(self.config.iterations):
             step = self._step(problem, state, damping)
+            if not step.any():  # not positive definite
+                damping = 10 * max(damping, 1e-3)
+                continue
             candidate = self._at(problem, state.motion.stepped(step))
             if candidate.energy <= state.energy:
                 state, damping = candidate, max(self.config.damping, 0.1 * damping)
@@ -150,7 +156,8 @@ class Refiner:
             squared += self.config.point_to_point * (gap**2).sum(1)
             remaining = np.where(found >= 0, 1 - np.minimum(squared / limit, 1.0), 0.0)
             _, edge_gap = edge_gaps(self.graph, problem.edge_arms, motion)
-            return float((remaining**3).mean()) - self._rigidity * float((edge_gap**2).sum()) / (2 / 3 * limit)
+            _, tension = robust_rigidity(edge_gap, self.config.rigidity_limit * problem.size)
+            return float((remaining**3).mean()) - self._rigidity * float(tension.sum()) / (2 / 3 * limit)
 
         each = [closeness(motion) for motion in starts]
         best = int(np.argmax(each))
@@ -175,8 +182,9 @@ class Refiner:
         remaining = (1 - np.minimum(squared / limit, 1.0)) ** 2 if limit > 0 else np.zeros(len(gap))
         data = limit / 3 * (2.0 - float((share * remaining**1.5).sum()))
         turned_arms, edge_gap = edge_gaps(graph, problem.edge_arms, motion)
-        energy = data + self._rigidity * float((edge_gap**2).sum())
-        return _State(motion, points, matches, gap, share * remaining, turned_arms, edge_gap, energy)
+        edge_weight, tension = robust_rigidity(edge_gap, config.rigidity_limit * problem.size)
+        energy = data + self._rigidity * float(tension.sum())
+        return _State(motion, points, matches, gap, share * remaining, turned_arms, edge_gap, edge_weight, energy)
 
     def _matches(self, problem: _Problem, points: Float64, normals: Float64) -> Matches:
         target, radius = problem.target, self.config.match_radius * problem.size
@@ -204,7 +212,7 @@ class Refiner:
             _sum_by(matches.sample, pulls, count),
             state.turned_arms,
             state.edge_gap,
-            self._rigidity,
+            self._rigidity * state.edge_weight,
         )
         return self._equations.solve(band, right, damping)
 

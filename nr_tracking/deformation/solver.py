@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 
 from nr_tracking.deformation.data_terms import AssociationTerm, DataTerm
-from nr_tracking.deformation.normal_equations import DeformationGraph
+from nr_tracking.deformation.normal_equations import HELD, DeformationGraph
 
 
 @dataclass(frozen=True)
@@ -69,6 +69,9 @@ class SolverGraph:
 class SolverSettings:
     """How hard to work. ``rigidity`` weighs the mean squared residual of edges against the data terms.
 
+    Residuals of edges beyond ``rigidity_limit``, in the unit of the points, count less, as
+    :func:`.normal_equations.robust_rigidity` says; 0 for plain squares.
+
     ``iterations`` steps are taken on the finest level, ``coarse_iterations`` on each of the others before;
     ``damping`` is relative to the diagonal.
     """
@@ -76,6 +79,7 @@ class SolverSettings:
     iterations: int = 6
     coarse_iterations: int = 0
     rigidity: float = 3.0
+    rigidity_limit: float = 0.0
     damping: float = 1e-4
 
 
@@ -260,11 +264,22 @@ class GaussNewtonSolver:
         gap = turned_arms + translations[:, near] - translations[:, far]
         away = _jacobian(torch.zeros_like(gap))
         jacobian = torch.stack((_jacobian(turned_arms), -away), dim=2)
-        stiffness = self._rigidity * torch.eye(3, dtype=gap.dtype, device=gap.device).expand(*gap.shape[:2], 3, 3)
-        _accumulate(blocks, right, jacobian, stiffness, -self._rigidity * gap, self._edges)
-        energy = energy + self._rigidity * (gap**2).sum((1, 2))
+        weight, tension = self.robust(gap)
+        weight = self._rigidity * weight[..., None]
+        stiffness = weight[..., None] * torch.eye(3, dtype=gap.dtype, device=gap.device)
+        _accumulate(blocks, right, jacobian, stiffness, -weight * gap, self._edges)
+        energy = energy + self._rigidity * tension.sum(1)
         matrix = blocks.view(batch, count, count, 6, 6)
         return _State(rotations, translations, moved, matrix, right, energy.detach())
+
+    def robust(self, gap: Tensor) -> tuple[Tensor, Tensor]:
+        """Weights and energies (B, 2E) of residuals of edges (B, 2E, 3): :func:`.normal_equations.robust_rigidity`."""
+        squared, limit = (gap**2).sum(-1), self.settings.rigidity_limit
+        if limit == 0:
+            return torch.ones_like(squared), squared
+        ratio = squared / limit**2
+        weight, energy = 1.0 / (1.0 + ratio), limit**2 * torch.log1p(ratio)
+        return HELD + (1.0 - HELD) * weight, HELD * squared + (1.0 - HELD) * energy
 
     def _step(self, state: _State, damping: Tensor, level: _Level | None) -> Tensor:
         """Increments (B, P, 6) of one damped step on a level, None for the finest."""

@@ -38,10 +38,7 @@ class TorchRefiner:
         self.config, self.graph = config, graph
         self._device, self._dtype = torch.device(device), dtype
         self._cosine = float(np.cos(np.deg2rad(config.normal_degrees)))
-        tensors = SolverGraph.of(graph, dtype=dtype, device=device)
-        settings = SolverSettings(config.iterations, rigidity=config.rigidity, damping=config.damping)
-        self._solver = GaussNewtonSolver(tensors, settings)
-        self._judge = GaussNewtonSolver(tensors, SolverSettings(0, rigidity=config.rigidity, damping=config.damping))
+        self._tensors = SolverGraph.of(graph, dtype=dtype, device=device)
 
     @torch.no_grad()
     def refine(
@@ -69,15 +66,23 @@ class TorchRefiner:
             count = len(motions)
             tried, several = (values.expand(count, -1, -1) for values in (surface, sides))
             terms = [_repeated(term, count)]
-            guesses = self._judge.solve(
+            guesses = self._solver(size, 0).solve(
                 here.expand(count, -1, -1), tried, several, terms, start=(rotations, translations)
             )
             best = int(guesses.energies[0].argmin())
         own = slice(best, best + 1)
-        found = self._solver.solve(here, surface, sides, [term], start=(rotations[own], translations[own]))
+        solver = self._solver(size, self.config.iterations)
+        found = solver.solve(here, surface, sides, [term], start=(rotations[own], translations[own]))
         motion = Motion(_array(found.rotations[0]), _array(found.translations[0]))
         energies = tuple(float(energy) for energy in found.energies[:, 0].double().cpu())
         return Fit(motion, self._residuals(nodes, points, normals, target, size, motion), energies)
+
+    def _solver(self, size: float, iterations: int) -> GaussNewtonSolver:
+        limit = self.config.rigidity_limit * size
+        settings = SolverSettings(
+            iterations, rigidity=self.config.rigidity, rigidity_limit=limit, damping=self.config.damping
+        )
+        return GaussNewtonSolver(self._tensors, settings)
 
     def _term(self, target: Target, size: float, features: Float32 | None) -> SurfaceTerm:
         config, known = self.config, None

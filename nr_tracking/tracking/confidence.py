@@ -37,6 +37,12 @@ class Evidence:
     strain: Float64
     age: Float64
 
+    def of(self, chosen: Bool) -> Evidence:
+        """That about the points ``chosen`` (K,)."""
+        return Evidence(
+            self.distance[chosen], self.observed[chosen], self.surface[chosen], self.strain[chosen], self.age[chosen]
+        )
+
     def features(self) -> Float64:
         """As numbers of about one, (K, 5)."""
         return np.stack(
@@ -56,7 +62,13 @@ def error_limit(depth: Float64) -> Float64:
     return LIMIT_PER_DISTANCE * np.maximum(depth, 0.1)
 
 
+def states(features: Float64, bias: float, weights: np.ndarray) -> Float64:
+    """The probability (K,) that a logistic function of ``features`` (K, F) states."""
+    stated: Float64 = 1.0 / (1.0 + np.exp(-(features @ weights + bias)))
+    return stated
+
+
 def calibrated(evidence: Evidence) -> Float32:
     """The probability (K,) that each point is within the limit; 0 where there is no surface nearby."""
-    probability = 1.0 / (1.0 + np.exp(-(evidence.features() @ np.array(_WEIGHTS) + _BIAS)))
+    probability = states(evidence.features(), _BIAS, np.array(_WEIGHTS))
     return np.where(np.isfinite(evidence.distance), probability, 0.0).astype(np.float32)

@@ -72,7 +72,8 @@ class Cues:
 class PersistentTracks:
     """Carries points from one surface to the next; see the module's text.
 
-    Ids count from ``first_id``; ``device`` is where the torch solver runs, if that is chosen.
+    Ids count from ``first_id``; ``device`` is where the torch solver runs, if that is chosen. ``watch``, if set, is
+    called with what the confidences of each frame are made of, in the order of its tracks.
     """
 
     def __init__(
@@ -82,6 +83,7 @@ class PersistentTracks:
         self.next_id = first_id
         self._cosine = float(np.cos(np.deg2rad(_FACING)))
         self._steadier = Steadier(tracks.steady)
+        self.watch: Callable[[Evidence], None] | None = None
         self._newest: CarriedPose | None = None
         self._previous: CarriedPose | None = None
         self._change: Rigid | None = None
@@ -379,11 +381,13 @@ class PersistentTracks:
             surface.confidence[vertex].astype(np.float64),
             self._strain / limit,
             self._frames - self._confirmed,
-        )
+        ).of(alive)
+        if self.watch is not None:
+            self.watch(evidence)
         return Tracks(
             self._population.ids[alive],
             self._shown[alive].astype(np.float32),
             velocities[alive].astype(np.float32),
-            calibrated(evidence)[alive],
+            calibrated(evidence),
             observed[alive],
         )
