@@ -9,7 +9,6 @@ and to the features.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from functools import cached_property
 from typing import Any, NamedTuple
 
 import torch
@@ -239,14 +238,10 @@ class FieldWindow:
         flat[(first[:, None] + octants).reshape(-1)] = self.known.children[own].reshape(-1)
         own = self._rows(self.fine_grid, frame)
         x, y, z = self.fine_grid.coords[own, 1:].long().unbind(1)
-        flat[(x * side + y) * side + z] = self._fine_distances[own]
+        # Only this frame's: one that two windows share is meshed in the first.
+        centres, frames = self.fine_grid.centres[own], self.fine_grid.frame_index[own]
+        flat[(x * side + y) * side + z] = self._mixed(self.distance(self.fine[own], centres), centres, frames)
         return values
-
-    @cached_property
-    def _fine_distances(self) -> Tensor:
-        """Signed distance (M,) at the centres of the fine scale's voxels."""
-        centres = self.fine_grid.centres
-        return self._mixed(self.distance(self.fine, centres), centres, self.fine_grid.frame_index)
 
     def _mixed(self, distance: Tensor, points: Tensor, frame: Tensor) -> Tensor:
         """Distances (Q,) by the features together with those along rays, where there are any."""
