@@ -169,6 +169,26 @@ def test_no_motion_in_gives_no_motion_out(scene, figure):
     assert np.nanmean(fit.residuals) < 0.05 / CELLS
 
 
+def test_a_matrix_that_is_not_positive_definite_gives_no_step_but_more_damping(scene, figure, monkeypatch):
+    _, nodes, graph, points = random_system()
+    equations, motion = NormalEquations(graph), still(nodes)
+    moved, edges = moved_points(graph, nodes, points, motion), edge_gaps(graph, edge_arms(graph, nodes), motion)
+    system = nodes, points, motion, moved, -np.tile(np.eye(3), (30, 1, 1)), np.ones((30, 3)), *edges
+    assert not equations.solve(*equations.assemble(*system, np.zeros(16)), 0.0).any()
+
+    solve, asked = NormalEquations.solve, []
+
+    def failing_once(self, band, right, damping):
+        asked.append(damping)
+        return solve(self, band, right, damping) if len(asked) > 1 else np.zeros_like(right)
+
+    monkeypatch.setattr(NormalEquations, "solve", failing_once)
+    shift = np.array([0.02, -0.01, 0.015])
+    found = scene.moved(scene.refine(figure[0] + shift, figure[1]))
+    assert asked[1] > asked[0]
+    assert np.linalg.norm(found - scene.samples.points - shift, axis=1).mean() < 0.25 / CELLS
+
+
 @pytest.mark.parametrize("half", [False, True])
 def test_a_rigid_motion_is_recovered_also_from_one_side(scene, figure, half):
     vertices, faces = figure
