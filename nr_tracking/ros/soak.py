@@ -155,9 +155,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m nr_tracking.ros.soak", description=__doc__.splitlines()[0])
     parser.add_argument("--minutes", type=float, default=10.0, help="how long (default 10)")
     parser.add_argument("--preset", default="lite", help="network and weights (default lite)")
-    parser.add_argument(
-        "--rate", type=float, default=1.0, help="pace of the recording (default 1: 10 images a second)"
-    )
+    parser.add_argument("--rate", type=float, default=1.0, help="pace of the recording (default 1: 10 images a second)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write figures and samples")
     options = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory(prefix="nr_tracking_soak_") as folder:
