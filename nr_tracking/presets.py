@@ -1,9 +1,9 @@
 """What sets the presets apart: values laid over the defaults of :mod:`nr_tracking.config`.
 
-``test`` is for unit tests. ``lite`` (0.3 M parameters) is the smallest with weights, and spares what time it can.
+``test`` is for unit tests. ``lite`` (2.2 M parameters) is the smallest with weights, and spares what time it can.
 ``base`` (12.3 M) is as fine, 64 voxels a side, and much wider where a voxel is large, which costs little: the seen
-surface needs resolution, and the unseen one knowledge of bodies. It also completes along rays, on the image, where
-7.5 M of its parameters are. ``full``, 128 voxels a side, is for training and running on a GPU.
+surface needs resolution, and the unseen one knowledge of bodies. Both complete along rays too, on the image, where most
+of their parameters are. ``full``, 128 voxels a side, is for training and running on a GPU.
 """
 
 from __future__ import annotations
