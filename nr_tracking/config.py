@@ -286,8 +286,8 @@ class TrainingConfig(Section):
     ray_sharpness: float = setting(
         125.0, "logit of being inside along rays, per box side of distance", unit="1/box side", gt=0, le=10_000
     )
-    student: Literal["", "test", "lite", "base", "full"] = setting(
-        "", "preset whose ray network learns from the trained one while that learns; empty for none"
+    student_channels: tuple[int, int, int, int, int] = setting(
+        (0, 0, 0, 0, 0), "model.ray_channels of a smaller ray network that learns beside the trained one; 0 for none"
     )
     distillation: float = setting(40.0, "weight of a student's distances along rays against its teacher's", ge=0)
     subject_pixels: int = setting(

@@ -1,9 +1,9 @@
 """What sets the presets apart: values laid over the defaults of :mod:`nr_tracking.config`.
 
-``test`` is for unit tests. ``lite`` (2.2 M parameters) is the smallest with weights, and spares what time it can.
+``test`` is for unit tests. ``lite`` (0.3 M parameters) is the smallest with weights, and spares what time it can.
 ``base`` (12.3 M) is as fine, 64 voxels a side, and much wider where a voxel is large, which costs little: the seen
-surface needs resolution, and the unseen one knowledge of bodies. Both complete along rays too, on the image, where most
-of their parameters are. ``full``, 128 voxels a side, is for training and running on a GPU.
+surface needs resolution, and the unseen one knowledge of bodies. It also completes along rays, on the image, where
+7.5 M of its parameters are. ``full``, 128 voxels a side, is for training and running on a GPU.
 """
 
 from __future__ import annotations
@@ -28,10 +28,7 @@ PRESET_VALUES: dict[str, dict[str, Any]] = {
         },
         "deformation": {"patches": 60, "hierarchy": (20, 8)},
     },
-    "lite": {
-        "model": {"rays": True, "ray_share": 0.65, "ray_channels": (24, 48, 80, 112, 128)},
-        "mesh": {"pull": False},
-    },
+    "lite": {"mesh": {"pull": False}},
     "base": {
         "model": {
             "sparse_channels": (16, 32, 64),

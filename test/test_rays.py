@@ -14,7 +14,6 @@ from nr_tracking.fields.completion import CompletionNetwork
 from nr_tracking.fields.meshing import extract_surface
 from nr_tracking.fields.rays import ELSEWHERE, RayField, RayNetwork, _steps_before, ray_depths
 from nr_tracking.fields.weights import read_weights, save_weights
-from nr_tracking.presets import PRESET_VALUES
 from nr_tracking.sensing.ray_images import FAR, REACH, RayImages, along_rays, continued, joined, ray_image
 from nr_tracking.sensing.volume import Volume
 from nr_tracking.training.batches import one_frame, prepare
@@ -30,7 +29,7 @@ RAYS = {
     "ray_blocks": (1, 0, 0, 0, 0),
     "ray_steps": 16,
 }
-STUDENT = {**PRESET_VALUES["test"]["model"], **RAYS, "ray_channels": (2, 4, 4, 4, 4)}
+STUDENT = (2, 4, 4, 4, 4)
 QUICK = {
     "points": 300,
     "hidden_points": 100,
@@ -295,10 +294,16 @@ class TestTraining:
         moved = {name for name in learnt if not torch.equal(learnt[name], final[name])}
         assert moved and not any(name.startswith("rays.") for name in moved)
 
-    def test_a_student_learns_beside_its_teacher(self, tmp_path, cache, monkeypatch):
-        """It nears truth and teacher, its weights are a file of its own preset, and nothing of it but rays moves."""
-        monkeypatch.setitem(PRESET_VALUES, "lite", {**PRESET_VALUES["test"], "model": STUDENT})
-        training = {**QUICK, "noise": 0.0, "background": 0.0, "occluder": 0.0, "student": "lite", "windows_per_step": 2}
+    def test_a_student_learns_beside_its_teacher(self, tmp_path, cache):
+        """It nears truth and teacher, its weights are a file of their own, and nothing of it but rays moves."""
+        training = {
+            **QUICK,
+            "noise": 0.0,
+            "background": 0.0,
+            "occluder": 0.0,
+            "student_channels": STUDENT,
+            "windows_per_step": 2,
+        }
         config = load_config("test", model=RAYS, training=training)
         torch.manual_seed(config.training.seed)
         fresh = build_networks(config, "rays", None)["student"]
@@ -308,15 +313,14 @@ class TestTraining:
             values = [row[name] for row in rows if name in row]
             assert np.mean(values[-8:]) < 0.7 * np.mean(values[:8]), name
         weights = read_weights(tmp_path / "rays" / "student_weights.safetensors")
-        assert weights.preset == "lite" and weights.model == load_config("lite").model
+        assert weights.preset == "test" and weights.model.ray_channels == STUDENT
         learnt = weights.part("completion")
         moved = {name for name, value in fresh.state_dict().items() if not torch.equal(value, learnt[name])}
         assert moved and all(name.startswith("rays.") for name in moved)
 
-    def test_a_teacher_is_heeded(self, tmp_path, cache, monkeypatch):
+    def test_a_teacher_is_heeded(self, tmp_path, cache):
         """Its part of the loss alone brings the student to a teacher who is wrong, and leaves that one as it is."""
-        monkeypatch.setitem(PRESET_VALUES, "lite", {**PRESET_VALUES["test"], "model": STUDENT})
-        config = load_config("test", model=RAYS, training={**QUICK, "student": "lite", "windows_per_step": 2})
+        config = load_config("test", model=RAYS, training={**QUICK, "student_channels": STUDENT, "windows_per_step": 2})
         run = Run(config, cache, tmp_path, "rays", Plan(1, None), None, None)
         batches = next(run.windows_of_epoch())
         rays = [run.networks[name].rays for name in ("completion", "student")]
@@ -333,14 +337,9 @@ class TestTraining:
         assert apart[-1] < 0.3 * apart[0]
         assert all(parameter.grad is None for parameter in rays[0].parameters())
 
-    def test_a_student_must_look_along_the_same_rays(self):
-        config = load_config("test", model={**RAYS, "ray_steps": 24}, training={"student": "base"})
-        with pytest.raises(InputError, match=r"'base' has model\.ray_pixels 128, not 32"):
-            build_networks(config, "rays", None)
-
     def test_frames_together_have_the_losses_that_they_have_alone(self):
         """Windows of one and of three frames go through the network at once; none meets another's frames."""
-        config = load_config("test", model=RAYS, training={"student": ""})
+        config = load_config("test", model=RAYS)
         network = CompletionNetwork(config.model).eval()
         whole = window_of(config, 1)
         single = prepare(one_frame(bending_window(2), np.random.default_rng(0)), config, np.random.default_rng(0))

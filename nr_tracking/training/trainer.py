@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from nr_tracking.config import Config, ModelConfig, load_config
+from nr_tracking.config import Config, ModelConfig
 from nr_tracking.data.cache import WindowCache
 from nr_tracking.data.clip_cache import GeneratedWindows, open_windows
 from nr_tracking.deformation.decoder import DeformationDecoder
@@ -377,7 +377,7 @@ def build_networks(config: Config, schedule: ScheduleName, start: Path | str | N
     networks = nn.ModuleDict({"completion": completion})
     if schedule == "rays" and completion.rays is None:
         raise InputError("no_rays", "the rays schedule trains the ray network: set model.rays")
-    if schedule == "rays" and config.training.student:
+    if schedule == "rays" and any(config.training.student_channels):
         networks["student"] = CompletionNetwork(student_model(config))
     if schedule not in ("rays", "completion"):
         networks["deformation"] = DeformationDecoder(config.model)
@@ -395,20 +395,8 @@ def build_networks(config: Config, schedule: ScheduleName, start: Path | str | N
 
 
 def student_model(config: Config) -> ModelConfig:
-    """The model settings of the preset that learns beside the trained one.
-
-    Raises:
-        InputError: ``no_student`` unless both look along the same rays.
-    """
-    model = load_config(config.training.student).model
-    for name in ("rays", "ray_pixels", "ray_steps"):
-        if getattr(model, name) != getattr(config.model, name):
-            raise InputError(
-                "no_student",
-                f"training.student: {config.training.student!r} has model.{name} {getattr(model, name)!r}, "
-                f"not {getattr(config.model, name)!r}: both must look along the same rays",
-            )
-    return model
+    """The model settings of the network that learns beside the trained one: its own but for narrower rays."""
+    return config.model.model_copy(update={"ray_channels": config.training.student_channels})
 
 
 def export_weights(config: Config, run_folder: Path, path: Path, notes: dict[str, Any] | None = None) -> Path:
@@ -429,9 +417,8 @@ def export_weights(config: Config, run_folder: Path, path: Path, notes: dict[str
     student = parts.pop("student", None)
     save_weights(path, parts, preset=config.preset, model=config.model, notes=about)
     if student is not None:
-        preset, model = config.training.student, student_model(config)
         beside = Path(path).with_name(f"student_{Path(path).name}")
-        save_weights(beside, {"completion": student}, preset=preset, model=model, notes=about)
+        save_weights(beside, {"completion": student}, preset=config.preset, model=student_model(config), notes=about)
     return Path(path)
 
 
