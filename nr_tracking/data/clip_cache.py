@@ -97,6 +97,9 @@ class GeneratedWindows:
         self, path: str | Path, device: torch.device | str = "cpu", seed: int = 0, pixels: int = 1_000_000
     ) -> None:
         self.clips, self.device, self.seed, self.pixels = ClipCache(path), torch.device(device), seed, pixels
+        # libigl, whose trees make a CPU quicker, where it is installed; else plain torch on the device.
+        with_libigl = self.device.type == "cpu" and importlib.util.find_spec("igl") is not None
+        self._torch_device = None if with_libigl else self.device
         self.families = [about["family"] for about in self.clips.about for _ in range(WINDOWS_PER_CLIP)]
 
     def __len__(self) -> int:
@@ -129,16 +132,11 @@ class GeneratedWindows:
             moment = clip.every(1, start).resampled(clip.fps / stride, length)
             camera = with_subject_of(self.pixels, moment.vertices, draw_camera(moment.vertices, rng))
             try:
-                return make_window(moment, stride, rng, camera, device=self._torch_device(), **points)
+                return make_window(moment, stride, rng, camera, device=self._torch_device, **points)
             except InputError:
                 if attempt == 7:
                     raise
         raise AssertionError("unreachable")
-
-    def _torch_device(self) -> torch.device | None:
-        """Where plain torch finds distances; None for libigl, whose trees are quicker than any CPU without them."""
-        on_cpu = self.device.type == "cpu" and importlib.util.find_spec("igl") is not None
-        return None if on_cpu else self.device
 
 
 def open_windows(

@@ -26,8 +26,8 @@ class Setting:
     """One setting: ``value`` is a bool, int, float, str or a list of int or float.
 
     ``lower`` and ``upper`` bound numbers, None where they do not, and ``lower`` itself is not allowed where it is
-    ``open``; ``choices`` are the texts that are allowed, empty for
-    any. ``live``: may change while the node is active. ``fixed``: only at the start of the process.
+    ``open``; ``choices`` are the texts that are allowed, empty for any. ``live``: may change while the node is active.
+    ``fixed``: only at the start of the process.
     """
 
     name: str

@@ -17,7 +17,7 @@ from typing import Any, Union
 import numpy as np
 from numpy.typing import NDArray
 
-from nr_tracking.types import DepthFrame, Float32, Float64, InputError, Int64, Intrinsics
+from nr_tracking.types import Bool, DepthFrame, Float32, Float64, InputError, Int64, Intrinsics
 
 Octets = Union[bytes, bytearray, memoryview, "array[int]", NDArray[np.uint8]]
 
@@ -161,6 +161,12 @@ def back_project(depth: Float32, intrinsics: Intrinsics) -> Float32:
 def points_at(pixels: Int64, depth: Float32, intrinsics: Intrinsics) -> Float32:
     """Those of :func:`back_project` at ``pixels`` (N,), flat indices of the image: (N, 3)."""
     return _rays(intrinsics).reshape(-1, 3)[pixels] * depth.reshape(-1)[pixels, None]
+
+
+def thinned_points(mask: Bool, depth: Float32, intrinsics: Intrinsics, count: int) -> Float32:
+    """Those at the pixels of ``mask`` (H, W), evenly thinned to less than twice ``count``: (N, 3)."""
+    pixels = np.flatnonzero(mask)
+    return points_at(pixels[:: max(1, len(pixels) // count)], depth, intrinsics)
 
 
 def rectify(frame: DepthFrame) -> DepthFrame:

@@ -13,7 +13,7 @@ from dataclasses import replace
 import numpy as np
 
 from nr_tracking.config import SubjectConfig
-from nr_tracking.sensing.camera import check_frame, points_at
+from nr_tracking.sensing.camera import check_frame, thinned_points
 from nr_tracking.sensing.subject import find_subject
 from nr_tracking.types import DepthFrame, Float32, InputError
 
@@ -85,9 +85,7 @@ class SubjectFollower:
             x, y, z = map(float, self._place)
             seek = config.model_copy(update={"choice": "clicked", "point_m": (x, y, z)})
         mask = find_subject(frame, seek)
-        pixels = np.flatnonzero(mask)
-        thinned = pixels[:: max(1, len(pixels) // _SAMPLES)]
-        return replace(frame, mask=mask), points_at(thinned, frame.depth, frame.intrinsics)
+        return replace(frame, mask=mask), thinned_points(mask, frame.depth, frame.intrinsics, _SAMPLES)
 
     def _within_reach(self, cloud: Float32) -> bool:
         if self._place is None:

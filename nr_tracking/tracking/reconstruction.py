@@ -21,7 +21,7 @@ from nr_tracking.fields.completion import CompletionNetwork
 from nr_tracking.fields.field import FieldWindow
 from nr_tracking.fields.meshing import extract_surface
 from nr_tracking.fields.rays import RayField, joined_fields
-from nr_tracking.sensing.camera import check_frame, points_at, rectify
+from nr_tracking.sensing.camera import check_frame, rectify, thinned_points
 from nr_tracking.sensing.emptiness import EmptySpace
 from nr_tracking.sensing.ray_images import RayImages, joined, ray_image
 from nr_tracking.sensing.subject import find_subject
@@ -73,9 +73,7 @@ def observe(frame: DepthFrame, config: SubjectConfig) -> View:
     check_frame(frame)
     frame = rectify(frame)
     mask = find_subject(frame, config)
-    pixels = np.flatnonzero(mask)
-    thinned = pixels[:: max(1, len(pixels) // _CLOUD_POINTS)]
-    return View(frame, mask, points_at(thinned, frame.depth, frame.intrinsics))
+    return View(frame, mask, thinned_points(mask, frame.depth, frame.intrinsics, _CLOUD_POINTS))
 
 
 class Reconstructor:

@@ -167,10 +167,8 @@ class Run:
         stage = self.stage()
         self.optimizer.zero_grad(set_to_none=True)
         rows: list[dict[str, float]] = []
-        moved = [batch.to(self.device) for batch in batches]
-        # Single frames are so small that they go through the network together.
-        for part in [moved] if stage.weights.rays > 0 else [[batch] for batch in moved]:
-            found = [losses for losses in self.losses(part, stage) if losses]
+        for together in self.losses(batches, stage):
+            found = [losses for losses in together if losses]
             if found:
                 torch.stack([value for losses in found for value in losses.values()]).sum().backward()
             for losses in found:
@@ -234,11 +232,13 @@ class Run:
         left = self.seconds * (1 - done) / max(done, 1e-9)
         report(f"step {self.step_count}{of}: loss {self.last_loss:.3g}, epoch {self.epoch}, {left:.0f} s left")
 
-    def losses(self, batches: list[TrainingBatch], stage: Stage) -> list[dict[str, Tensor]]:
-        """Run the networks on windows and return the weighted losses of each."""
-        if stage.weights.rays > 0 and batches:
-            return self.ray_losses(batches)
-        return [self.window_losses(batch, stage) for batch in batches]
+    def losses(self, batches: list[TrainingBatch], stage: Stage) -> Iterator[list[dict[str, Tensor]]]:
+        """Run the networks on windows; yield the weighted losses of each, those together that were found at once."""
+        if stage.weights.rays == 0:
+            for batch in batches:
+                yield [self.window_losses(batch.to(self.device), stage)]
+        elif batches:  # single frames are so small that they go through the network at once
+            yield self.ray_losses([batch.to(self.device) for batch in batches])
 
     def ray_losses(self, batches: list[TrainingBatch]) -> list[dict[str, Tensor]]:
         """Complete the frames of all windows along their rays; a student learns from the truth and from the result."""
