@@ -293,6 +293,9 @@ class TrainingConfig(Section):
     subject_pixels: int = setting(
         240, "images made from clips show the subject at most this long", unit="pixel", ge=32, le=10_000
     )
+    echoes: int = setting(
+        1, "times that the rays schedule shows each frame, augmented anew, before it makes another", ge=1, le=64
+    )
     freeze_rays: bool = setting(True, "the completion schedule leaves the ray network of its starting weights as it is")
     contrast: float = setting(0.02, "weight of the contrastive loss of the embedding", ge=0)
     cycle: float = setting(

@@ -12,7 +12,7 @@ from nr_tracking.data import occluders
 from nr_tracking.data.clips import Clip, is_closed
 from nr_tracking.data.occluders import KINDS, draw_occluder, occlude
 from nr_tracking.sensing.tsdf import seen_space
-from nr_tracking.training.batches import prepare, subject_volume, with_background
+from nr_tracking.training.batches import prepare, subject_volume
 
 
 @pytest.fixture(scope="module")
@@ -56,15 +56,6 @@ def test_space_behind_a_thing_is_neither_empty_nor_without_return(window) -> Non
     )
     behind = free[0] > shut[0] + 1e-6
     assert behind.any() and (shut[1] <= free[1] + 1e-6).all()
-
-
-def test_the_background_stays_behind_what_stands_before_the_subject(window) -> None:
-    depth, mask = occlude(window.depth, window.depth > 0, window.intrinsics, np.random.default_rng(1))
-    behind, subject, camera = with_background(depth, mask, window.intrinsics, window.up, np.random.default_rng(0))
-    pad = (camera.width - window.intrinsics.width) // 2
-    inner = behind[:, pad : pad + depth.shape[1], pad : pad + depth.shape[2]]
-    np.testing.assert_array_equal(inner[depth > 0], depth[depth > 0])
-    assert subject.sum() == mask.sum()
 
 
 def test_training_sees_less_of_an_occluded_subject(window) -> None:

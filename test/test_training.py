@@ -7,6 +7,7 @@ import socket
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -15,13 +16,14 @@ from bending_body import bending_window, write_cache
 from scipy.spatial import cKDTree
 
 from nr_tracking.config import load_config
+from nr_tracking.data.clip_cache import GeneratedWindows
 from nr_tracking.fields.field import interpolate_sparse
 from nr_tracking.fields.sparse import SparseGrid
 from nr_tracking.fields.weights import read_weights
 from nr_tracking.sensing.camera import back_project
 from nr_tracking.training import batches
 from nr_tracking.training.checkpoints import SHARD_BYTES, load_checkpoint, save_checkpoint
-from nr_tracking.training.feed import draws_of_epoch
+from nr_tracking.training.feed import PreparedWindows, draws_of_epoch
 from nr_tracking.training.journal import Journal
 from nr_tracking.training.motion import true_positions
 from nr_tracking.training.trainer import Plan, Run, export_weights, train
@@ -120,19 +122,6 @@ def test_the_distances_to_a_stretched_ball_are_those_to_the_ellipsoid():
     distance, _ = cKDTree(dense).query(stretched.points[0])
     assert np.abs(np.abs(stretched.sdf[0]) - distance).max() < 0.02
     assert np.abs(np.abs(ball.sdf[0]) - distance).max() > 0.03
-
-
-def test_background_is_behind_the_subject_and_the_same_in_all_frames(sample):
-    for seed in range(6):
-        depth, mask, camera = batches.with_background(
-            sample.depth, sample.depth > 0, sample.intrinsics, sample.up, np.random.default_rng(seed)
-        )
-        assert depth.shape[1:] == (camera.height, camera.width)
-        before = back_project(sample.depth[2], sample.intrinsics)[sample.depth[2] > 0]
-        np.testing.assert_allclose(back_project(depth[2], camera)[mask[2]], before, atol=1e-5)
-        beside = ~mask.any(0)
-        assert (np.ptp(depth[:, beside], axis=0) == 0).all()
-        assert (depth[:, beside] > 0).mean() > 0.3
 
 
 def test_a_batch_tells_the_truth_in_box_coordinates(sample):
@@ -301,6 +290,36 @@ def test_processes_share_the_windows_of_a_step():
     assert [draw.place for draw in alone] == [4, 5, 6, 7] == sorted(d.place for share in shares for d in share)
     assert [draw.place for draw in shares[0]] == [4, 6]
     assert sorted(draw.window for draw in draws_of_epoch(3, 1, 11, 0, 1, 0, 1)) == list(range(11))
+
+
+def test_a_frame_that_is_dear_to_make_is_made_once_and_comes_several_times():
+    draws = draws_of_epoch(3, 1, 600, 0, together=8, rank=0, size=1, echoes=3)
+    assert [draw.place for draw in draws] == list(range(8 * (len(draws) // 8)))
+    times = np.bincount([draw.window for draw in draws])
+    assert len(times) == 600 and (times == 3).all()
+    first, second = ([draw.window for draw in draws[at : at + 256]] for at in (0, 256))
+    assert sorted(first) == sorted(second) and first != second, "a block comes again, in another order"
+
+    class Clips(GeneratedWindows):
+        made: ClassVar[list[int]] = []
+
+        def __init__(self) -> None: ...
+
+        def drawn_frame(self, number: int, epoch: int) -> str:
+            self.made.append(number)
+            return f"{number} of {epoch}"
+
+    # Every process finds the frames of its draws again, however many there are.
+    for workers in (1, 2, 4):
+        Clips.made.clear()
+        config = load_config("test", training={"echoes": 3})
+        for worker in range(workers):
+            windows = PreparedWindows(Clips(), config, single=True)
+            for draw in draws[worker::workers]:
+                assert windows._single(draw, np.random.default_rng(0)) == f"{draw.window} of 1"
+        assert len(Clips.made) == 600
+    resumed = draws_of_epoch(3, 1, 600, 264, together=8, rank=0, size=1, echoes=3)
+    assert resumed == draws[264:]
 
 
 def test_a_gate_keeps_a_phase_of_the_papers_schedule_until_its_score_is_reached(cache, tmp_path, monkeypatch):

@@ -15,13 +15,17 @@ from scipy.ndimage import gaussian_filter, map_coordinates, maximum_filter, mini
 
 from nr_tracking.types import Bool, Float32, Intrinsics
 
+NOMINAL_FX = 575.0
+"""Focal length of the camera whose pixels are meant: 640 x 480, 58 degrees wide."""
+
 
 @dataclass(frozen=True)
 class SensorModel:
     """``model(depth, intrinsics, rng) -> depth``: (H, W) float32 metres, 0 = none, in and out.
 
     ``axial`` noise in metres at 1 m, growing with z to the ``power``; ``correlation`` pixels over which it is smooth;
-    ``lateral`` jitter in pixels; ``disparity`` steps in pixels for a ``baseline`` in metres (0: no steps);
+    ``lateral`` jitter in pixels; ``disparity`` steps in pixels for a ``baseline`` in metres (0: no steps). These pixels
+    are those of a camera with :data:`NOMINAL_FX`: the same sensor, given as a smaller image, is no worse in metres.
     ``quantum`` metres of the output; ``edge_loss`` and ``flying``: share of edge pixels that are lost, or that float
     between the surfaces; ``steep_degrees``: steeper surfaces are lost; ``blotches``: share of the image without
     return; ``shadow``: whether the projector's shadow is dark.
@@ -45,15 +49,16 @@ class SensorModel:
         valid = depth > 0
         if not valid.any():
             return depth.copy()
-        seen = _jittered(depth, self.lateral, rng)
+        pixel = intrinsics.fx / NOMINAL_FX
+        seen = _jittered(depth, self.lateral * pixel, rng)
         slope = _slope(depth.astype(np.float64), intrinsics)
-        noise = gaussian_filter(rng.standard_normal(depth.shape), self.correlation) if self.correlation else None
-        noise = rng.standard_normal(depth.shape) if noise is None else noise / max(float(noise.std()), 1e-9)
+        noise = gaussian_filter(rng.standard_normal(depth.shape), self.correlation * pixel)
+        noise /= max(float(noise.std()), 1e-9)
         grazing = 1 + 0.5 * np.minimum(slope, 5.0)
         out = seen + noise * self.axial * seen**self.power * grazing
         if self.disparity > 0:
-            shift = intrinsics.fx * self.baseline / np.maximum(out, 1e-3)
-            out = intrinsics.fx * self.baseline / (np.maximum(np.rint(shift / self.disparity), 1) * self.disparity)
+            shift, step = intrinsics.fx * self.baseline / np.maximum(out, 1e-3), self.disparity * pixel
+            out = intrinsics.fx * self.baseline / (np.maximum(np.rint(shift / step), 1) * step)
         edge, before, behind = _edges(seen)
         lost = edge & (rng.random(depth.shape) < self.edge_loss)
         floating = edge & ~lost & (rng.random(depth.shape) < self.flying)
@@ -109,35 +114,6 @@ def random_sensor(rng: np.random.Generator) -> SensorModel:
     """A random camera of either kind, from nearly perfect to twice as bad as usual."""
     make = structured_light if rng.random() < 0.5 else time_of_flight
     return make(float(rng.uniform(0.3, 2.0)))
-
-
-def add_background(
-    depth: Float32, intrinsics: Intrinsics, rng: np.random.Generator, up: np.ndarray | None = None
-) -> Float32:
-    """Put a wall, a floor or both behind the subject of a clean image (H, W); its mask is ``depth > 0`` of the input.
-
-    ``up`` (3,), a unit vector in the camera optical frame, makes floors level; without it there is only a wall.
-    """
-    valid = depth > 0
-    if not valid.any():
-        return depth.copy()
-    near, far = float(depth[valid].min()), float(depth[valid].max())
-    v, u = np.mgrid[: intrinsics.height, : intrinsics.width]
-    ray = np.stack([(u - intrinsics.cx) / intrinsics.fx, (v - intrinsics.cy) / intrinsics.fy, np.ones(u.shape)], -1)
-    planes = []
-    if up is None or rng.random() < 0.7:
-        normal = np.array([*rng.normal(size=2) * 0.3, 1.0])
-        planes.append((normal, far + rng.uniform(0.05, 2.5) * max(far - near, 0.3)))
-    if up is not None and rng.random() < 0.7:
-        points = ray[valid] * depth[valid][:, None]
-        planes.append((-np.asarray(up, float), float(-(points @ up).min()) + rng.uniform(0.0, 0.05)))
-    behind: np.ndarray = np.full(depth.shape, np.inf)
-    for normal, offset in planes:
-        with np.errstate(divide="ignore"):
-            z: np.ndarray = offset / (ray @ normal)
-        behind = np.where((z > 0) & (z < behind), z, behind)
-    behind = np.where(np.isfinite(behind) & (behind < 12.0), behind, 0)
-    return np.where(valid, depth, behind).astype(np.float32)
 
 
 def _jittered(depth: Float32, pixels: float, rng: np.random.Generator) -> np.ndarray:

@@ -18,16 +18,14 @@ from torch import Tensor
 
 from nr_tracking.config import Config, TrainingConfig
 from nr_tracking.data.cache import WindowSample
-from nr_tracking.data.occluders import occlude
-from nr_tracking.data.sensor import random_sensor
 from nr_tracking.sensing.camera import back_project
 from nr_tracking.sensing.ray_images import joined, ray_image
 from nr_tracking.sensing.tsdf import SparseTsdf, TsdfWindow, make_window, projective_tsdf, seen_space
 from nr_tracking.sensing.volume import Volume, fit_volume
+from nr_tracking.training.scenes import is_cut, observed
 from nr_tracking.training.warping import warped
 from nr_tracking.types import Float32, Intrinsics
 
-_FARTHEST_RETURN = 12.0  # metres
 _SHELLS = np.array(
     [-0.05, -0.03, -0.02, -0.01, 0, 0.01, 0.02, 0.03, 0.045, 0.06, 0.08, 0.1, 0.15, 0.2, 0.3]
 )  # of its size
@@ -71,11 +69,11 @@ class TrainingBatch:
 def prepare(sample: WindowSample, config: Config, rng: np.random.Generator, *, augment: bool = True) -> TrainingBatch:
     """Make a batch of one window; without ``augment`` only the choice of samples is random."""
     training, resolution = config.training, config.model.resolution
+    depth, mask, camera = sample.depth, sample.depth > 0, sample.intrinsics
     if augment:
+        cut = is_cut(depth)
         sample = turned(sample, training, rng)
-    depth, mask, camera = (
-        seen(sample, training, rng) if augment else (sample.depth, sample.depth > 0, sample.intrinsics)
-    )
+        depth, mask, camera = observed(sample, training, rng, cut=cut)
     on_subject = np.where(mask, depth, 0)
     volume = subject_volume(on_subject, camera, config, rng if augment else None)
     frames, rays = [], []
@@ -129,21 +127,6 @@ def turned(sample: WindowSample, training: TrainingConfig, rng: np.random.Genera
     if rng.random() < training.reverse:
         sample = reversed_in_time(sample)
     return sample
-
-
-def seen(
-    sample: WindowSample, training: TrainingConfig, rng: np.random.Generator
-) -> tuple[Float32, np.ndarray, Intrinsics]:
-    """What a real camera might see: depth (N, H, W) with noise and what is before and behind, the subject's mask."""
-    depth, mask, camera = sample.depth, sample.depth > 0, sample.intrinsics
-    if rng.random() < training.occluder:
-        depth, mask = occlude(depth, mask, camera, rng)
-    if rng.random() < training.noise:
-        sensor = random_sensor(rng)
-        depth = np.stack([sensor(image, camera, rng) for image in depth])
-    if rng.random() < training.background:
-        depth, mask, camera = with_background(depth, mask, camera, sample.up, rng)
-    return depth, mask & (depth > 0), camera
 
 
 def mirrored(sample: WindowSample) -> WindowSample:
@@ -201,37 +184,6 @@ def reversed_in_time(sample: WindowSample) -> WindowSample:
         normals=sample.normals[::-1].copy(),
         visible=sample.visible[::-1].copy(),
     )
-
-
-def with_background(
-    depth: Float32, mask: np.ndarray, camera: Intrinsics, up: np.ndarray, rng: np.random.Generator
-) -> tuple[Float32, np.ndarray, Intrinsics]:
-    """Put a wall, a floor or both behind all there is: real cameras get returns beside the subject, renderings do not.
-
-    ``up`` (3,) points against gravity. The image, cropped to the subject, is widened by half its size on each side, so
-    that the background fills the view of the cube; it is the same in all frames.
-    """
-    pad = max(depth.shape[1:]) // 2
-    camera = replace(
-        camera, width=camera.width + 2 * pad, height=camera.height + 2 * pad, cx=camera.cx + pad, cy=camera.cy + pad
-    )
-    depth, mask = (np.pad(images, ((0, 0), (pad, pad), (pad, pad))) for images in (depth, mask))
-    subject = np.concatenate([back_project(image, camera)[image > 0] for image in np.where(mask, depth, 0)])
-    size = float(np.ptp(subject, axis=0).max())
-    planes = []
-    if rng.random() < 0.7:
-        normal = np.array([*rng.normal(size=2) * 0.3, 1.0])
-        planes.append((normal, float((subject @ normal).max()) + rng.uniform(0.05, 1.5) * size))
-    if not planes or rng.random() < 0.7:
-        planes.append((-up, float((subject @ -up).max()) + rng.uniform(0.0, 0.03) * size))
-    rays = back_project(np.ones(depth.shape[1:], np.float32), camera)
-    behind = np.full(rays.shape[:2], np.inf)
-    for normal, offset in planes:
-        slope = rays @ normal
-        behind = np.minimum(behind, np.where(slope > 1e-3, offset / np.maximum(slope, 1e-3), np.inf))
-    behind[behind > _FARTHEST_RETURN] = 0
-    # Pixels of the subject that the sensor lost stay lost: the background is seen beside it, not through it.
-    return np.where(mask | (depth > 0), depth, behind).astype(np.float32), mask, camera
 
 
 def with_dropout(tsdf: SparseTsdf, share: float, rng: np.random.Generator) -> SparseTsdf:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import OrderedDict
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -19,6 +20,10 @@ from nr_tracking.types import InputError
 Windows = WindowCache | GeneratedWindows
 
 
+_BLOCK = 256  # windows that come again together
+_ROW = 4  # windows that always come side by side, so that each finds the process that still holds it
+
+
 class Draw(NamedTuple):
     """The window of one step: its number in the cache, and the epoch and place that seed its augmentation."""
 
@@ -27,15 +32,28 @@ class Draw(NamedTuple):
     window: int
 
 
-def draws_of_epoch(seed: int, epoch: int, windows: int, start: int, together: int, rank: int, size: int) -> list[Draw]:
+def draws_of_epoch(
+    seed: int, epoch: int, windows: int, start: int, together: int, rank: int, size: int, echoes: int = 1
+) -> list[Draw]:
     """What process ``rank`` of ``size`` draws in an epoch from place ``start`` on, in order.
 
     ``together`` windows, in the epoch's own order, make one step; each process takes every ``size``-th of them. Windows
-    that do not fill a step are left out of the epoch.
+    that do not fill a step are left out of the epoch. Each window comes ``echoes`` times, a block of them after the
+    other, augmented anew each time: where making one is dear (data echoing, Choi et al. 2019).
     """
-    order = np.random.default_rng((seed, epoch)).permutation(windows)
-    places = range(start, windows - windows % together)
+    rng = np.random.default_rng((seed, epoch))
+    order = rng.permutation(windows)
+    if echoes > 1:
+        order = np.concatenate([_echoed(order[at : at + _BLOCK], echoes, rng) for at in range(0, windows, _BLOCK)])
+    places = range(start, len(order) - len(order) % together)
     return [Draw(epoch, place, int(order[place])) for place in places if (place % together) % size == rank]
+
+
+def _echoed(block: np.ndarray, echoes: int, rng: np.random.Generator) -> np.ndarray:
+    """A block ``echoes`` times, its rows in another order each time; what does not fill a row comes once."""
+    rows = block[: len(block) - len(block) % _ROW].reshape(-1, _ROW)
+    passes = [rows[rng.permutation(len(rows))].reshape(-1) for _ in range(echoes)]
+    return np.concatenate([*passes, block[rows.size :]])
 
 
 def prepared(
@@ -62,6 +80,7 @@ class PreparedWindows(Dataset[TrainingBatch | None]):
 
     def __init__(self, cache: Windows, config: Config, single: bool = False) -> None:
         self.cache, self.config, self.single = cache, config, single
+        self._made: OrderedDict[tuple[int, int], WindowSample] = OrderedDict()
 
     def __getitem__(self, draw: Draw) -> TrainingBatch | None:
         """Read and prepare one window."""
@@ -76,8 +95,20 @@ class PreparedWindows(Dataset[TrainingBatch | None]):
 
     def _single(self, draw: Draw, rng: np.random.Generator) -> WindowSample:
         if isinstance(self.cache, GeneratedWindows):
-            return self.cache.drawn_frame(draw.window, draw.epoch)
+            return self._made_once(self.cache, draw)
         return one_frame(self.cache.drawn(draw.window, draw.epoch), rng)
+
+    def _made_once(self, clips: GeneratedWindows, draw: Draw) -> WindowSample:
+        """A frame made from clips, or the same one that the last draws made."""
+        key = (draw.epoch, draw.window)
+        sample = self._made.pop(key, None)
+        if sample is None:
+            sample = clips.drawn_frame(draw.window, draw.epoch)
+        if self.config.training.echoes > 1:
+            self._made[key] = sample
+            if len(self._made) > _BLOCK:
+                self._made.popitem(last=False)
+        return sample
 
 
 def _modest_worker(_: int) -> None:

@@ -147,7 +147,14 @@ class Run:
             raise InputError("few_windows", f"{self.epoch_windows} windows do not make a step of {self.together}")
         training, size = self.config.training, self.team.size
         draws = draws_of_epoch(
-            training.seed, self.epoch, self.epoch_windows, self.position, self.together, self.team.rank, size
+            training.seed,
+            self.epoch,
+            self.epoch_windows,
+            self.position,
+            self.together,
+            self.team.rank,
+            size,
+            training.echoes if self.schedule == "rays" else 1,
         )
         on_device = isinstance(self.cache, GeneratedWindows) and self.device.type == "cuda"
         workers = 0 if on_device else training.workers  # a forked process must not use CUDA

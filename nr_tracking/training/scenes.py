@@ -1,0 +1,93 @@
+"""What a camera might see of a training window: things before and behind the subject, noise, an imperfect mask.
+
+Renderings show a subject alone, without noise. Real cameras get returns beside it too, and what they lose, and what is
+taken for the subject, depends on these: so the scene is put together first, the sensor sees all of it, and the mask is
+what the sensor and the removal of floors leave.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+from scipy.ndimage import maximum_filter, minimum_filter
+
+from nr_tracking.config import TrainingConfig
+from nr_tracking.data.cache import WindowSample
+from nr_tracking.data.occluders import occlude
+from nr_tracking.data.sensor import random_sensor
+from nr_tracking.sensing.camera import back_project
+from nr_tracking.types import Bool, Float32, Intrinsics
+
+_FARTHEST_RETURN = 12.0  # metres
+_SPREAD = 0.05  # of its depth, by which noise moves a pixel of the subject at most
+_TAKEN = (0.007, 0.022)  # metres from a floor or wall within which pixels may be taken for a part of it, at 2 m
+_TAKEN_DEPTH = 2.0  # metres, beyond which that grows with the square of depth
+
+
+def observed(
+    sample: WindowSample, training: TrainingConfig, rng: np.random.Generator, *, cut: bool = False
+) -> tuple[Float32, Bool, Intrinsics]:
+    """Depth (N, H, W) of a scene around the subject, the subject's mask, and the camera.
+
+    A subject that is ``cut`` by the border of the image has no background: it would show through the part beyond.
+    """
+    depth, mask, camera = sample.depth, sample.depth > 0, sample.intrinsics
+    if rng.random() < training.occluder:
+        depth, mask = occlude(depth, mask, camera, rng)
+    if rng.random() < training.background and not cut:
+        depth, mask, camera = with_background(depth, mask, camera, sample.surface, sample.up, rng)
+    if rng.random() < training.noise:
+        sensor = random_sensor(rng)
+        subject = np.where(mask, depth, 0)
+        depth = np.stack([sensor(image, camera, rng) for image in depth])
+        mask = np.stack([_found_again(noisy, clean) for noisy, clean in zip(depth, subject, strict=True)])
+    return depth, mask & (depth > 0), camera
+
+
+def is_cut(depth: Float32) -> bool:
+    """Whether a subject reaches the border of its images (N, H, W); cropped ones have a margin otherwise."""
+    return bool((depth[:, [0, -1]] > 0).any() or (depth[:, :, [0, -1]] > 0).any())
+
+
+def with_background(
+    depth: Float32, mask: Bool, camera: Intrinsics, surface: Float32, up: np.ndarray, rng: np.random.Generator
+) -> tuple[Float32, Bool, Intrinsics]:
+    """Put a wall, a floor or both behind all there is, the same in all frames.
+
+    The floor lies under the whole subject and the wall behind it, seen or not: ``surface`` (N, S, 3) are points all
+    over it, ``up`` (3,) points against gravity. The image, cropped to the subject, is widened by half its size on each
+    side, so that the background fills the view of the cube. Pixels within a tolerance of a plane may leave the mask, as
+    when planes are taken for the subject's support.
+    """
+    pad = max(depth.shape[1:]) // 2
+    camera = replace(
+        camera, width=camera.width + 2 * pad, height=camera.height + 2 * pad, cx=camera.cx + pad, cy=camera.cy + pad
+    )
+    sides = ((0, 0), (pad, pad), (pad, pad))
+    depth, mask = np.pad(depth, sides), np.pad(mask, sides)
+    points = surface.reshape(-1, 3)
+    size = float(np.ptp(points, axis=0).max())
+    planes = []
+    if rng.random() < 0.7:
+        normal = np.array([*rng.normal(size=2) * 0.3, 1.0])
+        normal /= np.linalg.norm(normal)
+        planes.append((normal, float((points @ normal).max()) + rng.uniform(0.05, 1.5) * size))
+    if not planes or rng.random() < 0.7:
+        planes.append((-up, float((points @ -up).max()) + rng.uniform(0.0, 0.03) * size))
+    taken = rng.uniform(*_TAKEN) if rng.random() < 0.5 else 0.0
+    rays = back_project(np.ones(depth.shape[1:], np.float32), camera)
+    behind = np.full(rays.shape[:2], np.inf)
+    for normal, offset in planes:
+        slope = rays @ normal
+        behind = np.minimum(behind, np.where(slope > 1e-3, offset / np.maximum(slope, 1e-3), np.inf))
+        tolerance = taken * np.maximum(1, depth / _TAKEN_DEPTH) ** 2
+        mask = mask & ~(offset - slope * depth < tolerance)
+    behind[behind > _FARTHEST_RETURN] = 0
+    return np.where(depth > 0, depth, behind).astype(np.float32), mask, camera
+
+
+def _found_again(noisy: Float32, clean: Float32) -> Bool:
+    """Pixels (H, W) whose noisy depth is that of the subject there or beside; ``clean`` is 0 off the subject."""
+    nearest, farthest = minimum_filter(np.where(clean > 0, clean, np.inf), 3), maximum_filter(clean, 3)
+    return (noisy > (1 - _SPREAD) * nearest) & (noisy < (1 + _SPREAD) * farthest)
