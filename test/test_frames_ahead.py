@@ -60,22 +60,27 @@ def test_faults_come_out_where_the_frame_is_asked_for():
         ahead.take(["frame"], HERE, fails, workers)
 
 
+RAYS = {"rays": True, "ray_pixels": 32, "ray_channels": (4, 8, 8, 8, 8), "ray_blocks": (0,) * 5, "ray_steps": 12}
+
+
+def bending_views(config):
+    window = bending_window(0)
+    subject = config.subject.model_copy(update={"remove_plane": False})
+    views = [observe(DepthFrame(i + 1, image, window.intrinsics), subject) for i, image in enumerate(window.depth)]
+    return views, Volume(np.median(views[0].cloud, axis=0).astype(np.float64), 1.8)
+
+
 @pytest.mark.parametrize("rays", [False, True])
 def test_a_window_is_the_same_begun_early_or_not(rays):
-    model = {"rays": rays, "ray_pixels": 32, "ray_channels": (4, 8, 8, 8, 8), "ray_blocks": (0,) * 5, "ray_steps": 12}
-    config = load_config("test", model=model)
+    config = load_config("test", model=RAYS | {"rays": rays})
     torch.manual_seed(0)
     network = CompletionNetwork(config.model)
-    window = bending_window(0)
-    depth = np.where(window.depth > 0, window.depth, 0)
-    subject = config.subject.model_copy(update={"remove_plane": False})
-    views = [observe(DepthFrame(i + 1, image, window.intrinsics), subject) for i, image in enumerate(depth)]
-    volume = Volume(np.median(views[0].cloud, axis=0).astype(np.float64), 1.8)
+    views, volume = bending_views(config)
 
-    def values(begin):
+    def values(begin, guess=volume):
         reconstructor, clock = Reconstructor(config, network, Workers(2)), StageClock()
         for view in views[:begin]:
-            reconstructor.begin(view, volume)
+            reconstructor.begin(view, guess)
         field = reconstructor.complete(views, volume, clock)
         assert set(clock.seconds) == {"tsdf", "network"} | ({"rays"} if rays else set())
         return torch.stack([field.grid(index) for index in range(len(views))])
@@ -83,4 +88,21 @@ def test_a_window_is_the_same_begun_early_or_not(rays):
     late = values(0)
     torch.testing.assert_close(values(len(views)), late, rtol=0, atol=0)
     torch.testing.assert_close(values(3), late, rtol=0, atol=0)
+    torch.testing.assert_close(values(3, None), late, rtol=0, atol=0)
+    torch.testing.assert_close(values(3, Volume(volume.centre + 0.1, 2.0)), late, rtol=0, atol=0)
     assert not torch.equal(late, torch.zeros_like(late))
+
+
+def test_rays_are_completed_once_wherever_the_cube_of_the_window_is(monkeypatch):
+    config = load_config("test", model=RAYS, volume={"cubes": 3})
+    network = CompletionNetwork(config.model)
+    completed = []
+    monkeypatch.setattr(network, "complete_rays", lambda x, of=network.complete_rays: completed.append(x) or of(x))
+    views, volume = bending_views(config)
+    reconstructor, clock = Reconstructor(config, network, Workers(1)), StageClock()
+    reconstructor.begin(views[0], None)
+    for view in views:
+        reconstructor.begin(view, Volume(volume.centre + 0.1, volume.side))
+    reconstructor.complete(views, volume, clock)
+    reconstructor.complete(views[-1:], Volume(volume.centre - 0.1, volume.side), clock)
+    assert len(completed) == len(views)

@@ -1,11 +1,16 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from moving_shapes import bend, capsule_distance, figure_distance, mesh_of, rod_distance, rotation, surface_of, unbend
+from scipy.spatial import cKDTree
 
 from nr_tracking.config import RefinementConfig, TracksConfig
+from nr_tracking.deformation.normal_equations import still
 from nr_tracking.deformation.patches import build_patches
 from nr_tracking.tracking.rigid import Rigid
 from nr_tracking.tracking.tracks import Cues, PersistentTracks
+from nr_tracking.tracking.velocities import MotionEstimator
 from nr_tracking.types import InputError
 
 CELLS = 40
@@ -222,6 +227,54 @@ def test_what_stays_away_is_forgotten_and_new_surface_gets_new_points_under_new_
         found = tracks.advance(part if step < 33 else whole, step * STEP_NS)
     late = found.ids[found.positions[:, 0] > 0.22]
     assert len(late) and not set(late.tolist()) & seen
+
+
+def test_new_points_are_as_dense_as_the_old_ones():
+    settings = TRACKS.model_copy(update={"patience_s": 0.1, "renew_frames": 2, "birth_ratio": 2.0, "budget": 4000})
+    whole = surface_of(*mesh_of(figure_distance, CELLS))
+    low = surface_of(*mesh_of(lambda p: np.maximum(figure_distance(p), p[..., 1] + 0.1), CELLS))
+    low, whole = (low, whole) if low.vertices[:, 1].max() < 0.05 else (whole, low)
+    tracks = PersistentTracks(REFINEMENT, settings)
+    first = tracks.start(low, 0)
+    for step in range(1, 7):
+        found = tracks.advance(whole, step * STEP_NS)
+    born = found.positions[~np.isin(found.ids, first.ids)]
+    assert born[:, 1].max() > low.vertices[:, 1].max() + 0.1
+    spacing = [np.median(cKDTree(points).query(points, k=2)[0][:, 1]) for points in (first.positions, born)]
+    assert spacing[1] < 1.6 * spacing[0]
+
+
+def test_somebody_else_is_followed_afresh_once_nobody_is_left(figure):
+    settings = TRACKS.model_copy(update={"patience_s": 0.1, "memory_s": 0.1, "renew_frames": 6})
+    tracks, estimator = PersistentTracks(REFINEMENT, settings), MotionEstimator()
+    vertices, faces = figure
+    first = tracks.start(surface_of(vertices, faces), 0)
+    far = surface_of(vertices + np.float32([3.0, 0.0, 0.0]), faces)
+    counts = []
+    for step in range(1, 12):
+        found = tracks.advance(far, step * STEP_NS)
+        estimator.observe(found.ids, found.positions, step * STEP_NS, found.velocities)
+        counts.append(len(found.ids))
+    assert 0 in counts and counts[-1] == len(first.ids)
+    assert not np.isin(found.ids, first.ids).any()
+    assert found.positions[:, 0].min() > 2.0 and np.isfinite(estimator.velocities).all()
+
+
+def test_a_correction_of_drift_is_shown_at_once_and_is_no_motion(figure):
+    tracks, rng = PersistentTracks(REFINEMENT, TRACKS), np.random.default_rng(0)
+    for step in range(2):
+        (tracks.advance if step else tracks.start)(surface_of(*figure), step * STEP_NS)
+    pose, everywhere, shift, off = tracks._pose, np.ones(800, bool), np.zeros(3), []
+    for step in range(2, 60):
+        if step == 40:
+            shift = np.array([0.02, 0.0, 0.0])
+            tracks._steadier.corrected(np.broadcast_to(shift, pose.nodes.shape))
+        trembling = shift + 0.002 * rng.normal(size=3)
+        now = replace(pose, stamp_ns=step * STEP_NS, nodes=pose.nodes + trembling, points=pose.points + trembling)
+        landed = now.points + 0.002 * rng.normal(size=now.points.shape)
+        shown = tracks._steadier.step(tracks._graph, now, still(pose.nodes), everywhere, landed)
+        off.append(np.linalg.norm(shown - pose.points - shift, axis=1).mean())
+    assert max(off[38:]) < 1.4 * max(off[20:38])
 
 
 def test_patches_keep_their_motion_though_points_are_forgotten_on_the_way():

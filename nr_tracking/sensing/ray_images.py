@@ -78,13 +78,13 @@ def ray_image(
     in_columns, in_rows = (columns >= 0) & (columns < intrinsics.width), (rows >= 0) & (rows < intrinsics.height)
     outside = ~(in_rows[:, None] & in_columns)
     nearest = np.where(outside, 0, rows[:, None] * intrinsics.width + columns)
-    place, beside = torch.from_numpy(nearest).to(depth.device), torch.from_numpy(outside).to(depth.device)
+    pixel, beside = torch.from_numpy(nearest).to(depth.device), torch.from_numpy(outside).to(depth.device)
 
-    seen = depth.flatten().index_select(0, place.flatten()).view(pixels, pixels).masked_fill(beside, 0.0)
+    seen = depth.flatten().index_select(0, pixel.flatten()).view(pixels, pixels).masked_fill(beside, 0.0)
     z = (seen - distance) / volume.side
     subject = seen > 0
     if mask is not None:
-        subject &= mask.flatten().index_select(0, place.flatten()).view(pixels, pixels)
+        subject &= mask.flatten().index_select(0, pixel.flatten()).view(pixels, pixels)
     subject &= z.abs() < FAR
     other = (seen > 0) & ~subject
     front = continued(z, subject)
@@ -94,10 +94,15 @@ def ray_image(
     channels = torch.stack(
         (on, on * z, *(on * slopes.clamp(-1, 1)), off * z.clamp(-1, 1), off, near * front),
     )
-    window = window or volume
+    view_of = torch.from_numpy(view.astype(np.float32)).to(depth.device)
+    place = place_in(window or volume, volume).to(depth.device)
+    return RayImages(channels[None], front[None], view_of[None], place)
+
+
+def place_in(window: Volume, volume: Volume) -> Tensor:
+    """Centre and side (1, 4) of a frame's own cube ``volume`` in box coordinates of its window's."""
     lies = np.append(window.to_box(volume.centre), volume.side / window.side)
-    lengths = torch.from_numpy(np.concatenate((view, lies)).astype(np.float32)).to(depth.device)
-    return RayImages(channels[None], front[None], lengths[None, :3], lengths[None, 3:])
+    return torch.from_numpy(lies.astype(np.float32))[None]
 
 
 def continued(z: Tensor, subject: Tensor) -> Tensor:

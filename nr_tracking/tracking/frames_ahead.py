@@ -16,27 +16,31 @@ from nr_tracking.tracking.parallel import Workers
 
 Frame = TypeVar("Frame")
 Made = TypeVar("Made")
+Cube = TypeVar("Cube", Volume, None)
 
 
 @dataclass(frozen=True)
 class _Entry(Generic[Frame, Made]):
     frame: Frame
-    volume: Volume
+    volume: Volume | None
     made: Future[Made]
 
 
 class FramesAhead(Generic[Frame, Made]):
-    """Frames with what was made of them in a cube, or is being made; in another cube they are made anew."""
+    """Frames with what was made of them in a cube, or is being made; in another cube they are made anew.
+
+    A cube of None stands for what depends on the frame alone.
+    """
 
     def __init__(self) -> None:
         self._entries: list[_Entry[Frame, Made]] = []
 
-    def start(self, frame: Frame, volume: Volume, make: Callable[[Frame, Volume], Made], workers: Workers) -> None:
+    def start(self, frame: Frame, volume: Cube, make: Callable[[Frame, Cube], Made], workers: Workers) -> None:
         """Begin with a frame whose cube is known, or guessed."""
         self._of(frame, volume, make, workers)
 
     def take(
-        self, frames: Sequence[Frame], volume: Volume, make: Callable[[Frame, Volume], Made], workers: Workers
+        self, frames: Sequence[Frame], volume: Cube, make: Callable[[Frame, Cube], Made], workers: Workers
     ) -> list[Made]:
         """What was made of each of ``frames`` in a cube, made now where that is not done; forgets all others.
 
@@ -51,7 +55,7 @@ class FramesAhead(Generic[Frame, Made]):
         self._entries = []
 
     def _of(
-        self, frame: Frame, volume: Volume, make: Callable[[Frame, Volume], Made], workers: Workers
+        self, frame: Frame, volume: Cube, make: Callable[[Frame, Cube], Made], workers: Workers
     ) -> _Entry[Frame, Made]:
         for entry in self._entries:
             if entry.frame is frame and _same(entry.volume, volume):
@@ -61,5 +65,7 @@ class FramesAhead(Generic[Frame, Made]):
         return entry
 
 
-def _same(first: Volume, second: Volume) -> bool:
+def _same(first: Volume | None, second: Volume | None) -> bool:
+    if first is None or second is None:
+        return first is second
     return first is second or (first.side == second.side and bool((first.centre == second.centre).all()))

@@ -10,7 +10,7 @@ Everything in metres in the camera optical frame, but for the field, which lives
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -23,7 +23,7 @@ from nr_tracking.fields.meshing import extract_surface
 from nr_tracking.fields.rays import RayField, joined_fields
 from nr_tracking.sensing.camera import check_frame, rectify, thinned_points
 from nr_tracking.sensing.emptiness import EmptySpace
-from nr_tracking.sensing.ray_images import RayImages, joined, ray_image
+from nr_tracking.sensing.ray_images import RayImages, joined, place_in, ray_image
 from nr_tracking.sensing.subject import find_subject
 from nr_tracking.sensing.tsdf import SparseTsdf, TsdfWindow, make_window, projective_tsdf, seen_space
 from nr_tracking.sensing.visibility import confidence_of, observed_points
@@ -61,8 +61,20 @@ class FrameInput:
 
     voxels: SparseTsdf
     seen: torch.Tensor
-    rays: RayField | None
     seconds: dict[str, float]
+
+
+@dataclass(frozen=True)
+class FrameRays:
+    """What is known along the rays of one frame, in its own cube, and the seconds that it took."""
+
+    field: RayField
+    cube: Volume
+    seconds: dict[str, float]
+
+    def seen_from(self, window: Volume) -> RayField:
+        """The same in the box coordinates of a window's cube."""
+        return replace(self.field, place=place_in(window, self.cube).to(self.field.place))
 
 
 def observe(frame: DepthFrame, config: SubjectConfig) -> View:
@@ -88,14 +100,19 @@ class Reconstructor:
         self.network = network.to(self.device).eval()
         self._workers = workers
         self._ahead: FramesAhead[View, FrameInput] = FramesAhead()
+        self._rays_ahead: FramesAhead[View, FrameRays] = FramesAhead()
 
-    def begin(self, view: View, volume: Volume) -> None:
-        """Start working on a frame that will probably be completed in ``volume``, while its window fills."""
-        self._ahead.start(view, volume, self._input, self._workers)
+    def begin(self, view: View, volume: Volume | None) -> None:
+        """Start working on a frame while its window fills; it will probably be completed in ``volume``, if known."""
+        if self.config.model.rays:
+            self._rays_ahead.start(view, None, self._rays, self._workers)
+        if volume is not None:
+            self._ahead.start(view, volume, self._input, self._workers)
 
     def forget(self) -> None:
         """Forget frames that were begun."""
         self._ahead.forget()
+        self._rays_ahead.forget()
 
     def complete(self, views: Sequence[View], volume: Volume, clock: StageClock) -> AveragedField:
         """The distance fields of a window, one for each view, in the box coordinates of ``volume``.
@@ -103,36 +120,48 @@ class Reconstructor:
         They are the mean over ``volume.cubes`` completions, of which the first is in ``volume`` itself.
         """
         cubes = neighbouring_cubes(volume, self.config.volume.cubes)
+        rays = self._rays_ahead.take(views, None, self._rays, self._workers) if self.config.model.rays else []
+        for part in rays:
+            _count(part.seconds, clock)
         inputs = self._ahead.take(views, cubes[0], self._input, self._workers)
-        futures = [self._workers.submit(self._completed, inputs, clock)]
-        futures += [self._workers.submit(self._completed_anew, views, cube, clock) for cube in cubes[1:]]
+        futures = [self._workers.submit(self._completed, inputs, rays, cubes[0], clock)]
+        futures += [self._workers.submit(self._completed_anew, views, rays, cube, clock) for cube in cubes[1:]]
         return AveragedField([PlacedField(one.result(), cube) for one, cube in zip(futures, cubes, strict=True)])
 
-    def _completed_anew(self, views: Sequence[View], volume: Volume, clock: StageClock) -> FieldWindow:
+    def _completed_anew(
+        self, views: Sequence[View], rays: Sequence[FrameRays], volume: Volume, clock: StageClock
+    ) -> FieldWindow:
         """The network's fields in a cube that no frame was begun in."""
-        return self._completed([self._input(view, volume) for view in views], clock)
+        return self._completed([self._input(view, volume) for view in views], rays, volume, clock)
 
     @torch.no_grad()
-    def _completed(self, inputs: Sequence[FrameInput], clock: StageClock) -> FieldWindow:
+    def _completed(
+        self, inputs: Sequence[FrameInput], rays: Sequence[FrameRays], volume: Volume, clock: StageClock
+    ) -> FieldWindow:
         """The network's fields in one cube."""
         for part in inputs:
-            clock.add(part.seconds)
-            part.seconds.clear()  # a frame that two windows share counts once
+            _count(part.seconds, clock)
         with clock("network"):
             window = make_window([(part.voxels, part.seen) for part in inputs])
-            rays = [part.rays for part in inputs if part.rays is not None]
-            return self.network(window, rays=joined_fields(rays) if rays else None)
+            along = joined_fields([part.seen_from(volume) for part in rays]) if rays else None
+            return self.network(window, rays=along)
 
     @torch.no_grad()
     def _input(self, view: View, volume: Volume) -> FrameInput:
-        """All that does not depend on the other frames of a window."""
-        clock, rays = StageClock(), None
+        """What a frame gives in a cube that does not depend on the other frames of its window."""
+        clock = StageClock()
         with clock("tsdf"):
-            voxels, seen, images = _seen_by(view, volume, self.config, self.device)
-        if images is not None:
-            with clock("rays"):
-                rays = self.network.complete_rays(images)
-        return FrameInput(voxels, seen, rays, clock.seconds)
+            voxels, seen = _seen_by(view, volume, self.config, self.device)
+        return FrameInput(voxels, seen, clock.seconds)
+
+    @torch.no_grad()
+    def _rays(self, view: View, _: None) -> FrameRays:
+        """What the network says along the rays of a frame, whatever its window's cube will be."""
+        clock = StageClock()
+        with clock("rays"):
+            cube = fit_volume(view.cloud, self.config.volume)
+            field = self.network.complete_rays(_along_rays(view, cube, self.config, self.device))
+        return FrameRays(field, cube, clock.seconds)
 
     @torch.no_grad()
     def surface(self, field: AveragedField, index: int, view: View, volume: Volume) -> Surface:
@@ -148,25 +177,36 @@ class Reconstructor:
         return Surface(points, faces, confidence_of(points, observed, depth, view.frame, voxel), observed)
 
 
+def _count(seconds: dict[str, float], clock: StageClock) -> None:
+    """Count the time that a frame took, once: two windows may share it."""
+    clock.add(seconds)
+    seconds.clear()
+
+
 def tsdf_window(views: Sequence[View], volume: Volume, config: Config, device: torch.device) -> TsdfWindow:
     """The network's input: what each of ``views`` saw of the cube ``volume``."""
-    frames = [_seen_by(view, volume, config, device) for view in views]
-    rays = [images for *_, images in frames if images is not None]
-    return make_window([(voxels, seen) for voxels, seen, _ in frames], rays=joined(rays) if rays else None)
+    rays = None
+    if config.model.rays:
+        cubes = [fit_volume(view.cloud, config.volume) for view in views]
+        rays = joined(
+            [_along_rays(view, cube, config, device, volume) for view, cube in zip(views, cubes, strict=True)]
+        )
+    return make_window([_seen_by(view, volume, config, device) for view in views], rays=rays)
 
 
-def _seen_by(
-    view: View, volume: Volume, config: Config, device: torch.device
-) -> tuple[SparseTsdf, torch.Tensor, RayImages | None]:
-    """Voxels, seen space and, where the network wants it, the image along rays of one frame."""
+def _seen_by(view: View, volume: Volume, config: Config, device: torch.device) -> tuple[SparseTsdf, torch.Tensor]:
+    """Voxels and seen space of one frame."""
     depth, mask = _images(view, device)
-    camera, model, rays = view.frame.intrinsics, config.model, None
-    voxels = projective_tsdf(depth, mask, camera, volume, model.resolution, config.tsdf.truncation_voxels)
-    seen = seen_space(depth, mask, camera, volume, model.resolution // 4)
-    if model.rays:
-        own = fit_volume(view.cloud, config.volume)
-        rays = ray_image(depth, mask, camera, own, model.ray_pixels, volume)
-    return voxels, seen, rays
+    camera, resolution = view.frame.intrinsics, config.model.resolution
+    voxels = projective_tsdf(depth, mask, camera, volume, resolution, config.tsdf.truncation_voxels)
+    return voxels, seen_space(depth, mask, camera, volume, resolution // 4)
+
+
+def _along_rays(
+    view: View, cube: Volume, config: Config, device: torch.device, window: Volume | None = None
+) -> RayImages:
+    """The image of one frame along the rays of its own cube."""
+    return ray_image(*_images(view, device), view.frame.intrinsics, cube, config.model.ray_pixels, window)
 
 
 def _images(view: View, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:

@@ -78,6 +78,11 @@ class Steadier:
             offsets=change.vectors(state.offsets),
         )
 
+    def corrected(self, shift: Float64) -> None:
+        """Go on with the nodes moved by ``shift`` (P, 3), which is no motion of the subject."""
+        state = self._state
+        self._state = replace(state, nodes=state.nodes + shift, places=state.places + shift)
+
     def of(self, kept: Bool) -> None:
         """Go on with only the points ``kept`` (N,)."""
         self._state = replace(self._state, offsets=self._state.offsets[kept])

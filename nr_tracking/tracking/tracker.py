@@ -129,8 +129,7 @@ class Tracker:
             results = self.flush()
             self.reset()
         self._order.accept(frame.stamp_ns)
-        if self._volume is not None:  # the next window's cube is nearly always that of the last one
-            self._reconstructor.begin(view, self._volume)
+        self._reconstructor.begin(view, self._volume)  # the next window's cube is nearly always that of the last one
         window = self._window.push(view)
         return results + (self._tracked(window) if window else [])
 

@@ -162,6 +162,8 @@ class PersistentTracks:
         near, back = landing.distance <= reach, landing.distance <= _BACK * reach
         self._population.judge(near, back, stamp_ns, self.settings)
         if self._frames % self.settings.renew_frames == 0:
+            if not self._population.alive.any():  # somebody else, or somewhere else: nothing to go on from
+                return self.start(surface, stamp_ns)
             landing = self._renew(landing)
         return self._tracks(surface, landing)
 
@@ -241,6 +243,7 @@ class PersistentTracks:
             # The frame before is corrected alike: the leap is no motion of the subject.
             assert self._previous is not None
             self._previous = self._previous.corrected(pose, anchored)
+            self._steadier.corrected(anchored.nodes - pose.nodes)
             self._newest = anchored
         self._confirmed[:] = self._frames
         self._keyframe = self._pose
@@ -277,8 +280,8 @@ class PersistentTracks:
             return 0
         distance, _ = tree.query(index.points)
         bare = np.flatnonzero(uncovered(distance, 0.5 * self._spacing, self.settings))
-        # As dense as the living points, on as large a share of the surface as is bare.
-        count = min(room, len(alive) * len(bare) // len(index.points))
+        # As dense as the living points are where they are, and no more than a first surface gets.
+        count = min(room, self.settings.count, len(alive) * len(bare) // max(len(index.points) - len(bare), 1))
         chosen = bare[even_sample(index.points[bare], count)] if count else bare[:0]
         if len(chosen) == 0:
             return 0

@@ -35,7 +35,6 @@ _KEPT_SCORE, _KEPT_GAIN, _KEPT_ERROR = 0.85, 0.95, 0.9  # what stays of the past
 _COMMON = 0.3  # weight of the mean over all points beside a point's own record
 _PRIOR_GAINS = np.array([0.8, 0.2])  # shares of a step by velocity and by acceleration that come true
 _PRIOR_WEIGHT = 0.3
-_MOST_PAST = 32
 
 _HALF_WINDOW = 2  # frames on either side in the fit of a recording
 
@@ -75,7 +74,7 @@ class MotionEstimator:
         self._score = np.empty((len(_FITS), 0), np.float32)
         self._squared = np.empty(0, np.float32)
         self._known = np.empty(0, np.float32)
-        self._past: deque[_Estimate] = deque(maxlen=_MOST_PAST)
+        self._past: deque[_Estimate] = deque()
         self._moments, self._products = np.zeros((2, 2)), np.zeros(2)
 
     @property
@@ -108,13 +107,17 @@ class MotionEstimator:
         self._history = np.concatenate((self._history[-(_WINDOW - 1) :], places[None]))
         times = np.array([1e-9 * (stamp - stamp_ns) for stamp in self._stamps])
         self._fits = _fit_polynomials(self._history, times, _FITS)
-        chosen = (self._score + _COMMON * self._score.mean(axis=1, keepdims=True)).argmin(axis=0)
+        chosen = (self._score + _COMMON * self._score.sum(axis=1, keepdims=True) / max(len(ids), 1)).argmin(axis=0)
         if not self._past:
             chosen[:] = _FIRST_FIT
-        best = np.take_along_axis(self._fits.reshape(len(_FITS), -1, len(chosen)), chosen[None, None], axis=0)
+        flat = self._fits.reshape(len(_FITS), 3 * _TERMS, len(chosen))
+        best = np.take_along_axis(flat, chosen[None, None], axis=0)
         smoothed, speed, half_acceleration = best.reshape(_TERMS, 3, -1)
         # The tracked place itself is where a prediction starts: smoothing it would only make it late.
         self._past.append(_Estimate(stamp_ns, np.where(seen, places, smoothed), speed, half_acceleration))
+        # Of those older than the horizon, the newest may be the closest to it in the next frame, the others never.
+        while len(self._past) > 2 and 1e-9 * (stamp_ns - self._past[1].stamp_ns) >= _HORIZON_S:
+            self._past.popleft()
 
     def predict(self, stamp_ns: int) -> tuple[Float32, Float32]:
         """Where the points will be at a stamp, (N, 3) metres, and the root-mean-square error to be expected, (N,).
