@@ -35,6 +35,7 @@ class FakeTracker:
     def __init__(self, config=None, lag=0):
         self.config = config or load_config("test")
         self.lag = lag
+        self.on_ready = None
         self.pushed = []
         self.resets = 0
         self.gate = threading.Event()
@@ -60,6 +61,9 @@ class FakeTracker:
         self.pushed.append(frame)
         self._pending.append(frame)
         return done + [self._track(self._pending.pop(0)) for _ in range(len(self._pending) - self.lag)]
+
+    def collect(self):
+        return []
 
     def flush(self):
         pending, self._pending = self._pending, []

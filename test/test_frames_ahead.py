@@ -28,16 +28,20 @@ class Counting:
         return frame, volume.side
 
 
+def taken(ahead, *window):
+    return [made.result() for made in ahead.take(*window)]
+
+
 @pytest.mark.parametrize("threads", [1, 2])
 def test_each_frame_is_made_once_in_each_cube(threads):
     ahead, make, workers = FramesAhead(), Counting(), Workers(threads)
     frames = [object() for _ in range(9)]
     for frame in frames[:5]:
         ahead.start(frame, HERE, make, workers)
-    assert ahead.take(frames[:5], Volume(np.zeros(3), 1.0), make, workers) == [(f, 1.0) for f in frames[:5]]
+    assert taken(ahead, frames[:5], Volume(np.zeros(3), 1.0), make, workers) == [(f, 1.0) for f in frames[:5]]
     for frame in frames[5:]:
         ahead.start(frame, HERE, make, workers)
-    assert ahead.take(frames[4:], HERE, make, workers) == [(f, 1.0) for f in frames[4:]]
+    assert taken(ahead, frames[4:], HERE, make, workers) == [(f, 1.0) for f in frames[4:]]
     assert len(make.calls) == 9, "the frame that both windows share was made once"
 
 
@@ -45,8 +49,8 @@ def test_another_cube_than_was_guessed():
     ahead, make, workers = FramesAhead(), Counting(), Workers(1)
     frame = object()
     ahead.start(frame, HERE, make, workers)
-    assert ahead.take([frame], THERE, make, workers) == [(frame, 2.0)]
-    assert ahead.take([frame], THERE, make, workers) == [(frame, 2.0)]
+    assert taken(ahead, [frame], THERE, make, workers) == [(frame, 2.0)]
+    assert taken(ahead, [frame], THERE, make, workers) == [(frame, 2.0)]
     assert make.calls == [(frame, 1.0), (frame, 2.0)]
 
 
@@ -57,7 +61,7 @@ def test_faults_come_out_where_the_frame_is_asked_for():
     ahead, workers = FramesAhead(), Workers(2)
     ahead.start("frame", HERE, fails, workers)
     with pytest.raises(ValueError, match="behind the camera"):
-        ahead.take(["frame"], HERE, fails, workers)
+        taken(ahead, ["frame"], HERE, fails, workers)
 
 
 RAYS = {"rays": True, "ray_pixels": 32, "ray_channels": (4, 8, 8, 8, 8), "ray_blocks": (0,) * 5, "ray_steps": 12}
@@ -81,7 +85,7 @@ def test_a_window_is_the_same_begun_early_or_not(rays):
         reconstructor, clock = Reconstructor(config, network, Workers(2)), StageClock()
         for view in views[:begin]:
             reconstructor.begin(view, guess)
-        field = reconstructor.complete(views, volume, clock)
+        field = reconstructor.complete(reconstructor.window(views, volume), clock)
         assert set(clock.seconds) == {"tsdf", "network"} | ({"rays"} if rays else set())
         return torch.stack([field.grid(index) for index in range(len(views))])
 
@@ -103,6 +107,6 @@ def test_rays_are_completed_once_wherever_the_cube_of_the_window_is(monkeypatch)
     reconstructor.begin(views[0], None)
     for view in views:
         reconstructor.begin(view, Volume(volume.centre + 0.1, volume.side))
-    reconstructor.complete(views, volume, clock)
-    reconstructor.complete(views[-1:], Volume(volume.centre - 0.1, volume.side), clock)
+    reconstructor.complete(reconstructor.window(views, volume), clock)
+    reconstructor.complete(reconstructor.window(views[-1:], Volume(volume.centre - 0.1, volume.side)), clock)
     assert len(completed) == len(views)

@@ -48,6 +48,18 @@ def test_work_is_done_side_by_side():
     assert workers.submit(lead).result() == [0, 1]
 
 
+@pytest.mark.parametrize("count", [1, 3])
+def test_work_in_line_is_done_in_order(count):
+    line, done, gate = Workers(count).in_line(), [], threading.Event()
+    if count == 1:
+        gate.set()
+    futures = [line.submit(lambda: gate.wait(30) and done.append(0)), *(line.submit(done.append, n) for n in (1, 2))]
+    gate.set()
+    for future in futures:
+        future.result()
+    assert done == [0, 1, 2]
+
+
 def test_threads_go_with_their_workers():
     before = set(threading.enumerate())
     workers = Workers(2)

@@ -6,6 +6,7 @@ the networks themselves take part in ``test_end_to_end.py``.
 
 from __future__ import annotations
 
+import threading
 from types import SimpleNamespace
 
 import numpy as np
@@ -56,8 +57,11 @@ class TrueSurfaces:
         self.missing = missing
         self.windows: list[int] = []
 
-    def complete(self, views, volume, clock):
+    def window(self, views, volume):
         self.windows.append(len(views))
+
+    def complete(self, window, clock):
+        """The figure needs no field."""
 
     def begin(self, view, volume):
         """Nothing can be begun."""
@@ -162,6 +166,48 @@ def test_the_network_is_asked_about_the_frames_that_have_surfaces(monkeypatch):
     config = load_config("test", tracks={"count": 300}, refinement={"nodes": 30, "enabled": False})
     run(tracker(config, missing=frozenset({3})), range(9))
     assert asked == [(0, 1), (1, 2), (2, 4), (0, 1), (1, 2), (2, 3), (3, 4)]
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_live_it_gives_the_same_results_a_window_later_at_most(threads, monkeypatch):
+    monkeypatch.setattr("torch.get_num_threads", lambda: threads)
+    expected, live, told = run(tracker(), range(19)), tracker(), threading.Semaphore(0)
+    live.on_ready = told.release
+    results = []
+    for i in range(19):
+        results += live.push(frame_at(i))
+        windows = i // 4  # begun so far, the first with its fifth frame
+        assert len(results) >= (0 if windows < 2 else 4 * (windows - 1) + 1)
+    for _ in range(4):
+        assert told.acquire(timeout=30)
+    results += live.collect()
+    assert len(results) == 17, "what is finished can be had without another frame"
+    results += live.flush()
+    assert [r.stamp_ns for r in results] == [r.stamp_ns for r in expected]
+    for one, other in zip(results, expected, strict=True):
+        np.testing.assert_array_equal(one.tracks.positions, other.tracks.positions)
+        np.testing.assert_array_equal(one.patches.translations, other.patches.translations)
+    # Forgetting waits for what is under way, and nothing of it comes out afterwards.
+    for i in range(19, 24):
+        live.push(frame_at(i))
+    live.reset()
+    assert live.collect() == live.flush() == []
+    again = [result for i in range(5) for result in live.push(frame_at(i))] + live.flush()
+    assert [r.stamp_ns for r in again] == [r.stamp_ns for r in expected[:5]]
+    assert not np.isin(again[0].tracks.ids, expected[0].tracks.ids).any()
+
+
+def test_a_failure_in_a_window_is_told_with_a_later_frame_when_live(monkeypatch):
+    live = tracker()
+    live.on_ready = lambda: None
+
+    def fails(*_):
+        raise InputError("resolution", "the weights are for another network")
+
+    monkeypatch.setattr(TrueSurfaces, "complete", fails)
+    with pytest.raises(RuntimeError, match="another network"):
+        for i in range(13):
+            live.push(frame_at(i))
 
 
 @pytest.mark.parametrize(

@@ -211,7 +211,7 @@ class Surfaces(torch.nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.truth = test_tracker.TrueSurfaces()
-        self.complete, self.surface = self.truth.complete, self.truth.surface
+        self.window, self.complete, self.surface = self.truth.window, self.truth.complete, self.truth.surface
         self.begin, self.forget = self.truth.begin, self.truth.forget
 
 

@@ -107,7 +107,7 @@ class _Writer:
         if isinstance(value, torch.device):
             return {"torch_device": str(value)}
         if isinstance(value, Workers):
-            return {"workers": value.count}
+            return {"workers": value.count, "threads": value.threads}
         if isinstance(value, FramesAhead):  # what was begun is begun anew
             return {"frames_ahead": True}
         if isinstance(value, np.random.Generator):
@@ -176,7 +176,8 @@ class _Reader:
                 self.value(node["neighbours"]), leafsize=node["leafsize"], balanced_tree=False, compact_nodes=False
             )
         if "workers" in node:
-            return Workers(max(1, min(int(node["workers"]), os.cpu_count() or 1)))
+            cores = os.cpu_count() or 1
+            return Workers(max(1, min(int(node["workers"]), cores)), max(1, min(int(node["threads"]), cores + 1)))
         if "frames_ahead" in node:
             return FramesAhead()
         if "torch_device" in node:

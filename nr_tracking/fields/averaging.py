@@ -55,7 +55,7 @@ class AveragedField:
 
     def grid(self, frame: int) -> Tensor:
         """Signed distance (R, R, R) at the voxel centres of the first cube."""
-        return self._mean(frame)[0]
+        return self._mean(frame)[0] if len(self._members) > 1 else self.first.grid(frame)
 
     @torch.no_grad()
     def _mean(self, frame: int) -> tuple[Tensor, Tensor]:

@@ -9,6 +9,7 @@ and to the features.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import torch
@@ -257,12 +258,13 @@ class FieldWindow:
         left = torch.arange(len(points), device=points.device)
         remaining = points.new_ones(len(points))
         for level in reversed([level for level in self.levels[1:] if level <= finest]):
-            grid, features = self._sparse(level)
+            grid, _ = self._sparse(level)
             rows, weights, present = _sparse_corners(grid, points[left], frame[left])
             support = (2 * present - 1).clamp(0, 1)
             some = (support > 0).nonzero()[:, 0]
             weights = weights[some] / present[some, None]
-            values = _CornerSum.apply(with_absent(features), weights.to(features.dtype), rows[some])
+            features = self._with_absent[level]
+            values = _CornerSum.apply(features, weights.to(features.dtype), rows[some])
             yield left[some], (remaining * support)[some], values
             remaining = remaining * (1 - support)
             rest = (remaining > ROUNDING).nonzero()[:, 0]
@@ -283,6 +285,11 @@ class FieldWindow:
         if level == self.levels[2]:
             return self.fine_grid, self.fine
         raise ValueError(f"level {level} is none of the field's resolutions {self.levels}")
+
+    @cached_property
+    def _with_absent(self) -> dict[int, Tensor]:
+        """The features of the sparse scales with a row for voxels that are not active, made once for all reads."""
+        return {level: with_absent(self._sparse(level)[1]) for level in self.levels[1:]}
 
     def _rows(self, grid: SparseGrid, frame: int) -> slice:
         """Which rows of a grid belong to one frame; they are sorted by frame."""

@@ -36,9 +36,13 @@ class TrackerLike(Protocol):
     """What a node needs of :class:`nr_tracking.Tracker`; live settings reach it through ``config``."""
 
     config: Config
+    on_ready: Callable[[], None] | None
 
     def push(self, frame: DepthFrame) -> list[TrackedFrame]:
         """Take a frame; returns what is finished."""
+
+    def collect(self) -> list[TrackedFrame]:
+        """What has been finished meanwhile."""
 
     def flush(self) -> list[TrackedFrame]:
         """Finish the frames that were pushed."""
@@ -89,6 +93,7 @@ class InferenceWorker:
         self._queue = FrameQueue(policy, queue_size, queue_memory)
         self._last_stamp: int | None = None
         self._unfinished: deque[WaitingFrame] = deque()  # pushed, without a result so far
+        tracker.on_ready = self._results_ready
         self._thread = threading.Thread(target=self._run, name="inference", daemon=True)
         self._thread.start()
 
@@ -139,6 +144,7 @@ class InferenceWorker:
         """End the thread after the frame in hand; waiting and unfinished frames are dropped, the subject forgotten."""
         waiting = self._queue.close()
         self._thread.join()
+        self._tracker.on_ready = None
         for frame in (*self._unfinished, *waiting):
             self._drop(frame, "inactive")
         self._unfinished.clear()
@@ -194,6 +200,7 @@ class InferenceWorker:
             smaller = self._smaller_tracker() if exhausted else None
             if smaller is not None:
                 self._tracker = smaller
+                smaller.on_ready = self._results_ready
         except Exception:  # a tracker that cannot even be reset is reported and tried again with the next frame
             self._on_failure(traceback.format_exc())
         self._on_failure(said)
@@ -204,6 +211,10 @@ class InferenceWorker:
     def _start_anew(self) -> None:
         self._flush()
         self._reset("reset")
+
+    def _results_ready(self) -> None:
+        """Have results fetched on the inference thread, also when no frame comes."""
+        self._queue.command(lambda: self._deliver(self._tracker.collect()))
 
     def _flush(self) -> None:
         self._deliver(self._tracker.flush())
@@ -221,6 +232,8 @@ class InferenceWorker:
         self._on_new_subject()
 
     def _deliver(self, results: list[TrackedFrame]) -> None:
+        if not results:
+            return
         self._statistics.window(len(results))
         for result in results:
             if self._last_stamp is not None and result.stamp_ns <= self._last_stamp:

@@ -41,14 +41,11 @@ class FramesAhead(Generic[Frame, Made]):
 
     def take(
         self, frames: Sequence[Frame], volume: Cube, make: Callable[[Frame, Cube], Made], workers: Workers
-    ) -> list[Made]:
-        """What was made of each of ``frames`` in a cube, made now where that is not done; forgets all others.
-
-        Raises what ``make`` raised.
-        """
+    ) -> list[Future[Made]]:
+        """What was made of each of ``frames`` in a cube, begun now where it is not; forgets all others."""
         entries = [self._of(frame, volume, make, workers) for frame in frames]
         self._entries = entries
-        return [entry.made.result() for entry in entries]
+        return [entry.made for entry in entries]
 
     def forget(self) -> None:
         """Forget all frames."""

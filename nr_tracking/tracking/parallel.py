@@ -21,19 +21,24 @@ class Workers:
     """``count`` threads for the parts, and one for the work that hands them out and waits for them.
 
     Operations of PyTorch use one thread in each of them; what they use elsewhere does not change. With a count of one
-    the caller does everything itself.
+    the caller does everything itself. ``threads`` starts another number of them.
     """
 
-    def __init__(self, count: int) -> None:
+    def __init__(self, count: int, threads: int | None = None) -> None:
         self.count = count
+        self.threads = threads = threads or count + 1
         self._pool: ThreadPoolExecutor | None = None
         if count > 1:
-            threads = torch.get_num_threads()
-            self._pool = ThreadPoolExecutor(count + 1, "nr_tracking", initializer=_use_one_thread)
+            before = torch.get_num_threads()
+            self._pool = ThreadPoolExecutor(threads, "nr_tracking", initializer=_use_one_thread)
             # The number that one thread sets is what later ones start with, anyone's: start all now, and put it back.
-            started = threading.Barrier(count + 1)
-            list(self._pool.map(lambda _: started.wait(), range(count + 1)))
-            torch.set_num_threads(threads)
+            started = threading.Barrier(threads)
+            list(self._pool.map(lambda _: started.wait(), range(threads)))
+            torch.set_num_threads(before)
+
+    def in_line(self) -> Workers:
+        """One more thread, which does what it is given one after the other; nobody but the caller where this is so."""
+        return Workers(self.count, threads=1)
 
     def submit(self, work: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> Future[R]:
         """Do ``work(...)`` when a thread is free; its result or error is that of the future."""

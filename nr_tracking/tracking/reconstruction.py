@@ -1,7 +1,8 @@
 """From depth frames to complete surfaces: each frame on its own, then all of a window together.
 
     view = observe(frame, config)                        which pixels, which points
-    field = reconstructor.complete(views, volume)        the network's distance fields of a window
+    window = reconstructor.window(views, volume)         each frame's part of the network's work, begun
+    field = reconstructor.complete(window, clock)        the network's distance fields of the window
     surface = reconstructor.surface(field, i, view, volume)
 
 Everything in metres in the camera optical frame, but for the field, which lives in the box coordinates of its volume.
@@ -10,6 +11,7 @@ Everything in metres in the camera optical frame, but for the field, which lives
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -77,6 +79,16 @@ class FrameRays:
         return replace(self.field, place=place_in(window, self.cube).to(self.field.place))
 
 
+@dataclass(frozen=True)
+class PendingWindow:
+    """A window whose frames are being worked on: in their own cubes, and in the first of the window's ``cubes``."""
+
+    views: Sequence[View]
+    cubes: Sequence[Volume]
+    rays: Sequence[Future[FrameRays]]
+    inputs: Sequence[Future[FrameInput]]
+
+
 def observe(frame: DepthFrame, config: SubjectConfig) -> View:
     """Check a frame, undo its lens, and find the subject in it.
 
@@ -114,18 +126,24 @@ class Reconstructor:
         self._ahead.forget()
         self._rays_ahead.forget()
 
-    def complete(self, views: Sequence[View], volume: Volume, clock: StageClock) -> AveragedField:
-        """The distance fields of a window, one for each view, in the box coordinates of ``volume``.
-
-        They are the mean over ``volume.cubes`` completions, of which the first is in ``volume`` itself.
-        """
+    def window(self, views: Sequence[View], volume: Volume) -> PendingWindow:
+        """The frames of a window on their way to :meth:`complete`; what was not begun is begun now."""
         cubes = neighbouring_cubes(volume, self.config.volume.cubes)
         rays = self._rays_ahead.take(views, None, self._rays, self._workers) if self.config.model.rays else []
+        return PendingWindow(views, cubes, rays, self._ahead.take(views, cubes[0], self._input, self._workers))
+
+    def complete(self, window: PendingWindow, clock: StageClock) -> AveragedField:
+        """The distance fields of a window, one for each view, in the box coordinates of its volume.
+
+        They are the mean over ``volume.cubes`` completions, of which the first is in the window's volume itself.
+        """
+        rays = [part.result() for part in window.rays]
         for part in rays:
             _count(part.seconds, clock)
-        inputs = self._ahead.take(views, cubes[0], self._input, self._workers)
+        inputs = [part.result() for part in window.inputs]
+        cubes = window.cubes
         futures = [self._workers.submit(self._completed, inputs, rays, cubes[0], clock)]
-        futures += [self._workers.submit(self._completed_anew, views, rays, cube, clock) for cube in cubes[1:]]
+        futures += [self._workers.submit(self._completed_anew, window.views, rays, cube, clock) for cube in cubes[1:]]
         return AveragedField([PlacedField(one.result(), cube) for one, cube in zip(futures, cubes, strict=True)])
 
     def _completed_anew(

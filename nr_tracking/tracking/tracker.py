@@ -1,15 +1,19 @@
 """Depth frames in, complete tracked surfaces out.
 
-The whole algorithm, as :meth:`Tracker._track` reads: the frames of a window are placed in one cube, turned into sparse
-TSDFs and completed together by the network; each new frame's surface is taken out of its field and cut into patches;
-the network guesses how the patches of the frame before move onto it, and that guess starts the refinement that carries
-the persistent tracks along. After Merrouche, Wuhrer and Boyer 2024, with tracks that outlive the window.
+The whole algorithm, as :class:`Tracker` reads from :meth:`Tracker.push` on: the frames of a window are placed in one
+cube, turned into sparse TSDFs and completed together by the network; each new frame's surface is taken out of its field
+and cut into patches; the network guesses how the patches of the frame before move onto it, and that guess starts the
+refinement that carries the persistent tracks along. After Merrouche, Wuhrer and Boyer 2024, with tracks that outlive
+the window.
 """
 
 from __future__ import annotations
 
 import copy
 import logging
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future, wait
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -26,7 +30,7 @@ from nr_tracking.fields.weights import load_weights, weights_path
 from nr_tracking.sensing.volume import Volume, fit_volume, follow
 from nr_tracking.tracking.adaptation import DecoderAdapter, PatchedFrame
 from nr_tracking.tracking.parallel import Workers
-from nr_tracking.tracking.reconstruction import Reconstructor, View, observe
+from nr_tracking.tracking.reconstruction import PendingWindow, Reconstructor, View, observe
 from nr_tracking.tracking.rigid import Rigid, change_of_view, check_pose, fixed_frame
 from nr_tracking.tracking.stamps import StampOrder
 from nr_tracking.tracking.timing import StageClock
@@ -78,17 +82,34 @@ class _Shape(NamedTuple):
     clock: StageClock
 
 
+class _Completed(NamedTuple):
+    """A window's fields, the new frames' surfaces on their way, and each frame's share of the time."""
+
+    field: AveragedField
+    volume: Volume
+    shapes: list[Future[_Shape]]
+    shared: dict[str, float]
+
+
 class Tracker:
     """Follows one subject through a stream of depth frames from one camera.
 
     Results come in order, one for each accepted frame, a window at a time: with the default stride of one less than the
     window's length, four frames after a frame at most. ``networks`` replaces the weights on disk.
+
+    ``on_ready``, for live use: :meth:`push` does not wait for the window that it completes, but at most for the one
+    before, so that the network completes a window while tracks follow the last one. Results are the same; they come
+    with a later :meth:`push`, :meth:`collect` or :meth:`flush`, and ``on_ready`` is called, on another thread, when
+    there may be some.
     """
 
     def __init__(self, config: Config, networks: Networks | None = None) -> None:
         self.config = config
         self.networks = networks = networks or load_networks(config)
+        self.on_ready: Callable[[], None] | None = None
         self._workers = Workers(torch.get_num_threads() if config.device == "cpu" else 1)
+        self._completing, self._following = self._workers.in_line(), self._workers.in_line()
+        self._running: deque[Future[list[TrackedFrame]]] = deque()
         self._reconstructor = Reconstructor(config, networks.completion, self._workers)
         self._decoder = networks.deformation.to(self._reconstructor.device).eval()
         adapts = config.refinement.adaptation_steps > 0 and config.deformation.backend != "none"
@@ -102,6 +123,8 @@ class Tracker:
 
     def reset(self) -> None:
         """Forget the subject: the next frame starts new tracks in a new cube."""
+        wait(self._running)
+        self._running.clear()
         self._window.clear()
         self._reconstructor.forget()
         self._order.forget()
@@ -130,30 +153,56 @@ class Tracker:
             self.reset()
         self._order.accept(frame.stamp_ns)
         self._reconstructor.begin(view, self._volume)  # the next window's cube is nearly always that of the last one
-        window = self._window.push(view)
-        return results + (self._tracked(window) if window else [])
+        if window := self._window.push(view):
+            self._begin(window)
+        return results + self._finished(most_running=0 if self.on_ready is None else 1)
+
+    def collect(self) -> list[TrackedFrame]:
+        """What is finished by now, without waiting; see ``on_ready``."""
+        return self._finished(most_running=len(self._running))
 
     def flush(self) -> list[TrackedFrame]:
         """Finish the frames that wait for a full window."""
-        window = self._window.flush()
-        return self._tracked(window) if window else []
+        if window := self._window.flush():
+            self._begin(window)
+        return self._finished(most_running=0)
 
-    def _tracked(self, window: Window[View]) -> list[TrackedFrame]:
-        return self._workers.submit(self._track, window).result()
-
-    def _track(self, window: Window[View]) -> list[TrackedFrame]:
-        """Complete a window, and follow its new frames one by one while surfaces of later ones are made."""
-        clock = StageClock()
+    def _begin(self, window: Window[View]) -> None:
+        """Begin to complete a window; its frames are followed when those of the last one have been."""
         volume = self._place_volume(window)
-        field = self._reconstructor.complete(window.items, volume, clock)
-        shared = clock.share(window.new)
+        pending = self._reconstructor.window(window.items, volume)
+        completed = self._completing.submit(self._complete, window, pending, volume)
+        followed = self._following.submit(self._follow_all, window, completed)
+        self._running.append(followed)
+        if (ready := self.on_ready) is not None:
+            followed.add_done_callback(lambda _: ready())
+
+    def _finished(self, most_running: int) -> list[TrackedFrame]:
+        """Results of windows that are done, and of as many others as it takes until ``most_running`` are left."""
+        results: list[TrackedFrame] = []
+        while self._running and (self._running[0].done() or len(self._running) > most_running):
+            results += self._running.popleft().result()
+        return results
+
+    def _complete(self, window: Window[View], pending: PendingWindow, volume: Volume) -> _Completed:
+        """Complete a window, and begin with the surfaces of its new frames."""
+        clock = StageClock()
+        try:
+            field = self._reconstructor.complete(pending, clock)
+        except InputError as error:  # its frames were accepted one by one: it is nothing that is wrong with the last
+            raise RuntimeError(f"a window cannot be completed: {error}") from error
         first = len(window.items) - window.new
         shapes = [
             self._workers.submit(self._shape, field, index, window.items[index], volume)
             for index in range(first, len(window.items))
         ]
+        return _Completed(field, volume, shapes, clock.share(window.new))
+
+    def _follow_all(self, window: Window[View], completing: Future[_Completed]) -> list[TrackedFrame]:
+        """Follow the new frames of a window one by one, while surfaces of later ones are made."""
+        field, volume, shapes, shared = completing.result()
         results: list[TrackedFrame] = []
-        for index, shape in enumerate(shapes, first):
+        for index, shape in enumerate(shapes, len(window.items) - window.new):
             try:
                 result = self._follow(field, window, index, shape.result(), volume)
             except InputError as error:
