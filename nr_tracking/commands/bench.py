@@ -24,6 +24,7 @@ from nr_tracking.ros.outputs import mesh_marker, motion_marker, patches_message,
 from nr_tracking.sensing.camera import decode_depth
 from nr_tracking.tracking.colours import canonical_box, correspondence_colours
 from nr_tracking.tracking.reconstruction import observe
+from nr_tracking.tracking.tracker import Tracker
 from nr_tracking.types import DepthFrame, Intrinsics, TrackedFrame
 
 CAMERA = Intrinsics(width=640, height=480, fx=525.0, fy=525.0, cx=319.5, cy=239.5)
@@ -52,7 +53,8 @@ def bench(
     results: list[TrackedFrame] = []
     with NetworkWatch(networks.completion) if networks else nullcontext() as watch:
         begun = time.perf_counter()
-        tracker.on_ready = lambda: None  # windows overlap, as in the node
+        if isinstance(tracker, Tracker):
+            tracker.on_ready = lambda: None  # windows overlap, as in the node
         for batch in chain(map(tracker.push, recording), (tracker.flush() for _ in range(1))):
             if warm:
                 results.extend(batch)
