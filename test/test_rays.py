@@ -355,6 +355,26 @@ class TestTraining:
             build_networks(load_config("test"), "rays", None)
 
 
+def test_weights_held_in_bfloat16_give_the_same_bits(monkeypatch):
+    """Also where the processor would not multiply in bfloat16 by itself."""
+    monkeypatch.setattr("nr_tracking.fields.completion.cpu_has_bfloat16", lambda: True)
+    config = load_config("test", model=RAYS)
+    torch.manual_seed(0)
+    network = CompletionNetwork(config.model).eval()
+    batch = prepare(bending_window(0), config, np.random.default_rng(0), augment=False)
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.add_(0.01 * torch.randn_like(parameter))
+        before = network(batch.window)
+        network.hold_bfloat16(torch.device("cpu"))
+        after = network(batch.window)
+    held = sum(parameter.dtype == torch.bfloat16 for parameter in network.parameters())
+    assert held > 20 and network.distance.last.weight.dtype == torch.float32
+    for frame in range(5):
+        assert torch.equal(before.grid(frame), after.grid(frame))
+    assert (before.grid(0) < 0).any()
+
+
 def test_weights_of_a_version_that_knew_fewer_settings(tmp_path, monkeypatch):
     """A file is verified by what it says itself, not by today's settings."""
     config = load_config("test")

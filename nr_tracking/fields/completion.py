@@ -35,13 +35,14 @@ from nr_tracking.fields.field import DistanceMLP, EmbeddingHead, FieldWindow, Kn
 from nr_tracking.fields.fusion import FrameFusion
 from nr_tracking.fields.ray_prior import RayPrior
 from nr_tracking.fields.rays import RayField, RayNetwork
-from nr_tracking.fields.sparse import SparseGrid, linear_keys
+from nr_tracking.fields.sparse import DownConv, SparseGrid, SubmanifoldConv, UpConv, linear_keys
 from nr_tracking.types import InputError
 
 if TYPE_CHECKING:
     from nr_tracking.sensing.ray_images import RayImages
     from nr_tracking.sensing.tsdf import TsdfWindow
 
+_MULTIPLIES = (nn.Linear, nn.Conv2d, nn.Conv3d, nn.ConvTranspose3d, SubmanifoldConv, DownConv, UpConv)
 OBSERVED = 0.5  # TSDF voxels with a smaller magnitude are refined whatever the coarser field says
 
 
@@ -201,6 +202,27 @@ class CompletionNetwork(nn.Module):
         """Half-width in box sides of the band to be refined at ``resolution``, and the most voxels of a frame in it."""
         index = 0 if resolution < self.model.resolution else 1
         return self.model.filter_voxels[index] / resolution, int(self.model.active_cap * resolution**2)
+
+    @torch.no_grad()
+    def hold_bfloat16(self, device: torch.device) -> None:
+        """Keep the weights that are multiplied in bfloat16 as such, where they are; for networks that learn no more.
+
+        They would be cast anew for every window, which takes as long as a good part of the multiplications.
+        """
+        if not self.uses_bfloat16(device):
+            return
+        parts: tuple[nn.Module | None, ...] = (
+            self.sparse_encoder,
+            self.dense_encoder,
+            self.fusion,
+            self.dense_decoder,
+            self.middle_decoder,
+            self.fine_decoder,
+            self.rays,
+        )
+        for module in [module for part in parts if part is not None for module in part.modules()]:
+            if isinstance(module, _MULTIPLIES):
+                module.weight.data = module.weight.data.bfloat16()
 
     def uses_bfloat16(self, device: torch.device) -> bool:
         """Whether convolutions and attention run in bfloat16 here."""

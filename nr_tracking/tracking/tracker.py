@@ -58,6 +58,7 @@ def load_networks(config: Config) -> Networks:
     networks = Networks(CompletionNetwork(config.model), DeformationDecoder(config.model))
     parts = {"completion": networks.completion, "deformation": networks.deformation}
     load_weights(weights_path(config), parts, preset=config.preset, model=config.model)
+    networks.completion.hold_bfloat16(torch.device(config.device))
     return networks
 
 
