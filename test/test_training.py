@@ -26,7 +26,8 @@ from nr_tracking.training.checkpoints import SHARD_BYTES, load_checkpoint, save_
 from nr_tracking.training.feed import PreparedWindows, draws_of_epoch
 from nr_tracking.training.journal import Journal
 from nr_tracking.training.motion import true_positions
-from nr_tracking.training.trainer import Plan, Run, export_weights, train
+from nr_tracking.training.networks import export_weights
+from nr_tracking.training.trainer import Plan, Run, train
 from nr_tracking.types import InputError
 
 SMALL = {
@@ -390,6 +391,25 @@ def test_errors_name_what_is_missing(cache, tmp_path):
         train(config, cache, tmp_path / "run")
     with pytest.raises(InputError, match="no checkpoint yet"):
         export_weights(config, tmp_path / "run", tmp_path / "w")
+
+
+@pytest.mark.parametrize("plan", [{"steps": 0}, {"steps": -5}, {"minutes": -1.0}, {"minutes": float("nan")}])
+def test_a_run_of_no_length_is_refused(cache, tmp_path, plan):
+    with pytest.raises(InputError, match=next(iter(plan))) as caught:
+        train(load_config("test", training=SMALL), cache, tmp_path / "run", **plan)
+    assert caught.value.reason == "bad_plan" and not (tmp_path / "run").exists()
+
+
+def test_a_run_that_can_learn_nothing_ends_and_says_why(cache, tmp_path, monkeypatch):
+    def empty(*_):
+        raise InputError("no_subject", "nothing is left")
+
+    monkeypatch.setattr("nr_tracking.training.feed.prepare", empty)
+    with pytest.raises(InputError, match="shows no subject") as caught:
+        train(load_config("test", training=SMALL), cache, tmp_path / "run", minutes=60.0)
+    assert caught.value.reason == "no_surface"
+    short = train(load_config("test", training=SMALL), cache, tmp_path / "short", minutes=1e-6)
+    assert read_weights(short).notes["steps"] == "0", "the minutes are over before a step"
 
 
 def test_checkpoints_are_sharded_and_whole(tmp_path):

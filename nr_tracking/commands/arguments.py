@@ -11,6 +11,7 @@ from nr_tracking.commands.batch_options import add_batch
 from nr_tracking.commands.bench_options import add_bench_options, run_bench
 from nr_tracking.commands.datasets import add_dataset_options, synthesize_dataset
 from nr_tracking.config import PRESETS, Config
+from nr_tracking.training.schedule import SCHEDULES
 from nr_tracking.types import InputError
 
 DEMO = "demo"
@@ -161,7 +162,9 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
         "cache", type=Path, metavar="CACHE", help="folder of windows or file of clips, made by synthesize"
     )
     parser.add_argument("--run", type=Path, required=True, dest="run_folder", metavar="DIR", help="checkpoints and log")
-    parser.add_argument("--schedule", default="completion", help="what is trained (default completion)")
+    parser.add_argument(
+        "--schedule", choices=SCHEDULES, default="completion", help="what is trained (default completion)"
+    )
     length = parser.add_mutually_exclusive_group(required=True)
     length.add_argument("--steps", type=int, help="steps to train")
     length.add_argument("--minutes", type=float, help="minutes to train")
