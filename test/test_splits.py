@@ -66,4 +66,4 @@ def test_held_out_characters_share_no_more_with_training_than_is_documented(fold
 def test_a_character_shares_everything_with_itself_wherever_it_stands() -> None:
     vertices = bind_pose("animals")["Fox"]
     assert share_known(vertices, vertices) == 1
-    assert share_known(vertices, vertices + [0.3, -0.2, 0.1]) == 1
+    assert share_known(vertices, vertices + np.array([0.3, -0.2, 0.1])) == 1

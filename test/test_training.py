@@ -3,6 +3,7 @@
 import json
 import multiprocessing
 import os
+import shutil
 import socket
 import time
 from dataclasses import replace
@@ -16,6 +17,7 @@ from bending_body import bending_window, write_cache
 from scipy.spatial import cKDTree
 
 from nr_tracking.config import load_config
+from nr_tracking.data.cache import read_manifest, write_manifest, write_shard
 from nr_tracking.data.clip_cache import GeneratedWindows
 from nr_tracking.fields.field import interpolate_sparse
 from nr_tracking.fields.sparse import SparseGrid
@@ -378,6 +380,32 @@ def test_settings_must_not_change_under_a_run(cache, tmp_path):
     with pytest.raises(InputError, match="another training") as caught:
         train(load_config("test", training={**SMALL, "learning_rate": 1e-5}), cache, tmp_path, steps=2)
     assert caught.value.reason == "other_run"
+
+
+def test_patches_cache_and_starting_weights_must_not_change_under_a_run(cache, tmp_path):
+    config = load_config("test", training=SMALL)
+    shutil.copytree(cache, tmp_path / "cache")
+    first = train(config, tmp_path / "cache", tmp_path / "first", steps=1)
+    manifest = read_manifest(tmp_path / "cache")
+    (tmp_path / "other").mkdir()
+    write_manifest(tmp_path / "other", {**manifest, "recipe": {"seed": 8}})
+    other = train(load_config("test", training={**SMALL, "seed": 5}), cache, tmp_path / "seed", steps=1)
+    run = {"steps": 1, "start": first}
+    train(config, tmp_path / "cache", tmp_path / "run", **run)
+    patches = load_config("test", training=SMALL, deformation={"patches": config.deformation.patches + 1})
+    for key, changed in (
+        ("deformation", (patches, tmp_path / "cache", first)),
+        ("cache", (config, tmp_path / "other", first)),
+        ("start", (config, tmp_path / "cache", other)),
+        ("start", (config, tmp_path / "cache", None)),
+    ):
+        with pytest.raises(InputError, match=f"another {key}:") as caught:
+            train(*changed[:2], tmp_path / "run", steps=2, start=changed[2])
+        assert caught.value.reason == "other_run"
+    more = write_shard(tmp_path / "cache", 1, [bending_window(7, frames=3)])
+    write_manifest(tmp_path / "cache", {**manifest, "shards": [*manifest["shards"], more]})
+    train(config, tmp_path / "cache", tmp_path / "run", steps=2, start=first)
+    assert len(curve(tmp_path / "run")) == 2, "a cache may grow"
 
 
 def test_errors_name_what_is_missing(cache, tmp_path):

@@ -1,8 +1,8 @@
 """Which characters and motions are kept from training: by character *and* by motion.
 
-Validation and test characters never appear in training, nor do validation and test motions, whoever performs them. Most of
-the glTF people are other clothes over the same few bodies, held-out ones among them; docs/data.md says how much is shared.
-Bodies drawn at random are told apart by their numbers: the split is part of the seed.
+Validation and test characters never appear in training, nor do validation and test motions, whoever performs them.
+Most glTF people, held-out ones among them, are other clothes over the same few bodies; docs/data.md says how much is
+shared. Bodies drawn at random are told apart by their numbers: the split is part of the seed.
 """
 
 from __future__ import annotations

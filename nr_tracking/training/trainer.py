@@ -22,6 +22,7 @@ from nr_tracking.config import Config
 from nr_tracking.data.cache import WindowCache
 from nr_tracking.data.clip_cache import GeneratedWindows, open_windows
 from nr_tracking.fields.completion import CompletionNetwork
+from nr_tracking.fields.weights import read_weights
 from nr_tracking.sensing.ray_images import joined
 from nr_tracking.training.allocation import keep_freed_memory
 from nr_tracking.training.batches import TrainingBatch
@@ -126,6 +127,7 @@ class Run:
             raise InputError("no_validation", "training.gates are scores on validation windows: name some")
         self.cache = open_windows(cache, self.device, config.training.seed, config.training.subject_pixels)
         self.validation = validation
+        self.start = None if start is None else read_weights(start).sha256
         self.networks = build_networks(config, schedule, start).to(self.device)
         self.average = copy.deepcopy(self.networks).requires_grad_(False)
         learnt = [parameter for parameter in self.networks.parameters() if parameter.requires_grad]
@@ -367,10 +369,12 @@ class Run:
 
     def identity(self) -> dict[str, Any]:
         """What must not change when a run goes on."""
-        config = self.config.model_dump(mode="json", include={"preset", "model", "tsdf", "volume", "training"})
+        parts = {"preset", "model", "tsdf", "volume", "deformation", "training"}
+        config = self.config.model_dump(mode="json", include=parts)
         for name in ("workers", "checkpoint_minutes", "validation_minutes", "validation_windows"):
             del config["training"][name]
-        return {"schedule": self.schedule, "windows_per_step": self.together, **config}
+        came_from = {"cache": self.cache.digest(), "start": self.start}
+        return {"schedule": self.schedule, "windows_per_step": self.together, **came_from, **config}
 
     def finish(self) -> Path:
         """Checkpoint, validate and write the weights."""
