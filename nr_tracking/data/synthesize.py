@@ -145,7 +145,7 @@ def _shard(task: tuple[str, dict[str, Any], int]) -> dict[str, Any]:
 def _made(
     folder: Path, recipe: dict[str, Any], numbers: list[int], processes: int, nice: int
 ) -> Iterator[dict[str, Any]]:
-    """Entries of the shards as they are finished."""
+    """Entries of the shards, in their order."""
     tasks = [(str(folder), recipe, number) for number in numbers]
     if not tasks:
         return
@@ -153,7 +153,7 @@ def _made(
     os.environ.setdefault("IGL_NUM_THREADS", "1")
     context = multiprocessing.get_context("spawn")
     with context.Pool(max(1, min(processes, len(tasks))), initializer=os.nice, initargs=(nice,)) as pool:
-        yield from pool.imap_unordered(_shard, tasks)
+        yield from pool.imap(_shard, tasks)  # in order, so that the manifest is one for any number of processes
 
 
 def _weights(families: dict[str, float] | None) -> dict[str, float]:
