@@ -132,6 +132,12 @@ class Scores:
 
 def subsequences(frames: int, length: int = LENGTH, stride: int = LENGTH, offset: int = 0) -> Iterator[int]:
     """Starts of the sub-sequences of a recording; the tables use ``stride`` 1 and ``offset`` 15."""
+    if length < 1 or stride < 1 or offset < 0:
+        raise InputError(
+            "bad_request",
+            f"sub-sequences of {length} frames that start every {stride} from {offset} on: "
+            "give a length and a stride of 1 or more and an offset of 0 or more",
+        )
     if frames - offset < length:
         raise InputError("too_short", f"{frames} frames from {offset} on hold no sub-sequence of {length}")
     yield from range(offset, frames - length + 1, stride)
@@ -156,6 +162,8 @@ def score(
     visible and hidden; without it they are not divided. ``scans``: the true surfaces, one a frame, where those of
     ``truth`` only say where points go.
     """
+    if count < 1 or seed < 0:
+        raise InputError("bad_request", f"{count} points with seed {seed}: give 1 point and a seed of 0, or more")
     frames = len(truth.vertices)
     scans = scans or [Mesh(vertices, truth.faces) for vertices in truth.vertices]
     if len(candidate.meshes) != frames or len(candidate.tracks) != frames:
