@@ -196,7 +196,6 @@ def test_a_stopped_synthesis_goes_on_and_ends_alike(tmp_path: Path) -> None:
     hashes = [{s["file"]: s["sha256"] for s in read_manifest(folder)["shards"]} for folder in (whole, parts)]
     assert hashes[0] == hashes[1] and len(hashes[0]) == 3
     assert (parts / "contact_sheet.png").stat().st_size > 1000
-    assert "6 windows (6 object)" in synthesize.summary(read_manifest(parts))
     with pytest.raises(InputError, match="another folder"):
         synthesize.synthesize(parts, windows=6, seed=4, families=SMALL)
 
