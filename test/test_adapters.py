@@ -148,6 +148,7 @@ def test_cape_is_read_as_its_longest_run_of_frames(tmp_path: Path) -> None:
     motion = Cape(tmp_path).read("00032/shortlong_hips")
     np.testing.assert_array_equal(motion.vertices, MOVED[[0, 1, 2]])  # frames 5, 6, 7
     (folder / f"{folder.name}.000006.npz").write_bytes(b"PK damaged")
+    np.testing.assert_array_equal(Cape(tmp_path).read("00032/shortlong_hips", frames=1).vertices, MOVED[[0]])
     with pytest.raises(InputError, match=r"000006\.npz cannot be read"):
         Cape(tmp_path).read("00032/shortlong_hips")
     (tmp_path / "misc" / "smpl_tris.npy").unlink()
@@ -163,9 +164,14 @@ def test_scans_come_with_the_bodies_fitted_to_them(tmp_path: Path) -> None:
     assert [len(vertices) for vertices, _ in motion.scans] == [42, 162, 42, 162, 42]
     np.testing.assert_allclose(motion.scans[2][0].mean(axis=0), [0.04, 0, 0], atol=1e-6)
     np.testing.assert_array_equal(motion.vertices, MOVED)
+    last = tmp_path / "sue" / "sue-cos-walk" / "000004" / "scan.obj"
+    whole, _ = last.read_text(), last.write_text("damaged")
+    first = dataset.read("sue-cos-walk", frames=2)
+    assert len(first) == len(first.scans) == 2, "what lies behind the frames asked for is not read"
+    last.write_text(whole)
     np.savez(fits, vertices=MOVED[:4], faces=FACES)
     with pytest.raises(InputError, match="5 scans"):
-        dataset.read("sue-cos-walk")
+        dataset.read("sue-cos-walk", frames=2)
     fits.unlink()
     with pytest.raises(InputError, match=r"sue-cos-walk\.npz is not there.*smpl\.is\.tue\.mpg\.de"):
         dataset.read("sue-cos-walk")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import struct
 from pathlib import Path
 
@@ -337,6 +338,19 @@ def test_targets_of_a_random_person_blend_to_one() -> None:
         descent = [w for name, w in chosen if name.split("/")[1].split("-")[0] in ("african", "asian", "caucasian")]
         assert sum(descent) == pytest.approx(1, abs=0.06)
         assert all(0 < weight <= 1 for _, weight in chosen)
+
+
+def child_share(targets: list[tuple[str, float]]) -> float:
+    return sum(weight for name, weight in targets if re.fullmatch(r"macrodetails/[a-z]+-[a-z]+-child", name))
+
+
+def test_some_people_are_children_and_nobody_else_changes_with_them() -> None:
+    people = [[random_targets(np.random.default_rng(seed), True, *most) for seed in range(60)] for most in ((), (1.0,))]
+    shares = [[child_share(person) for person in group] for group in people]
+    assert max(shares[0]) <= 0.5 and max(shares[1]) > 0.9
+    assert sum(share > 0 for share in shares[1]) in range(5, 25)
+    for usual, young, share in zip(*people, shares[1], strict=True):
+        assert usual == young or share > 0
 
 
 def test_a_captured_walk_and_a_dance_suit_a_generated_body(tmp_path: Path) -> None:

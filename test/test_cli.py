@@ -189,5 +189,55 @@ def test_synthesize_and_train_hand_on_what_was_asked_for(
     assert windows[1]["families"] == {"animal": 1.0, "person": 0.5} and windows[1]["split"] == "train"
     assert recordings[1]["counts"] == {"animal": 2} and recordings[1]["noisy"] and recordings[1]["split"] == "val"
     assert training[0].preset == "lite" and training[1:3] == (tmp_path, tmp_path) and training[3]["steps"] == 7
-    assert cli.main(["synthesize", folder, "--families", "animal"]) == 2
-    assert "expected name=number" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("request_of", "says"),
+    [
+        ("synthesize DIR --families animal", "expected name=number"),
+        ("synthesize DIR --families animal=-1", "no number of 0 or more"),
+        ("synthesize DIR --recordings --families foo=1", "'foo' is none of makehuman"),
+        ("synthesize DIR --recordings --families object=0.5", "whole numbers"),
+        ("synthesize DIR --recordings --families object=0", "no family has a recording"),
+        ("synthesize DIR --noisy", "--noisy does nothing here: it belongs to --recordings or --dataset"),
+        ("synthesize DIR --clips 3 --occluded", "--occluded does nothing here"),
+        ("synthesize DIR --cluttered --windows 0", "--cluttered does nothing here"),
+        ("synthesize DIR --recordings --windows 10", "--windows and --recordings exclude each other"),
+        ("synthesize DIR --recordings --processes 2", "--processes does nothing here: it belongs to --windows"),
+        ("synthesize DIR --list FILE", "--list does nothing here: it belongs to --dataset"),
+        ("synthesize DIR --windows 0", "windows = 0"),
+        ("synthesize DIR --processes 0", "one at least"),
+        ("synthesize DIR --seed -1", "0 or more"),
+        ("evaluate BALL --preset test --start-stride 0", "start every 0"),
+        ("evaluate BALL --preset test --length 0", "of 0 frames"),
+        ("evaluate BALL --preset test --offset -3", "from -3 on"),
+        ("evaluate BALL --preset test --length 4 --points 0", "0 points"),
+        ("evaluate BALL --tracked OUT --offset 15", "--offset is for tracking anew"),
+        ("evaluate BALL --tracked OUT --start-stride 1", "--start-stride is for tracking anew"),
+        ("evaluate BALL --tracked OUT --seed 1", "--seed is for tracking anew"),
+        ("evaluate BALL --tracked OUT --preset lite", "--preset is for tracking anew"),
+        ("train DIR --run DIR --steps 0", "steps = 0"),
+        ("train DIR --run DIR --minutes -1", "minutes = -1"),
+    ],
+)
+def test_options_that_cannot_be_or_would_do_nothing_are_refused(
+    ball: Path,
+    tmp_path: Path,
+    real_commands: None,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    request_of: str,
+    says: str,
+) -> None:
+    monkeypatch.delenv("NR_TRACKING_DATA", raising=False)
+    words = [{"DIR": str(tmp_path / "new"), "BALL": str(ball)}.get(word, word) for word in request_of.split()]
+    assert cli.main(words) == 2
+    error = capsys.readouterr().err
+    assert says in error and len(error.splitlines()) == 1, error
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_schedule_that_is_none_is_bad_usage(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        cli.main(["train", str(tmp_path), "--run", str(tmp_path / "run"), "--steps", "1", "--schedule", "complete"])
+    assert "invalid choice: 'complete'" in capsys.readouterr().err

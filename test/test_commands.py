@@ -49,7 +49,8 @@ def test_evaluation_scores_each_subsequence_with_a_fresh_tracker(tmp_path: Path)
     table = score_table(scores).splitlines()
     assert len(table) == 5 and table[-1].startswith("mean of 3") and len({len(line) for line in table}) == 1
     folder = write_scores(tmp_path / "scores", scores, CONFIG)
-    stored = json.loads((folder / "scores.json").read_text())
+    stored = json.loads((folder / "scores.json").read_text(), parse_constant=pytest.fail)
+    assert stored["sequences"][0]["frames"][0]["jitter"] is None, "JSON has no word for what is no number"
     assert stored["mean"]["iou"] == pytest.approx(np.mean([item.mean()["iou"] for item in scores]))
     with (folder / "scores.csv").open() as file:
         rows = list(csv.DictReader(file))

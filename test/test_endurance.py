@@ -3,8 +3,8 @@ import pytest
 from moving_shapes import capsule_distance, mesh_of
 
 from nr_tracking.data.sequence import GroundTruth, write_sequence
-from nr_tracking.deformation.matching import vertex_normals
 from nr_tracking.evaluation.endurance import Mark, endurance, main, remeshed
+from nr_tracking.normals import vertex_normals
 from nr_tracking.types import DepthFrame, InputError, Intrinsics, Tracks
 
 

@@ -17,8 +17,9 @@ from nr_tracking.fields.weights import read_weights, save_weights
 from nr_tracking.sensing.ray_images import FAR, REACH, RayImages, along_rays, continued, joined, ray_image
 from nr_tracking.sensing.volume import Volume
 from nr_tracking.training.batches import one_frame, prepare
+from nr_tracking.training.networks import build_networks
 from nr_tracking.training.objective import along_rays as distances_of
-from nr_tracking.training.trainer import Plan, Run, build_networks, train
+from nr_tracking.training.trainer import Plan, Run, train
 from nr_tracking.types import InputError, Intrinsics
 
 CAMERA = Intrinsics(320, 240, 300.0, 310.0, 170.0, 110.0)

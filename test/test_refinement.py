@@ -7,7 +7,7 @@ from triangles import nearest_on_triangles
 
 from nr_tracking.config import RefinementConfig
 from nr_tracking.deformation.carrier import build_carrier, part_of
-from nr_tracking.deformation.matching import even_sample, find_matches, vertex_normals
+from nr_tracking.deformation.matching import even_sample, find_matches
 from nr_tracking.deformation.normal_equations import (
     HELD,
     DeformationGraph,
@@ -25,6 +25,7 @@ from nr_tracking.deformation.patches import build_patches
 from nr_tracking.deformation.projection import SurfaceIndex, sample_evenly
 from nr_tracking.deformation.refinement import Refiner
 from nr_tracking.deformation.rotations import rotation_from_vector
+from nr_tracking.normals import vertex_normals
 from nr_tracking.types import InputError
 
 CELLS = 48

@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nr_tracking.evaluation.reliability import error_limit, reliability
+from nr_tracking.json_text import json_text
 from nr_tracking.types import InputError
 
 
@@ -57,7 +58,8 @@ def test_confidences_out_of_range_are_refused():
 def test_nothing_to_count_is_no_number():
     curve = reliability(np.empty(0), np.empty(0), 1.0)
     assert np.isnan([curve.gap, curve.largest_gap, curve.share_within, curve.auroc]).all()
-    json.dumps(curve.as_dict())
+    written = json.loads(json_text(curve.as_dict()), parse_constant=pytest.fail)
+    assert written["auroc"] is None and written["gap"] is None
 
 
 @settings(max_examples=60, deadline=None)

@@ -87,3 +87,15 @@ def test_what_was_not_measured_is_a_hyphen_not_a_number() -> None:
     cells = dict(zip(SCORE_HEADER, lines[1].replace("bare from 0", "bare").split(), strict=True))
     assert cells["IoU"] == "0.000" and cells["CD"] == "-" and cells["visible"] == "-"
     assert "No frame gave a surface" in evaluation_report([item], "lead")
+
+
+def test_a_sub_sequence_without_a_surface_is_left_out_of_the_means_and_counted() -> None:
+    bare = Scores("bare", 0, [FrameScores(None, 0.3, 0.1, 0.1)], 0.001, 100)
+    *_, mean, note = score_table([scores_of("a", [0.01]), scores_of("b", [0.03]), bare]).splitlines()
+    cells = dict(zip(SCORE_HEADER, mean.replace("mean of 3", "mean").split(), strict=True))
+    assert cells["CD"] == "0.02000" and cells["F-score"] == "0.500", "over those that have a surface"
+    assert float(cells["IoU"]) == pytest.approx((0.99 + 0.97) / 3, abs=1e-3), "over all: without a surface it is 0"
+    assert note.endswith("CD, tracked, normals, F-score 1 of 3")
+    page = evaluation_report([scores_of("a", [0.01]), bare], "lead")
+    assert "CD, tracked, normals, F-score 1 of 2." in page
+    assert "left out" not in score_table([scores_of("a", [0.01])])

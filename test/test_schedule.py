@@ -6,6 +6,7 @@ import pytest
 
 from nr_tracking.config import load_config
 from nr_tracking.training.schedule import PAPER_COLUMNS, LossWeights, gate_after, paper_column, stage_at, warmed_cosine
+from nr_tracking.types import InputError
 
 TRAINING = load_config("test").training
 
@@ -100,3 +101,8 @@ def test_unsupervised_associations_can_stand_beside_completion():
     ).weights
     assert weights.associates and not weights.deforms and weights.contrast == 0
     assert not stage_at("completion", TRAINING, step=0, epoch=0, progress=0).weights.associates
+
+
+def test_a_schedule_that_is_none_is_refused():
+    with pytest.raises(InputError, match="'rayz' is none of rays, completion, deformation, paper"):
+        stage_at("rayz", TRAINING, step=0, epoch=0, progress=0.0)

@@ -5,7 +5,7 @@ import pytest
 from moving_shapes import figure_distance, mesh_of, rotation, surface_of
 
 from nr_tracking.config import RefinementConfig, TracksConfig
-from nr_tracking.deformation.matching import vertex_normals
+from nr_tracking.normals import vertex_normals
 from nr_tracking.tracking.rigid import Rigid
 from nr_tracking.tracking.tracks import PersistentTracks
 

@@ -1,6 +1,5 @@
 """Training: what a step is fed, that a window can be learnt by heart, and that a killed run goes on exactly."""
 
-import json
 import multiprocessing
 import os
 import socket
@@ -22,11 +21,10 @@ from nr_tracking.fields.sparse import SparseGrid
 from nr_tracking.fields.weights import read_weights
 from nr_tracking.sensing.camera import back_project
 from nr_tracking.training import batches
-from nr_tracking.training.checkpoints import SHARD_BYTES, load_checkpoint, save_checkpoint
 from nr_tracking.training.feed import PreparedWindows, draws_of_epoch
 from nr_tracking.training.journal import Journal
 from nr_tracking.training.motion import true_positions
-from nr_tracking.training.trainer import Plan, Run, export_weights, train
+from nr_tracking.training.trainer import Plan, Run, train
 from nr_tracking.types import InputError
 
 SMALL = {
@@ -370,55 +368,3 @@ def test_paper_schedule_trains_in_its_last_column(by_heart, cache, tmp_path, mon
     assert {"cycle", "own", "coarse_cycle", "coarse_own", "match", "rigidity", "surface", "eikonal_32"} <= set(last)
     assert "position" not in last and "contrast" not in last
     assert np.isfinite(last["loss"])
-
-
-def test_settings_must_not_change_under_a_run(cache, tmp_path):
-    train(load_config("test", training=SMALL), cache, tmp_path, steps=1)
-    with pytest.raises(InputError, match="another training") as caught:
-        train(load_config("test", training={**SMALL, "learning_rate": 1e-5}), cache, tmp_path, steps=2)
-    assert caught.value.reason == "other_run"
-
-
-def test_errors_name_what_is_missing(cache, tmp_path):
-    config = load_config("test", training=SMALL)
-    with pytest.raises(InputError, match="no manifest"):
-        train(config, tmp_path / "nothing", tmp_path / "run", steps=1)
-    with pytest.raises(InputError, match="deformation schedule") as caught:
-        train(config, cache, tmp_path / "run", steps=1, schedule="deformation")
-    assert caught.value.reason == "no_weights"
-    with pytest.raises(ValueError, match="either steps or minutes"):
-        train(config, cache, tmp_path / "run")
-    with pytest.raises(InputError, match="no checkpoint yet"):
-        export_weights(config, tmp_path / "run", tmp_path / "w")
-
-
-def test_checkpoints_are_sharded_and_whole(tmp_path):
-    big = {f"t{i}": torch.full((3 * 2**20,), float(i)) for i in range(4)}  # 12 MiB each
-    folder = tmp_path / "checkpoint"
-    save_checkpoint(folder, big, {"step_count": 3})
-    files = list(folder.glob("*.safetensors"))
-    assert len(files) == 4
-    assert max(file.stat().st_size for file in files) <= 16 * 2**20
-    loaded = load_checkpoint(folder)
-    assert loaded.state == {"step_count": 3}
-    assert all(torch.equal(loaded.tensors[name], value) for name, value in big.items())
-    save_checkpoint(folder, {"a": torch.zeros(1)}, {"step_count": 4})  # replaces, leaves nothing behind
-    assert [path.name for path in tmp_path.iterdir()] == ["checkpoint"]
-    with pytest.raises(ValueError, match="more than one shard"):
-        save_checkpoint(folder, {"a": torch.zeros(SHARD_BYTES // 4 + 1)}, {})
-    assert load_checkpoint(folder).state == {"step_count": 4}
-    (folder / "tensors-00000.safetensors").unlink()
-    with pytest.raises(InputError, match="cannot be read"):
-        load_checkpoint(folder)
-
-
-def test_journal_forgets_what_will_be_done_again(tmp_path):
-    journal = Journal(tmp_path / "log.jsonl")
-    for step in range(5):
-        journal.write("step", step, loss=1.0)
-    with journal.path.open("a") as file:
-        file.write('{"kind": "step", "st')  # cut short by a kill
-    journal.rewind(3)
-    assert [entry["step"] for entry in journal.entries()] == [0, 1, 2]
-    journal.write("step", 3, loss=2.0)
-    assert [json.loads(line)["step"] for line in journal.path.read_text().splitlines()] == [0, 1, 2, 3]

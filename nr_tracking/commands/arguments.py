@@ -9,8 +9,9 @@ from pathlib import Path
 import nr_tracking
 from nr_tracking.commands.batch_options import add_batch
 from nr_tracking.commands.bench_options import add_bench_options, run_bench
-from nr_tracking.commands.datasets import add_dataset_options, synthesize_dataset
+from nr_tracking.commands.synthesis import add_synthesize_options
 from nr_tracking.config import PRESETS, Config
+from nr_tracking.training.schedule import SCHEDULES
 from nr_tracking.types import InputError
 
 DEMO = "demo"
@@ -30,7 +31,9 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     _add_config(commands.add_parser("config", help="print a configuration as YAML"))
     _add_train(commands.add_parser("train", help="train networks on windows made by synthesize"))
     _add_view(commands.add_parser("view", help="look at an OUTPUT in the rerun viewer"))
-    _add_synthesize(commands.add_parser("synthesize", help="make training windows or test recordings of characters"))
+    add_synthesize_options(
+        commands.add_parser("synthesize", help="make training windows or test recordings of characters")
+    )
     commands.add_parser(DEMO, help="a generated dancer through the real node: record, replay, track, score")
     return parser.parse_args(arguments)
 
@@ -95,10 +98,10 @@ def _add_evaluate(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--output", type=Path, metavar="DIR", help="write scores.json, scores.csv and report.html")
     parser.add_argument("--tracked", type=Path, metavar="OUT", help="score this OUTPUT of the one SEQ; do not track")
     parser.add_argument("--length", type=int, default=17, help="frames of a sub-sequence (default 17)")
-    parser.add_argument("--start-stride", type=int, default=17, help="frames between starts (default 17)")
-    parser.add_argument("--offset", type=int, default=0, help="frames skipped at the beginning (default 0)")
+    parser.add_argument("--start-stride", type=int, metavar="N", help="frames between starts (default 17)")
+    parser.add_argument("--offset", type=int, metavar="N", help="frames skipped at the beginning (default 0)")
     parser.add_argument("--points", type=int, default=100_000, help="points for IoU, CD and Corr (default 100000)")
-    parser.add_argument("--seed", type=int, default=0, help="seed of the points")
+    parser.add_argument("--seed", type=int, metavar="N", help="seed of the points (default 0)")
     parser.add_argument("--baselines", action="store_true", help="score methods without a network in the same run")
     _add_settings(parser)
     parser.set_defaults(run=_evaluate)
@@ -123,12 +126,17 @@ def _evaluate(options: argparse.Namespace) -> int:
     if config is None:
         if options.baselines:
             raise InputError("bad_request", "--baselines and --tracked exclude each other: baselines track anew")
+        for name in ("start_stride", "offset", "seed", "preset", "device", "config", "set"):
+            if getattr(options, name) is not None:
+                option = name.replace("_", "-")
+                raise InputError("bad_request", f"--{option} is for tracking anew and does nothing beside --tracked")
         if len(sequences) != 1:
             raise InputError("bad_request", f"--tracked takes one SEQ, the one OUT was made from, not {len(sequences)}")
         output = read_output(options.tracked)
         scores = evaluate_output(output, sequences[0], length=options.length, points=options.points)
     else:
-        protocol = {name: getattr(options, name) for name in ("length", "start_stride", "offset", "points", "seed")}
+        named = ("length", "start_stride", "offset", "points", "seed")
+        protocol = {name: value for name in named if (value := getattr(options, name)) is not None}
         scores = evaluate(sequences, config, **protocol)
         if options.baselines:
             baselines = evaluate_baselines(sequences, config, **protocol)
@@ -161,7 +169,9 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
         "cache", type=Path, metavar="CACHE", help="folder of windows or file of clips, made by synthesize"
     )
     parser.add_argument("--run", type=Path, required=True, dest="run_folder", metavar="DIR", help="checkpoints and log")
-    parser.add_argument("--schedule", default="completion", help="what is trained (default completion)")
+    parser.add_argument(
+        "--schedule", choices=SCHEDULES, default="completion", help="what is trained (default completion)"
+    )
     length = parser.add_mutually_exclusive_group(required=True)
     length.add_argument("--steps", type=int, help="steps to train")
     length.add_argument("--minutes", type=float, help="minutes to train")
@@ -188,82 +198,6 @@ def _train(options: argparse.Namespace) -> int:
     )
     print(f"weights: {weights}")
     return 0
-
-
-def _add_synthesize(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("folder", type=Path, metavar="DIR", help="where to; a folder of the same settings is completed")
-    parser.add_argument("--windows", type=int, default=2000, help="training windows to make (default 2000)")
-    parser.add_argument("--recordings", action="store_true", help="make SEQUENCE folders with ground truth instead")
-    parser.add_argument("--noisy", action="store_true", help="recordings through a depth sensor's noise")
-    parser.add_argument("--clips", type=int, metavar="N", help="write N moving characters to the file DIR instead")
-    parser.add_argument("--cluttered", action="store_true", help="recordings in a room with boxes, without masks")
-    parser.add_argument("--occluded", action="store_true", help="recordings from near, with something in the way")
-    parser.add_argument("--split", help="which characters: train, val or test (train; recordings: val)")
-    parser.add_argument("--families", metavar="NAME=N,...", help="share, or number, of each kind of character")
-    parser.add_argument("--seed", type=int, default=0, help="seed of everything random (default 0)")
-    parser.add_argument("--processes", type=int, default=1, help="processes that make windows (default 1)")
-    add_dataset_options(parser)
-    parser.set_defaults(run=_synthesize)
-
-
-def _synthesize(options: argparse.Namespace) -> int:
-    if options.dataset:
-        return synthesize_dataset(options)
-    if options.split not in (None, "train", "val", "test"):
-        raise InputError("unknown_split", f"--split {options.split}: characters are divided into train, val and test")
-    families = _families(options.families)
-    if options.recordings:
-        from nr_tracking.data.recordings import make_recordings
-
-        counts = None if families is None else {name: round(number) for name, number in families.items()}
-        options.split = options.split or "val"
-        made = make_recordings(
-            options.folder,
-            split=options.split,
-            counts=counts,
-            seed=options.seed,
-            noisy=options.noisy,
-            occluded=options.occluded,
-            cluttered=options.cluttered,
-        )
-        print(f"{len(made)} recordings in {options.folder}")
-        return 0
-    from nr_tracking.data.synthesize import synthesize, synthesize_clips
-
-    if options.clips is not None:
-        file = synthesize_clips(
-            options.folder,
-            clips=options.clips,
-            seed=options.seed,
-            families=families,
-            split=options.split or "train",
-        )
-        print(f"{options.clips} clips in {file}")
-        return 0
-    folder = synthesize(
-        options.folder,
-        windows=options.windows,
-        seed=options.seed,
-        processes=options.processes,
-        families=families,
-        split=options.split or "train",
-    )
-    print(f"training windows in {folder}")
-    return 0
-
-
-def _families(text: str | None) -> dict[str, float] | None:
-    """``animal=1,person=2`` by name."""
-    if text is None:
-        return None
-    families = {}
-    for part in text.split(","):
-        name, _, number = part.partition("=")
-        try:
-            families[name] = float(number)
-        except ValueError:
-            raise InputError("bad_request", f"--families {text}: expected name=number, not {part!r}") from None
-    return families
 
 
 def _add_view(parser: argparse.ArgumentParser) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from nr_tracking.config import Config
+from nr_tracking.json_text import json_text
 from nr_tracking.types import InputError
 
 
@@ -45,7 +46,7 @@ def run_bench(options: argparse.Namespace, config: Config) -> int:
 
         print(f"measuring the node for {options.seconds:.0f} s", file=sys.stderr)
         result["node"] = bench_node(config, options.seconds, options.distance)
-    text = json.dumps(result, indent=None if options.json else 1)
+    text = json_text(result, indent=None if options.json else 1)
     if options.output:
         partial = options.output.with_name(f".{options.output.name}.partial")
         partial.write_text(text)

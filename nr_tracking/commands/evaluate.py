@@ -20,8 +20,19 @@ from nr_tracking.data.sequence import Sequence, is_sequence
 from nr_tracking.evaluation.classical_tracking import METHODS, classical_candidate
 from nr_tracking.evaluation.evaluation_report import evaluation_report
 from nr_tracking.evaluation.metrics import Mesh
-from nr_tracking.evaluation.protocol import COUNT, LENGTH, Candidate, Scores, by_family, score, subsequences, summary
+from nr_tracking.evaluation.protocol import (
+    COUNT,
+    LENGTH,
+    Candidate,
+    Scores,
+    by_family,
+    score,
+    subsequences,
+    summary,
+    unscored,
+)
 from nr_tracking.evaluation.report import score_output, truth_of
+from nr_tracking.json_text import json_text
 from nr_tracking.tracking.result import Output
 from nr_tracking.tracking.rows import Rows
 from nr_tracking.types import DepthFrame, InputError, TrackedFrame
@@ -195,11 +206,12 @@ def write_scores(
         values = {
             "config": config.model_dump(mode="json") if config else None,
             "mean": summary(scores),
+            "unscored": unscored(scores),
             "families": {family: summary(group) for family, group in by_family(scores).items()},
             "sequences": [item.as_dict() for item in scores],
             "baselines": [item.as_dict() for item in baselines or []],
         }
-        (new / "scores.json").write_text(json.dumps(values, indent=1) + "\n")
+        (new / "scores.json").write_text(json_text(values, indent=1) + "\n")
         with (new / "scores.csv").open("w", newline="") as file:
             names = list(scores[0].frames[0].as_dict())
             writer = csv.writer(file)

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from nr_tracking.data.clips import vertex_normals
+from nr_tracking.normals import vertex_normals
 from nr_tracking.tracking.result import read_output
 
 

@@ -203,6 +203,12 @@ class WindowCache:
             self.families += entry["window_families"]
         return len(self._index)
 
+    def digest(self) -> str:
+        """SHA-256 of how the windows are made, which stays the same while the folder grows."""
+        manifest = read_manifest(self.folder)
+        made = [manifest.get(key) for key in ("format", "recipe", "versions")]
+        return hashlib.sha256(json.dumps(made, sort_keys=True).encode()).hexdigest()
+
     def __len__(self) -> int:
         return len(self._index)
 

@@ -7,6 +7,7 @@ library, no character files, no cache of windows. On a CPU, libigl finds distanc
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 import json
 from collections.abc import Iterable
@@ -101,6 +102,11 @@ class GeneratedWindows:
         with_libigl = self.device.type == "cpu" and importlib.util.find_spec("igl") is not None
         self._torch_device = None if with_libigl else self.device
         self.families = [about["family"] for about in self.clips.about for _ in range(WINDOWS_PER_CLIP)]
+
+    def digest(self) -> str:
+        """SHA-256 of which clips there are and of the size of their file."""
+        about = json.dumps([self.clips.path.stat().st_size, self.clips.about], sort_keys=True)
+        return hashlib.sha256(about.encode()).hexdigest()
 
     def __len__(self) -> int:
         return WINDOWS_PER_CLIP * len(self.clips)

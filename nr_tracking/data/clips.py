@@ -78,17 +78,6 @@ def face_normals(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
     return normal / np.maximum(np.linalg.norm(normal, axis=-1, keepdims=True), 1e-20)
 
 
-def vertex_normals(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
-    """Unit normals (V, 3) of the vertices (V, 3), weighted by area."""
-    a, b, c = (vertices[faces[:, i]] for i in range(3))
-    normal = np.cross(b - a, c - a)
-    total = np.zeros_like(vertices, dtype=np.float64)
-    for corner in range(3):
-        for axis in range(3):
-            total[:, axis] += np.bincount(faces[:, corner], normal[:, axis], len(vertices))
-    return total / np.maximum(np.linalg.norm(total, axis=-1, keepdims=True), 1e-20)
-
-
 def sample_surface(
     vertices: np.ndarray, faces: np.ndarray, count: int, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:

@@ -16,7 +16,7 @@ import numpy as np
 
 from nr_tracking.data.capsules import fitted
 from nr_tracking.data.character import Character
-from nr_tracking.data.clips import Clip, vertex_normals
+from nr_tracking.data.clips import Clip
 from nr_tracking.data.gltf import GltfCharacter, read_gltf
 from nr_tracking.data.makehuman import MakeHuman
 from nr_tracking.data.motions import draw_motion
@@ -25,6 +25,7 @@ from nr_tracking.data.procedural import procedural_clip
 from nr_tracking.data.remeshing import carry, smooth, wrap
 from nr_tracking.data.skeleton import Skeleton, blend, segment_distance
 from nr_tracking.data.splits import Split, body_seed, character_name, motion_name, split_of_character, split_of_motion
+from nr_tracking.normals import vertex_normals
 from nr_tracking.types import InputError
 
 Performer = Callable[[np.random.Generator, int], Clip]

@@ -29,6 +29,8 @@ _CELLS = 115
 """Cells of the wrapped surface along the longest edge."""
 _WORN_LOOSE = 0.35
 """Share of shirts, suits and trousers that hang loose where they stand off the body."""
+_MOST_CHILD = 0.5
+"""Share of the child in the youngest of validation and test, to whose bodies published scores refer."""
 _PAIRS = (
     *("torso/torso-scale-horiz", "torso/torso-scale-depth", "torso/torso-scale-vert", "torso/torso-vshape"),
     *("hip/hip-scale-horiz", "hip/hip-scale-depth", "stomach/stomach-tone", "buttocks/buttocks-volume"),
@@ -137,7 +139,7 @@ class MakeHuman:
         """A random person in random clothes."""
         female = rng.random() < 0.5
         base = self.vertices.copy()
-        for target, weight in random_targets(rng, female):
+        for target, weight in random_targets(rng, female, most_child=1.0 if split == "train" else _MOST_CHILD):
             index, offset = read_target(self.folder / "targets" / f"{target}.target")
             base[index] += weight * offset
         parts = self._outfit(base, rng, female, split)
@@ -229,10 +231,11 @@ class MakeHuman:
         return [Part(vertices, garment.faces, np.clip(weights, 0, None), loose)]
 
 
-def random_targets(rng: np.random.Generator, female: bool) -> list[tuple[str, float]]:
-    """Names and weights of the targets of a random adult or child."""
+def random_targets(rng: np.random.Generator, female: bool, most_child: float = _MOST_CHILD) -> list[tuple[str, float]]:
+    """Names and weights of the targets of a random person: an adult, or as young as ``most_child``, 1 for a child."""
     sexes = _blend(rng, ("female", "male") if female else ("male", "female"), 0.25)
-    ages = _blend(rng, [("young", "old"), ("young", "child"), ("old", "young")][rng.choice(3, p=[0.6, 0.2, 0.2])], 0.5)
+    pair = [("young", "old"), ("young", "child"), ("old", "young")][rng.choice(3, p=[0.6, 0.2, 0.2])]
+    ages = _blend(rng, pair, most_child if "child" in pair else 0.5)
     muscles = _blend(rng, ("averagemuscle", ("minmuscle", "maxmuscle")[rng.integers(2)]), 1.0)
     fats = _blend(rng, ("averageweight", ("minweight", "maxweight")[rng.integers(2)]), 1.0)
     descent = rng.dirichlet(np.ones(3))

@@ -24,7 +24,12 @@ LEAST_MOTION = {"makehuman": 0.06, "person": 0.06, "procedural": 0.06, "animal":
 """Least mean distance of the surface's points from where they began, first longest edge = 1."""
 MOST_MOTION = 0.16
 """Beyond it, a subject leaves the place or turns round within half a second."""
-COUNTS = {"makehuman": 3, "person": 2, "animal": 3, "procedural": 1}
+COUNTS: dict[Split, dict[str, int]] = {
+    "train": {"makehuman": 3, "person": 2, "animal": 3, "procedural": 1},
+    "val": {"makehuman": 3, "person": 2, "animal": 3, "procedural": 1},
+    "test": {"makehuman": 3, "person": 2, "animal": 3, "procedural": 1, "object": 1},
+}
+"""Recordings of each family; no draw of one depends on those before it."""
 DEPTH_UNIT_M = 0.0002
 _SIZE = (640, 480)
 
@@ -85,7 +90,9 @@ def make_recordings(
     if frames < PROTOCOL_FRAMES:
         raise InputError("too_few_frames", f"frames = {frames}: recordings have {PROTOCOL_FRAMES} at least")
     available = available_families()
-    counts = counts or {family: count for family, count in COUNTS.items() if family in available}
+    if counts is None:
+        counts = {family: count for family, count in COUNTS[split].items() if family in available}
+    _check_counts(counts, available)
     paths = []
     for family, count in counts.items():
         seen: set[str] = set()
@@ -103,6 +110,18 @@ def make_recordings(
             report(f"{path.name}: {clip.identity}, {clip.name}, static Corr {moved:.3f}")
             paths.append(path)
     return paths
+
+
+def _check_counts(counts: dict[str, int], available: tuple[str, ...]) -> None:
+    for family, count in counts.items():
+        if family not in FAMILIES:
+            raise InputError("unknown_family", f"family {family!r} is none of {', '.join(FAMILIES)}")
+        if family not in available:
+            raise InputError("no_data", f"family {family!r} needs the data that NR_TRACKING_DATA names")
+        if count < 0:
+            raise InputError("negative_count", f"family {family!r}: {count} recordings; give 0 or more")
+    if not any(counts.values()):
+        raise InputError("no_families", "no family has a recording to make")
 
 
 def _moving_clip(family: str, rng: np.random.Generator, split: Split, frames: int, seen: set[str]) -> Clip:

@@ -17,7 +17,7 @@ from scipy.sparse import coo_matrix, csr_matrix
 from scipy.sparse.csgraph import dijkstra
 from scipy.sparse.linalg import factorized
 
-from nr_tracking.data.clips import vertex_normals
+from nr_tracking.normals import vertex_normals
 
 FIXED = 1e-3
 """Vertices of less looseness are fixed to the body."""

@@ -1,7 +1,8 @@
-"""Which characters and motions are kept from training: by identity *and* by motion.
+"""Which characters and motions are kept from training: by character *and* by motion.
 
 Validation and test characters never appear in training, nor do validation and test motions, whoever performs them.
-Bodies drawn at random are told apart by their numbers: the split is part of the seed.
+Most glTF people, held-out ones among them, are other clothes over the same few bodies; docs/data.md says how much is
+shared. Bodies drawn at random are told apart by their numbers: the split is part of the seed.
 """
 
 from __future__ import annotations

@@ -8,7 +8,6 @@ import multiprocessing
 import os
 import platform
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -24,7 +23,7 @@ from nr_tracking.data.splits import SPLITS, Split
 from nr_tracking.data.windows import make_window
 from nr_tracking.types import InputError
 
-GENERATOR = 2
+GENERATOR = 3
 """Counts the changes after which the same seed gives other windows; noted in the manifest."""
 SHARD_WINDOWS = 16
 CLIP_FRAMES = 25
@@ -145,7 +144,7 @@ def _shard(task: tuple[str, dict[str, Any], int]) -> dict[str, Any]:
 def _made(
     folder: Path, recipe: dict[str, Any], numbers: list[int], processes: int, nice: int
 ) -> Iterator[dict[str, Any]]:
-    """Entries of the shards as they are finished."""
+    """Entries of the shards, in their order."""
     tasks = [(str(folder), recipe, number) for number in numbers]
     if not tasks:
         return
@@ -153,7 +152,7 @@ def _made(
     os.environ.setdefault("IGL_NUM_THREADS", "1")
     context = multiprocessing.get_context("spawn")
     with context.Pool(max(1, min(processes, len(tasks))), initializer=os.nice, initargs=(nice,)) as pool:
-        yield from pool.imap_unordered(_shard, tasks)
+        yield from pool.imap(_shard, tasks)  # in order, so that the manifest is one for any number of processes
 
 
 def _weights(families: dict[str, float] | None) -> dict[str, float]:
@@ -185,11 +184,3 @@ def _opened(folder: Path, recipe: dict[str, Any]) -> dict[str, Any]:
         )
     manifest["shards"] = [entry for entry in manifest["shards"] if (folder / entry["file"]).is_file()]
     return manifest
-
-
-def summary(manifest: dict[str, Any]) -> str:
-    """What a cache holds, in one line."""
-    families = Counter(name for entry in manifest["shards"] for name in entry["window_families"])
-    bodies = {name for entry in manifest["shards"] for name in entry["identities"]}
-    parts = ", ".join(f"{count} {name}" for name, count in families.most_common())
-    return f"{sum(families.values())} windows ({parts}) of {len(bodies)} bodies"

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.spatial import cKDTree
 
-from nr_tracking.deformation.matching import Target, even_sample, space_order, vertex_normals
+from nr_tracking.deformation.matching import Target, even_sample, space_order
+from nr_tracking.normals import vertex_normals
 from nr_tracking.types import Float64, InputError, Int64
 
 _CANDIDATES = 4  # nearest vertices that describe the surface near a point

@@ -16,8 +16,8 @@ from scipy.ndimage import gaussian_filter
 from scipy.sparse.linalg import spsolve
 from skimage.measure import marching_cubes
 
-from nr_tracking.data.clips import vertex_normals
 from nr_tracking.evaluation.metrics import Mesh
+from nr_tracking.normals import vertex_normals
 from nr_tracking.sensing.camera import back_project
 from nr_tracking.types import Bool, Float32, Float64, InputError, Int64, Intrinsics
 

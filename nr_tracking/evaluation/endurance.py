@@ -22,7 +22,7 @@ from scipy.spatial import cKDTree
 from nr_tracking.config import Config, load_config
 from nr_tracking.data.clips import interpolate, sample_surface
 from nr_tracking.data.sequence import Sequence, read_sequence
-from nr_tracking.deformation.matching import vertex_normals
+from nr_tracking.normals import vertex_normals
 from nr_tracking.tracking.tracker import Tracker
 from nr_tracking.tracking.tracks import PersistentTracks
 from nr_tracking.types import Float64, InputError, Int64, Surface, Tracks

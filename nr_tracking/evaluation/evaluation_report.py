@@ -20,6 +20,7 @@ from nr_tracking.evaluation.scoreboard import (
     method_rows,
     score_cells,
     sequence_rows,
+    unscored_note,
 )
 
 WORST_SHOWN = 10
@@ -64,6 +65,7 @@ def _overview(scores: list[Scores]) -> str:
 
 
 def _means(scores: list[Scores]) -> str:
+    note = unscored_note(scores)
     rows = [*family_rows(scores), [f"mean of {len(scores)}", *score_cells(summary(scores))]]
     return page.section(
         "By kind of subject",
@@ -75,7 +77,7 @@ def _means(scores: list[Scores]) -> str:
             "stay where they were, and of points that hop to the nearest point of the next true surface; visible and "
             "hidden are the Corr of points that the camera sees and of the others; jitter is the motion, from one "
             "frame to the next, of points that stand still; tracked is the share of the first frame's points that are "
-            "still there under their id."
+            "still there under their id." + (f" {note[0].upper()}{note[1:]}." if note else "")
         ),
     )
 

@@ -66,7 +66,7 @@ class FrameScores:
 
 TRACK_SCORES = tuple(name for name in FrameScores.__dataclass_fields__ if name != "surface")
 
-_OPTIONAL = frozenset({"visible_error", "hidden_error", "jitter"})
+OPTIONAL = frozenset({"visible_error", "hidden_error", "jitter"})
 """Scores that some frames do not have, for no fault of the tracker: their means are over the frames that do."""
 
 
@@ -109,7 +109,9 @@ class Scores:
         """Mean over the frames of every score, and ``chamfer_floor``; NaN where a frame could not be scored."""
         rows = [frame.as_dict() for frame in self.frames]
         columns = {key: np.array([row[key] for row in rows]) for key in rows[0]}
-        means = {key: _mean(values, key) for key, values in columns.items()}
+        means = {
+            key: _mean(values[np.isfinite(values)] if key in OPTIONAL else values) for key, values in columns.items()
+        }
         return means | {"chamfer_floor": self.chamfer_floor}
 
     def as_dict(self) -> dict[str, Any]:
@@ -130,6 +132,12 @@ class Scores:
 
 def subsequences(frames: int, length: int = LENGTH, stride: int = LENGTH, offset: int = 0) -> Iterator[int]:
     """Starts of the sub-sequences of a recording; the tables use ``stride`` 1 and ``offset`` 15."""
+    if length < 1 or stride < 1 or offset < 0:
+        raise InputError(
+            "bad_request",
+            f"sub-sequences of {length} frames that start every {stride} from {offset} on: "
+            "give a length and a stride of 1 or more and an offset of 0 or more",
+        )
     if frames - offset < length:
         raise InputError("too_short", f"{frames} frames from {offset} on hold no sub-sequence of {length}")
     yield from range(offset, frames - length + 1, stride)
@@ -154,6 +162,8 @@ def score(
     visible and hidden; without it they are not divided. ``scans``: the true surfaces, one a frame, where those of
     ``truth`` only say where points go.
     """
+    if count < 1 or seed < 0:
+        raise InputError("bad_request", f"{count} points with seed {seed}: give 1 point and a seed of 0, or more")
     frames = len(truth.vertices)
     scans = scans or [Mesh(vertices, truth.faces) for vertices in truth.vertices]
     if len(candidate.meshes) != frames or len(candidate.tracks) != frames:
@@ -215,9 +225,21 @@ def score(
 
 
 def summary(scores: list[Scores]) -> dict[str, float]:
-    """Mean over sub-sequences of every score."""
+    """Mean of every score over the sub-sequences that have it; :func:`unscored` says how many have not."""
+    columns = _columns(scores)
+    return {key: _mean(values[np.isfinite(values)]) for key, values in columns.items()}
+
+
+def unscored(scores: list[Scores]) -> dict[str, int]:
+    """How many sub-sequences lack a score that each should have, by score: a frame had no surface, or no track."""
+    missing = {key: int((~np.isfinite(values)).sum()) for key, values in _columns(scores).items()}
+    return {key: count for key, count in missing.items() if count and key not in OPTIONAL}
+
+
+def _columns(scores: list[Scores]) -> dict[str, Float64]:
+    """Means by score, an entry for each sub-sequence."""
     means = [item.mean() for item in scores]
-    return {key: _mean(np.array([row[key] for row in means]), key) for key in means[0]} if means else {}
+    return {key: np.array([row[key] for row in means]) for key in means[0]} if means else {}
 
 
 def by_family(scores: list[Scores]) -> dict[str, list[Scores]]:
@@ -228,9 +250,7 @@ def by_family(scores: list[Scores]) -> dict[str, list[Scores]]:
     return groups
 
 
-def _mean(values: Float64, key: str) -> float:
-    if key in _OPTIONAL:
-        values = values[np.isfinite(values)]
+def _mean(values: Float64) -> float:
     return float(values.mean()) if len(values) else float("nan")
 
 

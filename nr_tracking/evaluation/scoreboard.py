@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 
-from nr_tracking.evaluation.protocol import Scores, by_family, summary
+from nr_tracking.evaluation.protocol import Scores, by_family, summary, unscored
 
 _COLUMNS = (
     ("IoU", "iou", 3),
@@ -68,6 +68,17 @@ def method_rows(scores: list[Scores]) -> list[list[str]]:
     return rows
 
 
+def unscored_note(scores: list[Scores]) -> str:
+    """A line that says which means leave out how many sub-sequences; empty where none does."""
+    missing = unscored(scores)
+    counts = sorted({count for count in missing.values() if count < len(scores)})
+    parts = [
+        f"{', '.join(heading for heading, key, _ in _COLUMNS if missing.get(key) == count)} {count} of {len(scores)}"
+        for count in counts
+    ]
+    return f"left out of the means, for want of a surface or of tracks: {'; '.join(parts)}" if parts else ""
+
+
 METHOD_HEADER = ("method", *SCORE_HEADER[1:], "ms a frame")
 
 
@@ -78,6 +89,8 @@ def score_table(scores: list[Scores], others: list[Scores] | None = None) -> str
     """
     mean = [f"mean of {len(scores)}", *score_cells(summary(scores))]
     text = _aligned([SCORE_HEADER, *sequence_rows(scores), *family_rows(scores), mean])
+    if note := unscored_note(scores):
+        text += f"{note}\n"
     if others:
         text += "\n" + _aligned([METHOD_HEADER, *method_rows([*scores, *others])])
     return text

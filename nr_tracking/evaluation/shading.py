@@ -13,8 +13,8 @@ import torch
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 
-from nr_tracking.data.clips import vertex_normals
 from nr_tracking.data.rendering import rasterize
+from nr_tracking.normals import vertex_normals
 from nr_tracking.types import Bool, Float32, Float64, Int32, Int64, Intrinsics
 
 Picture = NDArray[np.uint8]

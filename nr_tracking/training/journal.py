@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 from skimage.io import imsave
 
+from nr_tracking.json_text import json_text
+
 _WIDTH, _HEIGHT, _MARGIN = 640, 320, 12
 
 
@@ -27,13 +29,13 @@ class Journal:
         """Drop what was logged at ``step`` and later, and a last line that a kill cut short: it will be done again."""
         kept = [entry for entry in self.entries() if entry["step"] < step]
         partial = self.path.with_suffix(".partial")
-        partial.write_text("".join(json.dumps(entry) + "\n" for entry in kept))
+        partial.write_text("".join(json_text(entry) + "\n" for entry in kept))
         partial.replace(self.path)
 
     def write(self, kind: str, step: int, **values: Any) -> None:
         """Append one entry."""
         with self.path.open("a") as file:
-            file.write(json.dumps({"kind": kind, "step": step, **values}) + "\n")
+            file.write(json_text({"kind": kind, "step": step, **values}) + "\n")
 
     def entries(self, kind: str | None = None) -> Iterator[dict[str, Any]]:
         """Read the entries back, in order; one that was cut short is left out."""

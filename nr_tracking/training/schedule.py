@@ -11,11 +11,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 from nr_tracking.config import TrainingConfig
+from nr_tracking.types import InputError
 
 ScheduleName = Literal["rays", "completion", "deformation", "paper"]
+SCHEDULES: tuple[str, ...] = get_args(ScheduleName)
 
 
 @dataclass(frozen=True)
@@ -102,7 +104,12 @@ def stage_at(name: ScheduleName, config: TrainingConfig, *, step: int, epoch: in
     """Return the stage of a step.
 
     ``step`` and ``epoch`` count from 0; ``progress`` in [0, 1] is the share of the planned run, in steps or in minutes.
+
+    Raises:
+        InputError: ``unknown_schedule``.
     """
+    if name not in SCHEDULES:
+        raise InputError("unknown_schedule", f"schedule {name!r} is none of {', '.join(SCHEDULES)}")
     if name == "paper":
         column = paper_column(epoch)
         return Stage(column.weights, column.learning_rate, teacher=1.0)

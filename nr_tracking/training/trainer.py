@@ -8,6 +8,7 @@ many processes share the windows of a step changes nothing but the order in whic
 from __future__ import annotations
 
 import copy
+import math
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,12 +18,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from nr_tracking.config import Config, ModelConfig
+from nr_tracking.config import Config
 from nr_tracking.data.cache import WindowCache
 from nr_tracking.data.clip_cache import GeneratedWindows, open_windows
-from nr_tracking.deformation.decoder import DeformationDecoder
 from nr_tracking.fields.completion import CompletionNetwork
-from nr_tracking.fields.weights import load_weights, save_weights
+from nr_tracking.fields.weights import read_weights
 from nr_tracking.sensing.ray_images import joined
 from nr_tracking.training.allocation import keep_freed_memory
 from nr_tracking.training.batches import TrainingBatch
@@ -30,6 +30,7 @@ from nr_tracking.training.checkpoints import load_checkpoint, optimizer_tensors,
 from nr_tracking.training.feed import draws_of_epoch, prepared
 from nr_tracking.training.journal import Journal
 from nr_tracking.training.motion import motion_losses
+from nr_tracking.training.networks import build_networks, export_weights
 from nr_tracking.training.objective import along_rays, field_losses, ray_losses
 from nr_tracking.training.schedule import ScheduleName, Stage, gate_after, stage_at
 from nr_tracking.training.team import Team
@@ -37,6 +38,12 @@ from nr_tracking.training.validation import validate
 from nr_tracking.types import InputError
 
 _TELL_S = 10.0
+_BARREN = (
+    "their depth, as disturbed by training.noise, dropout and occluder, shows no subject, or the fields to deform have "
+    "no surface; look at the contact sheet of the cache, and at the weights to start from"
+)
+_LEAST_BARREN = 64
+"""Windows in a row from which nothing can be learnt, at least, before a run gives up."""
 
 
 def train(
@@ -60,11 +67,15 @@ def train(
     Under ``torchrun`` all processes call this alike; they need to see the same files.
 
     Raises:
-        InputError: for a cache, weights or a checkpoint that cannot be used.
+        InputError: for a cache, weights or a checkpoint that cannot be used, for a plan that has no end, and
+            ``no_surface`` where a whole epoch of windows teaches nothing.
         ValueError: unless exactly one of ``steps`` and ``minutes`` is given.
     """
     if (steps is None) == (minutes is None):
         raise ValueError("give either steps or minutes")
+    for name, length in (("steps", steps), ("minutes", minutes)):
+        if length is not None and not 0 < length < math.inf:
+            raise InputError("bad_plan", f"{name} = {length}: a run takes more than 0 of them, and comes to an end")
     run = Run(config, Path(cache), Path(run_folder), schedule, Plan(steps, minutes), start, validation)
     run.resume()
     while not run.finished:
@@ -116,6 +127,7 @@ class Run:
             raise InputError("no_validation", "training.gates are scores on validation windows: name some")
         self.cache = open_windows(cache, self.device, config.training.seed, config.training.subject_pixels)
         self.validation = validation
+        self.start = None if start is None else read_weights(start).sha256
         self.networks = build_networks(config, schedule, start).to(self.device)
         self.average = copy.deepcopy(self.networks).requires_grad_(False)
         learnt = [parameter for parameter in self.networks.parameters() if parameter.requires_grad]
@@ -127,6 +139,7 @@ class Run:
         self.step_count = self.epoch = self.position = self.epoch_windows = self.skipped = self.waited = 0
         self.seconds = self.checkpointed = self.validated = self._told = 0.0
         self.last_loss = 0.0
+        self.barren = 0
         self._clock = time.monotonic()
 
     @property
@@ -170,6 +183,9 @@ class Run:
         """Learn from the windows of this process together with those of the others; False if none teaches anything.
 
         That is so where the disturbed depth shows no subject, and where a field without a surface cannot be deformed.
+
+        Raises:
+            InputError: ``no_surface`` where this was so for as many windows in a row as an epoch has.
         """
         stage = self.stage()
         self.optimizer.zero_grad(set_to_none=True)
@@ -183,7 +199,11 @@ class Run:
                 rows.append({"loss": sum(row.values()), **row})
         rows = self.team.gathered(rows)
         self.skipped += self.together - len(rows)
+        self.tick()  # time passes, and a plan of minutes ends, whether or not there is something to learn
+        self.barren = 0 if rows else self.barren + self.together
         if not rows:
+            if self.barren >= max(self.epoch_windows, _LEAST_BARREN):
+                raise InputError("no_surface", f"{self.barren} windows in a row teach nothing: {_BARREN}")
             return False
         learnt = self.optimizer.param_groups[0]["params"]
         self.team.average_gradients(learnt, len(rows))
@@ -194,7 +214,6 @@ class Run:
             group["lr"] = stage.learning_rate
         self.optimizer.step()
         self.follow_average()
-        self.tick()
         values = {name: float(np.mean([row[name] for row in rows if name in row])) for name in rows[0]}
         self.last_loss = values.pop("loss")
         if self.team.leads:
@@ -350,10 +369,12 @@ class Run:
 
     def identity(self) -> dict[str, Any]:
         """What must not change when a run goes on."""
-        config = self.config.model_dump(mode="json", include={"preset", "model", "tsdf", "volume", "training"})
+        parts = {"preset", "model", "tsdf", "volume", "deformation", "training"}
+        config = self.config.model_dump(mode="json", include=parts)
         for name in ("workers", "checkpoint_minutes", "validation_minutes", "validation_windows"):
             del config["training"][name]
-        return {"schedule": self.schedule, "windows_per_step": self.together, **config}
+        came_from = {"cache": self.cache.digest(), "start": self.start}
+        return {"schedule": self.schedule, "windows_per_step": self.together, **came_from, **config}
 
     def finish(self) -> Path:
         """Checkpoint, validate and write the weights."""
@@ -367,71 +388,5 @@ class Run:
         return self.team.agreed(path)
 
 
-def build_networks(config: Config, schedule: ScheduleName, start: Path | str | None) -> nn.ModuleDict:
-    """Make the networks that a schedule trains, from scratch or from weights.
-
-    Under ``deformation`` the completion network is frozen; under ``rays`` all of it but the ray network; under the
-    others the ray network, where ``start`` has one that is not to change. The deformation decoder is new unless
-    ``start`` has one.
-    """
-    if schedule == "deformation" and start is None:
-        raise InputError(
-            "no_weights", "the deformation schedule trains on finished fields: give the weights to start from"
-        )
-    cap = min(config.model.active_cap, config.training.active_cap)
-    completion = CompletionNetwork(config.model.model_copy(update={"active_cap": cap}))
-    completion.mixed_precision = config.training.bfloat16
-    networks = nn.ModuleDict({"completion": completion})
-    if schedule == "rays" and completion.rays is None:
-        raise InputError("no_rays", "the rays schedule trains the ray network: set model.rays")
-    if schedule == "rays" and any(config.training.student_channels):
-        networks["student"] = CompletionNetwork(student_model(config))
-    if schedule not in ("rays", "completion"):
-        networks["deformation"] = DeformationDecoder(config.model)
-    if start is not None:
-        load_weights(start, {"completion": networks["completion"]}, preset=config.preset, model=config.model)
-    if schedule in ("rays", "deformation"):
-        completion.requires_grad_(False)
-    if completion.rays is not None and schedule != "deformation":
-        completion.rays.requires_grad_(schedule == "rays" or start is None or not config.training.freeze_rays)
-    if "student" in networks:
-        student = cast(CompletionNetwork, networks["student"].requires_grad_(False))
-        student.mixed_precision = config.training.bfloat16
-        cast(nn.Module, student.rays).requires_grad_(True)
-    return networks
-
-
-def student_model(config: Config) -> ModelConfig:
-    """The model settings of the network that learns beside the trained one: its own but for narrower rays."""
-    return config.model.model_copy(update={"ray_channels": config.training.student_channels})
-
-
-def export_weights(config: Config, run_folder: Path, path: Path, notes: dict[str, Any] | None = None) -> Path:
-    """Write the running average of a run's last checkpoint as a weights file; the run may still be going on.
-
-    A student's weights go beside it, as ``student_`` and its name.
-
-    Raises:
-        InputError: ``no_checkpoint`` where there is none yet.
-    """
-    saved = load_checkpoint(Path(run_folder) / "checkpoint")
-    if saved is None:
-        raise InputError("no_checkpoint", f"{run_folder} has no checkpoint yet")
-    average = saved.part("average")
-    parts = {name: _without(name, average) for name in sorted({key.split(".", 1)[0] for key in average})}
-    about = {"steps": saved.state["step_count"], "minutes": round(saved.state["seconds"] / 60, 1), **(notes or {})}
-    about = {key: str(value) for key, value in about.items()}
-    student = parts.pop("student", None)
-    save_weights(path, parts, preset=config.preset, model=config.model, notes=about)
-    if student is not None:
-        beside = Path(path).with_name(f"student_{Path(path).name}")
-        save_weights(beside, {"completion": student}, preset=config.preset, model=student_model(config), notes=about)
-    return Path(path)
-
-
 def _prefixed(name: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     return {f"{name}.{key}": value for key, value in tensors.items()}
-
-
-def _without(name: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {key[len(name) + 1 :]: value for key, value in tensors.items() if key.startswith(f"{name}.")}

@@ -44,8 +44,8 @@ class Cape:
             raise missing_data(folder, "CAPE", LAYOUT, LICENCE)
         return names
 
-    def read(self, name: str) -> MeshSequence:
-        """The longest run of a sequence's frames whose numbers have no gap."""
+    def read(self, name: str, frames: int | None = None) -> MeshSequence:
+        """The longest run of a sequence's frames whose numbers have no gap, or the first ``frames`` of it."""
         faces_path = self.root / "misc" / "smpl_tris.npy"
         if not faces_path.is_file():
             raise missing_data(faces_path, "CAPE", LAYOUT, LICENCE)
@@ -53,11 +53,12 @@ class Cape:
         paths = longest_run(sorted((self.root / "sequences" / name).glob("*.npz")))
         if not paths:
             raise InputError("missing_sequence", f"{self.root} has no frames of sequence {name}")
-        frames = [_posed(path) for path in paths]
-        odd = next((path for path, frame in zip(paths, frames, strict=True) if frame.shape != frames[0].shape), None)
+        paths = paths[:frames]
+        posed = [_posed(path) for path in paths]
+        odd = next((path for path, frame in zip(paths, posed, strict=True) if frame.shape != posed[0].shape), None)
         if odd is not None:
             raise InputError("bad_mesh", f"{odd}: another number of vertices than {paths[0].name}")
-        vertices, faces = checked_mesh(np.stack(frames), faces.astype(np.int64), self.root / "sequences" / name)
+        vertices, faces = checked_mesh(np.stack(posed), faces.astype(np.int64), self.root / "sequences" / name)
         return MeshSequence(name, vertices, faces, FPS)
 
 

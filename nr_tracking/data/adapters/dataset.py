@@ -49,8 +49,8 @@ class Dataset(Protocol):
     def sequences(self) -> list[str]:
         """Names of the sequences that are there; :class:`InputError` where there are none."""
 
-    def read(self, name: str) -> MeshSequence:
-        """Read a sequence; what is missing or broken is an :class:`InputError` that names the file."""
+    def read(self, name: str, frames: int | None = None) -> MeshSequence:
+        """Read a sequence, or its first ``frames`` at most; what is missing or broken is an :class:`InputError`."""
 
 
 def choose(dataset: Dataset, split: str | None = None, listed: Path | None = None) -> list[str]:

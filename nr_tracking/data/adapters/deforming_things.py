@@ -44,14 +44,14 @@ class DeformingThings:
             raise missing_data(self.folder, "DeformingThings4D-Animals", LAYOUT, LICENCE)
         return names
 
-    def read(self, name: str) -> MeshSequence:
-        """An animation, y up, one metre along its longest edge."""
+    def read(self, name: str, frames: int | None = None) -> MeshSequence:
+        """An animation, or its first ``frames``, y up, one metre along its longest edge."""
         path = self.folder / name / f"{name}.anime"
         vertices, faces = read_anime(path)
         size = largest_edge(vertices[0])
         if size <= 0:
             raise InputError("bad_mesh", f"{path}: all vertices of the first frame are in one place")
-        return MeshSequence(name, (vertices @ _Z_UP_TO_Y_UP.T) / np.float32(size), faces, FPS)
+        return MeshSequence(name, (vertices[:frames] @ _Z_UP_TO_Y_UP.T) / np.float32(size), faces, FPS)
 
 
 def read_anime(path: Path) -> tuple[Float32, Int32]:

@@ -68,8 +68,8 @@ class DynamicFaust:
         """Names such as ``50002_chicken_wings``."""
         return sorted(self._index())
 
-    def read(self, name: str) -> MeshSequence:
-        """The registrations of a sequence."""
+    def read(self, name: str, frames: int | None = None) -> MeshSequence:
+        """The registrations of a sequence, or the first ``frames`` of them."""
         path = self._index().get(name)
         if path is None:
             raise InputError("missing_sequence", f"{self.root} has no sequence {name}")
@@ -81,7 +81,7 @@ class DynamicFaust:
             for values in (stored, faces):  # what was never written takes no bytes in the file, but memory here
                 if values.nbytes > path.stat().st_size * DEFLATE_RATIO:
                     raise InputError("bad_file", f"{path} claims {values.shape} of {values.dtype} in {values.name}")
-            vertices, triangles = checked_mesh(np.moveaxis(stored[()], 2, 0), faces[()], f"{path}, {name}")
+            vertices, triangles = checked_mesh(np.moveaxis(stored[:, :, :frames], 2, 0), faces[()], f"{path}, {name}")
         return MeshSequence(name, vertices, triangles, FPS)
 
     def _index(self) -> dict[str, Path]:

@@ -41,8 +41,8 @@ class HumanOutfit:
             raise missing_data(self.root, "4DHumanOutfit", LAYOUT, LICENCE)
         return names
 
-    def read(self, name: str) -> MeshSequence:
-        """The scans of a sequence and the bodies fitted to them."""
+    def read(self, name: str, frames: int | None = None) -> MeshSequence:
+        """The scans of a sequence and the bodies fitted to them, or the first ``frames`` of both."""
         folder = self.root / name.split("-")[0] / name
         paths = sorted(folder.glob("*/*.obj")) or sorted(folder.glob("*.obj"))
         if not paths:
@@ -56,7 +56,8 @@ class HumanOutfit:
         vertices, faces = checked_mesh(arrays["vertices"], arrays["faces"], fitted)
         if vertices.ndim != 3 or len(vertices) != len(paths):
             raise InputError("bad_mesh", f"{fitted}: vertices {vertices.shape} for {len(paths)} scans in {folder}")
-        return MeshSequence(name, vertices, faces, FPS, tuple(read_obj(path) for path in paths))
+        scans = tuple(read_obj(path) for path in paths[:frames])
+        return MeshSequence(name, vertices[:frames], faces, FPS, scans)
 
 
 def read_obj(path: Path) -> tuple[Float32, Int32]:

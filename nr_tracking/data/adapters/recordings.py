@@ -50,21 +50,18 @@ def record_dataset(
         family = f"{dataset.name} {fold}".strip()
         meta = {"family": family, "sequence": name, "seed": seed, "frames": frames, "noisy": noisy}
         if not _same_request(path / "meta.json", meta):
-            motion = dataset.read(name)
-            _record(motion, path, meta, frames, structured_light() if noisy else None)
-            report(f"{path.name}: {min(len(motion), frames or len(motion))} frames")
+            motion = dataset.read(name, frames)
+            _record(motion, path, meta, structured_light() if noisy else None)
+            report(f"{path.name}: {len(motion)} frames")
         paths.append(path)
     return paths
 
 
-def _record(
-    motion: MeshSequence, path: Path, meta: dict[str, object], frames: int | None, sensor: SensorModel | None
-) -> None:
+def _record(motion: MeshSequence, path: Path, meta: dict[str, object], sensor: SensorModel | None) -> None:
     rng = np.random.default_rng([int(str(meta["seed"])), zlib.crc32(motion.name.encode())])
-    vertices = motion.vertices[:frames]
-    camera = draw_camera(vertices, rng, size=_SIZE, fill=_FILL, aim_off=0.0)
-    truth = GroundTruth(camera.to_camera(vertices.astype(np.float64)).astype(np.float32), motion.faces)
-    scans = [(_seen_by(camera, scan), faces) for scan, faces in motion.scans[:frames]]
+    camera = draw_camera(motion.vertices, rng, size=_SIZE, fill=_FILL, aim_off=0.0)
+    truth = GroundTruth(_seen_by(camera, motion.vertices), motion.faces)
+    scans = [(_seen_by(camera, scan), faces) for scan, faces in motion.scans]
     with written_folder(path, recognised_by="camera.json") as folder:
         surfaces = scans or [(surface, motion.faces) for surface in truth.vertices]
         shots = _shots(surfaces, camera, motion.fps, sensor, rng)

@@ -1,0 +1,82 @@
+"""The networks of a training run: made new or from weights, and written as weights."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, cast
+
+from torch import Tensor, nn
+
+from nr_tracking.config import Config, ModelConfig
+from nr_tracking.deformation.decoder import DeformationDecoder
+from nr_tracking.fields.completion import CompletionNetwork
+from nr_tracking.fields.weights import load_weights, save_weights
+from nr_tracking.training.checkpoints import load_checkpoint
+from nr_tracking.training.schedule import ScheduleName
+from nr_tracking.types import InputError
+
+
+def build_networks(config: Config, schedule: ScheduleName, start: Path | str | None) -> nn.ModuleDict:
+    """Make the networks that a schedule trains, from scratch or from weights.
+
+    Under ``deformation`` the completion network is frozen; under ``rays`` all of it but the ray network; under the
+    others the ray network, where ``start`` has one that is not to change. The deformation decoder is new unless
+    ``start`` has one.
+    """
+    if schedule == "deformation" and start is None:
+        raise InputError(
+            "no_weights", "the deformation schedule trains on finished fields: give the weights to start from"
+        )
+    cap = min(config.model.active_cap, config.training.active_cap)
+    completion = CompletionNetwork(config.model.model_copy(update={"active_cap": cap}))
+    completion.mixed_precision = config.training.bfloat16
+    networks = nn.ModuleDict({"completion": completion})
+    if schedule == "rays" and completion.rays is None:
+        raise InputError("no_rays", "the rays schedule trains the ray network: set model.rays")
+    if schedule == "rays" and any(config.training.student_channels):
+        networks["student"] = CompletionNetwork(student_model(config))
+    if schedule not in ("rays", "completion"):
+        networks["deformation"] = DeformationDecoder(config.model)
+    if start is not None:
+        load_weights(start, {"completion": networks["completion"]}, preset=config.preset, model=config.model)
+    if schedule in ("rays", "deformation"):
+        completion.requires_grad_(False)
+    if completion.rays is not None and schedule != "deformation":
+        completion.rays.requires_grad_(schedule == "rays" or start is None or not config.training.freeze_rays)
+    if "student" in networks:
+        student = cast(CompletionNetwork, networks["student"].requires_grad_(False))
+        student.mixed_precision = config.training.bfloat16
+        cast(nn.Module, student.rays).requires_grad_(True)
+    return networks
+
+
+def student_model(config: Config) -> ModelConfig:
+    """The model settings of the network that learns beside the trained one: its own but for narrower rays."""
+    return config.model.model_copy(update={"ray_channels": config.training.student_channels})
+
+
+def export_weights(config: Config, run_folder: Path, path: Path, notes: dict[str, Any] | None = None) -> Path:
+    """Write the running average of a run's last checkpoint as a weights file; the run may still be going on.
+
+    A student's weights go beside it, as ``student_`` and its name.
+
+    Raises:
+        InputError: ``no_checkpoint`` where there is none yet.
+    """
+    saved = load_checkpoint(Path(run_folder) / "checkpoint")
+    if saved is None:
+        raise InputError("no_checkpoint", f"{run_folder} has no checkpoint yet")
+    average = saved.part("average")
+    parts = {name: _without(name, average) for name in sorted({key.split(".", 1)[0] for key in average})}
+    about = {"steps": saved.state["step_count"], "minutes": round(saved.state["seconds"] / 60, 1), **(notes or {})}
+    about = {key: str(value) for key, value in about.items()}
+    student = parts.pop("student", None)
+    save_weights(path, parts, preset=config.preset, model=config.model, notes=about)
+    if student is not None:
+        beside = Path(path).with_name(f"student_{Path(path).name}")
+        save_weights(beside, {"completion": student}, preset=config.preset, model=student_model(config), notes=about)
+    return Path(path)
+
+
+def _without(name: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {key[len(name) + 1 :]: value for key, value in tensors.items() if key.startswith(f"{name}.")}
