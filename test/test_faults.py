@@ -27,6 +27,13 @@ from nr_tracking.tracking.result import read_output
 KILLS = int(os.environ.get("NR_TRACKING_KILLS", "3"))
 PERIOD_NS = 33_333_333
 SCRIPT = pathlib.Path(__file__).with_name("saving_process.py")
+CPU_ALLOCATOR = "[enforce fail at alloc_cpu.cpp:121] err == 0. DefaultCPUAllocator: "
+EXHAUSTED = [
+    MemoryError(),
+    RuntimeError("CUDA out of memory. Tried to allocate 2 GiB"),
+    RuntimeError(CPU_ALLOCATOR + "can't allocate memory: you tried to allocate 4398046511104 bytes. Error code 12"),
+    RuntimeError(CPU_ALLOCATOR + "not enough memory: you tried to allocate 4398046511104 bytes."),
+]
 
 
 class Camera:
@@ -68,7 +75,7 @@ def camera(request):
         each.node.close()
 
 
-@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("CUDA out of memory. Tried to allocate 2 GiB")])
+@pytest.mark.parametrize("error", EXHAUSTED)
 @pytest.mark.parametrize("policy", ["smaller", "skip"])
 def test_out_of_memory_goes_on_with_a_smaller_preset_or_without_the_window(camera, error, policy):
     made = []

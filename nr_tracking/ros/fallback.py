@@ -6,10 +6,15 @@ from nr_tracking.config import PRESETS, Config, load_config
 from nr_tracking.types import InputError
 
 
+# torch.OutOfMemoryError of a GPU is a RuntimeError; the allocator of the CPU raises a plain one, and says it otherwise:
+# "can't allocate memory" on Linux, "not enough memory" elsewhere.
+_SAID = ("out of memory", "allocate memory", "not enough memory")
+
+
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether an error says that memory ran out, of this computer or of the GPU."""
-    # torch.OutOfMemoryError is a RuntimeError, and older allocators raise plain ones.
-    return isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and "out of memory" in str(error).lower())
+    said = str(error).lower()
+    return isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and any(text in said for text in _SAID))
 
 
 def smaller_config(config: Config) -> Config | None:
