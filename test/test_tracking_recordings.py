@@ -158,6 +158,16 @@ def test_an_interrupted_run_shows_nothing_and_goes_on_to_the_same_bytes(ball: Pa
     assert contents(stopped) == contents(stopped.with_name("whole"))
 
 
+def test_resuming_before_the_first_checkpoint_begins_anew_with_nothing_left_over(ball: Path, tmp_path: Path) -> None:
+    frames = ball_frames(17)
+    other = write_sequence(tmp_path / "other", frames[5:], fps=30.0, depth_unit_m=0.0001)
+    with pytest.raises(KeyboardInterrupt):
+        run(Interrupted(ball, 12).open(), tmp_path / "out")
+    run(other, tmp_path / "out", frames=3, resume=True)
+    run(other, tmp_path / "whole", frames=3)
+    assert contents(tmp_path / "out") == contents(tmp_path / "whole")
+
+
 def test_without_resume_an_interrupted_run_begins_anew(ball: Path, stopped: Path) -> None:
     run(ball, stopped, frames=3)
     assert len(read_output(stopped)) == 3

@@ -175,7 +175,7 @@ def _outcome(name: str, output: Path, log: Path, code: int, seconds: float) -> F
         except InputError as error:
             return Finished(name, seconds=seconds, error=str(error))
         reasons = Counter(reason.split(":")[0][:80] for reason in run.dropped.values())
-        return Finished(name, run.frames, run.frames - len(run.dropped), dict(reasons), round(seconds, 2))
+        return Finished(name, run.frames, run.tracked, dict(reasons), round(seconds, 2))
     said = log.read_text(errors="replace").strip().splitlines()[-1:] if log.is_file() else []
     how = f"ended by signal {-code}" if code < 0 else f"exit code {code}"
     return Finished(name, seconds=round(seconds, 2), error=f"{how}: {''.join(said)[-_SAID:]}")

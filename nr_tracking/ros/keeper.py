@@ -71,7 +71,7 @@ class ResultKeeper:
             shutil.rmtree(folder, ignore_errors=True)
 
     def _write(self, folder: Path, kept: list[tuple[TrackedFrame, PairedFrame]]) -> None:
-        run = Run(nr_tracking.__version__, self._config.model_dump(mode="json"), frames=len(kept))
+        run = Run(nr_tracking.__version__, self._config.model_dump(mode="json"), frames=len(kept), tracked=len(kept))
         writer = ResultWriter(folder)
         for row, (frame, _) in enumerate(kept):
             writer.add(row, frame)
