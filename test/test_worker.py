@@ -16,6 +16,7 @@ from nr_tracking.ros.pairing import FramePairing, PairedFrame
 from nr_tracking.ros.queueing import FrameQueue, WaitingFrame
 from nr_tracking.ros.statistics import Statistics
 from nr_tracking.ros.worker import InferenceWorker
+from nr_tracking.types import InputError
 
 PERIOD_NS = 33_333_333
 
@@ -225,6 +226,36 @@ def test_image_waits_for_a_camera_info_on_its_way_but_not_for_ever():
     assert len(pairing.info(messages[1]["camera_info"])) == 1
     waiting = [len(pairing.image(message["depth"])) for message in messages[2:]]  # no camera info any more
     assert waiting == [0, 0, 0, 0, 5, 1, 1]
+
+
+@pytest.mark.parametrize("late", [0, 3])  # masks, by so many images
+@pytest.mark.parametrize(("count", "clock"), [(90, False), (40, False), (12, True)])
+def test_masks_of_a_recording_that_begins_again_are_waited_for(count, clock, late):
+    pairing = FramePairing(expects_mask=True)
+    mask = np.ones((12, 16), bool)
+    run = [frame_messages(replace(flat_frame(PERIOD_NS * i), mask=mask), "camera") for i in range(count)]
+    messages, outcomes = run + run, []
+    for index in range(len(messages) + late):
+        if index < len(messages):
+            if clock and index == count:
+                pairing.clock_jumped_back()
+            outcomes += pairing.info(messages[index]["camera_info"]) + pairing.image(messages[index]["depth"])
+        if index >= late:
+            outcomes += pairing.mask(messages[index - late]["mask"])
+    assert [frame.stamp_ns for frame in outcomes] == 2 * [PERIOD_NS * i for i in range(count)]
+
+
+def test_images_of_the_end_of_a_recording_do_not_wait_for_masks_when_it_has_begun_again():
+    pairing = FramePairing(expects_mask=True)
+    run = [
+        frame_messages(replace(flat_frame(PERIOD_NS * i), mask=np.ones((12, 16), bool)), "camera") for i in range(90)
+    ]
+    outcomes = pairing.info(run[0]["camera_info"])
+    for index, message in enumerate(run + run):
+        outcomes += pairing.image(message["depth"])
+        outcomes += pairing.mask(message["mask"]) if index != 89 else []
+    assert [outcome.reason for outcome in outcomes if isinstance(outcome, InputError)] == ["no_mask"]
+    assert len(outcomes) == 180
 
 
 HEAPS = """

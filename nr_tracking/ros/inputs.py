@@ -91,6 +91,10 @@ class Inputs:
         """Take a mask."""
         self._hand_on(self._pairing.mask(message))
 
+    def clock_jumped_back(self) -> None:
+        """Expect stamps to go back with the clock."""
+        self._pairing.clock_jumped_back()
+
     def destroy(self) -> None:
         """Listen no longer."""
         with self._changing:

@@ -220,8 +220,13 @@ class TrackingNode(LifecycleNode):
         return worker.waiting if worker is not None else 0
 
     def _on_clock_jump(self, jump: TimeJump) -> None:
-        if jump.clock_change == ClockChange.ROS_TIME_NO_CHANGE and self.worker is not None:
-            self.worker.clock_jumped_back()
+        if jump.clock_change != ClockChange.ROS_TIME_NO_CHANGE:
+            return
+        inputs, worker = self._inputs, self.worker
+        if inputs is not None:
+            inputs.clock_jumped_back()
+        if worker is not None:
+            worker.clock_jumped_back()
 
     # Output, on the inference thread.
 
