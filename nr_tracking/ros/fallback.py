@@ -5,7 +5,6 @@ from __future__ import annotations
 from nr_tracking.config import PRESETS, Config, load_config
 from nr_tracking.types import InputError
 
-
 # torch.OutOfMemoryError of a GPU is a RuntimeError; the allocator of the CPU raises a plain one, and says it otherwise:
 # "can't allocate memory" on Linux, "not enough memory" elsewhere.
 _SAID = ("out of memory", "allocate memory", "not enough memory")

@@ -36,11 +36,11 @@ class FramePairing:
 
     A camera info of the image's own stamp is preferred. Where a driver sends one only now and then, or latches it, the
     last one serves, and no image waits for it. Images wait for the very first camera info, for a mask where masks are
-    expected, and for a camera info that is on its way; never more than ``capacity`` of them. An image whose mask was left
-    out is given up when that of a later image comes.
+    expected, and for a camera info that is on its way; never more than ``capacity`` of them. An image without a mask is
+    given up when that of a later image comes.
 
-    Stamps that jump back, by a second or with the clock, are a recording that begins again: what is kept of its end says
-    nothing about its beginning.
+    Stamps that jump back, by a second or with the clock, are a recording that begins again: what is kept of its end
+    says nothing about its beginning.
 
     Every method returns, in the order of the images, the frames that are complete now, and an :class:`InputError` for
     each image that is given up.

@@ -53,7 +53,7 @@ class Run:
     """The manifest of an OUTPUT, ``run.json``: enough to tell whether another run would give the same.
 
     ``input`` is a digest of the frames as decoded, so a recording has the same one as a folder and as a bag.
-    ``frames`` were asked for and ``tracked`` have a result; ``dropped`` maps rows to the reason why that frame has none.
+    ``frames`` were asked for and ``tracked`` have a result; ``dropped`` maps rows to the reason why they have none.
     ``notices`` tell of damage to the recording that belongs to no row, such as frames that are lost.
     """
 
