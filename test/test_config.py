@@ -28,6 +28,23 @@ def test_a_value_out_of_range_names_key_value_and_limit():
         load_config("lite", window={"stride": 99})
 
 
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"window": {"length": 3}}, r"window\.stride is 4: it must be below length, 3"),
+        ({"subject": {"depth_min_m": 7.0}}, r"subject\.depth_min_m is 7\.0: it must be below depth_max_m, 6\.0"),
+        (
+            {"subject": {"region_min_m": [0, 60, 0]}},
+            r"subject\.region_min_m is 60\.0 in y: .* region_max_m there, 50\.0",
+        ),
+        ({"tracks": {"count": 9000}}, r"tracks\.budget is 8000: it must be at least count, 9000"),
+    ],
+)
+def test_values_that_do_not_go_together_name_both(values, said):
+    with pytest.raises(ConfigError, match=f"^{said}$"):
+        load_config("lite", **values)
+
+
 def test_an_unknown_preset_lists_those_that_exist():
     with pytest.raises(ConfigError, match="lite"):
         load_config({"preset": "huge"})
