@@ -5,6 +5,7 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -104,6 +105,23 @@ def test_zero_focal_length_is_dropped_by_name(bench):
     assert each.dropped() == {"zero_focal_length": 1}
 
 
+def test_the_rate_of_results_is_that_of_the_tracker_and_not_of_the_camera(monkeypatch):
+    clock = SimpleNamespace(monotonic=lambda: now[0])
+    monkeypatch.setattr("nr_tracking.ros.statistics.time", clock)
+    now, statistics = [0.0], Statistics(0.0)
+    for frame in range(300):
+        now[0] = frame / 30
+        statistics.received(now[0])
+        if frame % 12 == 11:  # four of twelve come out, together
+            statistics.window(4)
+            for _ in range(4):
+                statistics.tracked(0.1, 10, {})
+        else:
+            statistics.window(0)
+    summary = statistics.summary(now[0])
+    assert summary.rate_hz == pytest.approx(30) and summary.result_rate_hz == pytest.approx(10)
+
+
 def test_failing_inference_starts_anew_and_says_so(bench):
     each = bench()
     each.submit(paired(0))
@@ -181,6 +199,16 @@ def test_stopping_does_not_wait_for_the_queue_but_keeps_its_word(bench):
 
 
 # Camera and inference as a simulation on a common clock: no threads, no waiting.
+def test_a_worker_that_was_stopped_says_so_at_once(bench):
+    each = bench()
+    each.submit(paired(0))
+    assert each.stamps() == [0]
+    each.worker.stop()
+    begun = time.monotonic()
+    assert not each.worker.finish(60) and not each.worker.reset(60)
+    assert time.monotonic() - begun < 5
+
+
 @pytest.mark.parametrize("ratio", [1.5, 3.0, 7.3])
 def test_camera_faster_than_inference_is_thinned_evenly(ratio):
     queue = FrameQueue("latest", size=8, memory=1 << 30)

@@ -104,7 +104,10 @@ class InferenceWorker:
             self._drop(*surplus)
 
     def finish(self, timeout_s: float) -> bool:
-        """Wait until all frames received so far are through, unfinished windows included; False on timeout."""
+        """Wait until all frames received so far are through, unfinished windows included.
+
+        False on timeout, and at once where the worker was stopped.
+        """
         done = threading.Event()
 
         def command() -> None:
@@ -113,11 +116,10 @@ class InferenceWorker:
             finally:
                 done.set()
 
-        self._queue.command(command)
-        return done.wait(timeout_s)
+        return self._queue.command(command) is not None and done.wait(timeout_s)
 
     def reset(self, timeout_s: float) -> bool:
-        """Forget the subject and the waiting frames; False on timeout."""
+        """Forget the subject and the waiting frames; False on timeout, and at once where the worker was stopped."""
         done = threading.Event()
 
         def command() -> None:
@@ -127,7 +129,10 @@ class InferenceWorker:
             finally:
                 done.set()
 
-        for waiting in self._queue.command(command, drop_frames=True):
+        dropped = self._queue.command(command, drop_frames=True)
+        if dropped is None:
+            return False
+        for waiting in dropped:
             self._drop(waiting, "reset")
         return done.wait(timeout_s)
 
