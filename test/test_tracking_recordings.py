@@ -12,6 +12,7 @@ import pytest
 import test_tracker
 import torch
 from ball_recording import (
+    CONFIG,
     BallTracker,
     ball_frames,
     ball_tracker,
@@ -28,6 +29,8 @@ from nr_tracking.commands.recordings import Recording, open_recordings
 from nr_tracking.commands.track import track
 from nr_tracking.config import Config, load_config
 from nr_tracking.data.sequence import read_sequence, write_sequence
+from nr_tracking.deformation.decoder import DeformationDecoder
+from nr_tracking.tracking.adaptation import DecoderAdapter
 from nr_tracking.tracking.result import read_output
 from nr_tracking.types import DepthFrame, InputError
 
@@ -245,3 +248,24 @@ def test_the_real_tracker_goes_on_from_a_checkpoint_as_if_nothing_had_happened(t
         np.testing.assert_array_equal(ours.tracks.ids, theirs.tracks.ids)
         np.testing.assert_array_equal(ours.tracks.positions, theirs.tracks.positions)
         np.testing.assert_array_equal(ours.canonical, theirs.canonical)
+
+
+def test_what_a_decoder_learnt_from_the_subject_goes_on_too(tmp_path: Path) -> None:
+    def adapter(seed: int) -> DecoderAdapter:
+        torch.manual_seed(seed)
+        return DecoderAdapter(DeformationDecoder(CONFIG.model), CONFIG)
+
+    def weights(made: DecoderAdapter) -> list[torch.Tensor]:
+        return [value.clone() for value in made.decoder.state_dict().values()]
+
+    adapted, trained = adapter(0), weights(adapter(0))
+    with torch.no_grad():
+        for value in adapted.decoder.parameters():
+            value += 0.1
+    checkpoint.save(tmp_path / "state", {"adapter": adapted}, checkpoint.modules_of(adapted))
+    fresh = adapter(0)
+    continued = checkpoint.load(tmp_path / "state", checkpoint.modules_of(fresh))["adapter"]
+    assert continued.decoder is fresh.decoder
+    assert all(torch.equal(a, b) for a, b in zip(weights(continued), weights(adapted), strict=True))
+    continued.reset()
+    assert all(torch.equal(a, b) for a, b in zip(weights(continued), trained, strict=True))
