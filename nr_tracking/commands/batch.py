@@ -120,6 +120,8 @@ def batch(
     Raises:
         InputError: there is no recording below the folder.
     """
+    # On a cluster, others work elsewhere.
+    folder, output = folder.absolute(), output.absolute()
     recordings = find_recordings(folder)
     logs = output / "logs"
     logs.mkdir(parents=True, exist_ok=True)
@@ -153,8 +155,8 @@ def find_recordings(folder: Path) -> list[tuple[str, Path]]:
 
 def track_command(recording: Path, output: Path, settings: list[str]) -> list[str]:
     """The command line that tracks one recording, or goes on with it."""
-    options = ["--output", str(output.absolute()), "--resume", *settings]
-    return [sys.executable, "-m", "nr_tracking", "track", str(recording.absolute()), *options]
+    options = ["--output", str(output), "--resume", *settings]
+    return [sys.executable, "-m", "nr_tracking", "track", str(recording), *options]
 
 
 def summary_table(finished: list[Finished]) -> str:
