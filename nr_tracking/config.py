@@ -50,7 +50,7 @@ class SubjectConfig(Section):
     )
     lost_s: float = setting(
         1.0,
-        "a chosen subject that is gone for so long is lost, and one is chosen anew",
+        "a subject that is gone for so long is lost: the next one, chosen anew, has new ids",
         unit="s",
         ge=0,
         le=60,

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from fake_tracker import FakeTracker, flat_frame
 
+from nr_tracking.config import load_config
 from nr_tracking.ros import memory
 from nr_tracking.ros.messages import frame_messages
 from nr_tracking.ros.pairing import FramePairing, PairedFrame
@@ -120,6 +121,19 @@ def test_the_rate_of_results_is_that_of_the_tracker_and_not_of_the_camera(monkey
             statistics.window(0)
     summary = statistics.summary(now[0])
     assert summary.rate_hz == pytest.approx(30) and summary.result_rate_hz == pytest.approx(10)
+
+
+def test_a_subject_that_was_gone_for_long_comes_back_as_another(bench):
+    events = []
+    each = bench(lag=2, on_event=events.append)
+    each.tracker.config = load_config("test", subject={"lost_s": 0.5})
+    gone = {"data": np.zeros(16 * 12 * 2, np.uint8)}
+    short, long = range(3, 8), range(10, 40)
+    for index in range(50):
+        each.submit(paired(PERIOD_NS * index, **(gone if index in short or index in long else {})))
+        assert each.worker.finish(30) and each.tracker.resets == (index >= 26)
+    assert len(each.results) == 15 and len(events) == 5
+    assert events[3] == "no subject for 0.53 s: the next one is a new one"
 
 
 def test_failing_inference_starts_anew_and_says_so(bench):

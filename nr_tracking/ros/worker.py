@@ -84,6 +84,7 @@ class InferenceWorker:
         self._locate = locate
         self._follower = SubjectFollower(on_event)
         self._missing_since: int | None = None  # stamp of the first of the frames without a subject, up to now
+        self._lost = False  # whether that is too long ago for the next one to be the same
         self._return_memory = MemoryReturner()
         self._unit_m = unit_m
         self._queue = FrameQueue(policy, queue_size, queue_memory)
@@ -169,7 +170,7 @@ class InferenceWorker:
         source = waiting.frame
         frame = depth_frame(source.image, source.info, source.mask, self._unit_m)
         frame, another = self._follower.choose(frame, self._tracker.config.subject)
-        if another:
+        if another or self._given_up(waiting):
             self._start_anew()
         frame = replace(frame, pose=self._locate(source))
         results = self._tracker.push(frame)
@@ -178,12 +179,22 @@ class InferenceWorker:
         self._deliver(results)
         self._return_memory()
 
+    def _given_up(self, waiting: WaitingFrame) -> bool:
+        """Whether there has been no subject for so long, up to this frame, that the next one is another; once."""
+        if self._missing_since is None or self._lost:
+            return False
+        gone_s = (waiting.stamp_ns - self._missing_since) / 1e9
+        self._lost = gone_s >= self._tracker.config.subject.lost_s
+        if self._lost:
+            self._on_event(f"no subject for {gone_s:.2f} s: the next one is a new one")
+        return self._lost
+
     def _note_subject(self, waiting: WaitingFrame, error: InputError | None) -> None:
         """Say once that the subject is gone, and once that it is there again."""
         since = self._missing_since
         if error is None:
             if since is not None:
-                self._missing_since = None
+                self._missing_since, self._lost = None, False
                 gone_s = max(0.0, (waiting.stamp_ns - since) / 1e9)  # unless the clock was set back meanwhile
                 self._on_event(f"there is a subject again after {gone_s:.2f} s")
         elif error.reason in _NO_SUBJECT and since is None:
