@@ -337,6 +337,19 @@ def load_config(source: str | Path | dict[str, Any] = "lite", **overrides: Any) 
         raise ConfigError(_explain(error)) from None
 
 
+def chosen_settings(config: Config) -> dict[str, dict[str, Any]]:
+    """What was chosen beside the preset: values that differ from it, by section and name, as YAML has them.
+
+    The network is left out, which is the preset's own.
+    """
+    usual = load_config(config.preset).model_dump(mode="json")
+    return {
+        section: {name: value for name, value in values.items() if value != usual[section][name]}
+        for section, values in config.model_dump(mode="json").items()
+        if isinstance(values, dict) and section != "model"
+    }
+
+
 def read_yaml(path: Path) -> dict[str, Any]:
     """Read a YAML mapping with the safe loader."""
     if not path.is_file():

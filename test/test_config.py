@@ -7,7 +7,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nr_tracking.config import PRESETS, Config, ConfigError, Section, load_config
+from nr_tracking.config import PRESETS, Config, ConfigError, Section, chosen_settings, load_config
 
 
 @pytest.mark.parametrize("preset", PRESETS)
@@ -66,6 +66,16 @@ def test_overrides_leave_the_rest_of_a_section_alone():
     assert config.window.stride == 1
     assert config.window.length == 5
     assert config.model.dense_blocks == 1
+
+
+def test_what_was_chosen_beside_a_preset_makes_the_same_configuration():
+    config = load_config("base", window={"stride": 1}, subject={"region_min_m": [-1, -1, 0]})
+    chosen = chosen_settings(config)
+    assert {name: values for name, values in chosen.items() if values} == {
+        "window": {"stride": 1},
+        "subject": {"region_min_m": [-1.0, -1.0, 0.0]},
+    }
+    assert load_config({"preset": "base", **chosen}) == config
 
 
 def test_no_setting_lacks_a_meaning():
