@@ -18,6 +18,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+from nr_tracking.atomic import written_file
 from nr_tracking.commands.progress import Progress
 from nr_tracking.commands.recordings import open_recordings
 from nr_tracking.tracking.result import Run
@@ -185,12 +186,9 @@ def _outcome(name: str, output: Path, log: Path, code: int, seconds: float) -> F
 
 def _write_summary(output: Path, finished: dict[str, Finished]) -> None:
     rows = [asdict(finished[name]) for name in sorted(finished)]
-    partial = output / ".summary.json"
-    partial.write_text(json.dumps(rows, indent=1) + "\n")
-    partial.replace(output / "summary.json")
-    partial = output / ".summary.csv"
-    with partial.open("w", newline="") as file:
+    with written_file(output / "summary.json") as partial:
+        partial.write_text(json.dumps(rows, indent=1) + "\n")
+    with written_file(output / "summary.csv") as partial, partial.open("w", newline="") as file:
         writer = csv.DictWriter(file, [*Finished.__dataclass_fields__])
         writer.writeheader()
         writer.writerows({**row, "dropped": json.dumps(row["dropped"])} for row in rows)
-    partial.replace(output / "summary.csv")

@@ -25,6 +25,7 @@ from scipy.spatial import cKDTree
 from torch import nn
 
 from nr_tracking.arrays import read_arrays
+from nr_tracking.atomic import written_file
 from nr_tracking.tracking.adaptation import DecoderAdapter
 from nr_tracking.tracking.frames_ahead import FramesAhead
 from nr_tracking.tracking.parallel import Workers
@@ -48,10 +49,8 @@ def save(path: Path, state: dict[str, Any], modules: list[nn.Module]) -> None:
     """Write ``state`` by write-then-rename; of the networks ``modules`` their numbers are kept, and what one learnt."""
     writer = _Writer(modules)
     tree = json.dumps(writer.node(state)).encode()
-    partial = path.with_name(path.name + ".partial")
-    with partial.open("wb") as file:
+    with written_file(path) as partial, partial.open("wb") as file:
         np.savez(file, allow_pickle=False, **{_TREE: np.frombuffer(tree, np.uint8), **writer.arrays})
-    partial.replace(path)
 
 
 def load(path: Path, modules: list[nn.Module]) -> dict[str, Any]:

@@ -156,7 +156,8 @@ class _Session:
         timings = self.writer.finish(stamps)
         self.run.tracked = len(timings)
         _write_manifest(self.run, self.folder)
-        self._checkpoint.unlink(missing_ok=True)
+        for remains in self.folder.glob(f"*{_CHECKPOINT}*"):  # and what a run that was killed left of one
+            remains.unlink()
         return timings
 
     def _save(self, done: int, digest: str) -> None:
