@@ -1,7 +1,7 @@
-"""Folders that appear complete or not at all.
+"""Files and folders that appear complete or not at all.
 
-A folder is written beside its destination and takes its place in one rename, so that whoever looks sees the old
-content or the new, never a mixture, and an interrupted run leaves the old content untouched.
+Each is written beside its destination and takes its place in one rename, so that whoever looks sees the old content or
+the new, never a mixture, and an interrupted run leaves the old content untouched.
 """
 
 from __future__ import annotations
@@ -17,6 +17,17 @@ from nr_tracking.types import InputError
 
 _AT_FDCWD = -100
 _RENAME_EXCHANGE = 2
+
+
+@contextmanager
+def written_file(destination: Path) -> Iterator[Path]:
+    """Yield the name of a file beside ``destination`` that replaces it when the block ends without an exception."""
+    temporary = beside(destination, f"writing-{os.getpid()}")
+    try:
+        yield temporary
+        temporary.replace(destination)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""The command line: ``nr_tracking track | evaluate | bench | config | demo | synthesize | train | view``.
+"""The command line: ``nr_tracking track | batch | evaluate | bench | config | demo | synthesize | train | view``.
 
 Whatever is wrong with the input ends in one line on stderr and exit code 2; ``--debug`` shows where it came from.
 Nothing heavy is imported before a command needs it.

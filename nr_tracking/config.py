@@ -1,38 +1,29 @@
 """Every setting of the package, once: default, unit, range and meaning.
 
 The tree of models below feeds the YAML files in ``config/``, the ROS parameters and their descriptors, ``nr_tracking
-config`` and the tables in the docs. An unknown key or a value out of range is a :class:`ConfigError` that names the
-key, the value and what is allowed.
+config`` and the tables in the docs. An unknown key, a value out of range and values that do not go together are a
+:class:`ConfigError` that names the key, the value and what is allowed.
 """
 
 from __future__ import annotations
 
 import difflib
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ValidationError, model_validator
 
 from nr_tracking.presets import PRESET_VALUES
+from nr_tracking.section import Section, setting
+from nr_tracking.training_config import TrainingConfig
 
 PresetName = Literal["test", "lite", "base", "full"]
 PRESETS: tuple[str, ...] = tuple(PRESET_VALUES)
 
 
 class ConfigError(ValueError):
-    """A setting that is unknown or out of range."""
-
-
-def setting(default: Any, meaning: str, *, unit: str = "", live: bool = False, **limits: Any) -> Any:
-    """Declare one setting: ``limits`` are pydantic's ge, gt, le, lt; ``live`` may change while a node is active."""
-    return Field(default, description=meaning, json_schema_extra={"unit": unit, "live": live}, **limits)
-
-
-class Section(BaseModel):
-    """A group of settings; unknown keys are refused and values cannot be changed in place."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+    """A setting that is unknown, out of range, or does not go with another one."""
 
 
 class SubjectConfig(Section):
@@ -59,7 +50,7 @@ class SubjectConfig(Section):
     )
     lost_s: float = setting(
         1.0,
-        "a chosen subject that is gone for so long is lost, and one is chosen anew",
+        "a subject that is gone for so long is lost: the next one, chosen anew, has new ids",
         unit="s",
         ge=0,
         le=60,
@@ -75,6 +66,15 @@ class SubjectConfig(Section):
         0.05, "a depth step larger than this separates components", unit="m", gt=0.0, le=1.0
     )
     minimum_pixels: int = setting(64, "fewer subject pixels are no subject", ge=1, le=1_000_000)
+
+    @model_validator(mode="after")
+    def _something_is_within(self) -> Self:
+        if self.depth_min_m >= self.depth_max_m:
+            raise ValueError(f"depth_min_m is {self.depth_min_m}: it must be below depth_max_m, {self.depth_max_m}")
+        for axis, lower, upper in zip("xyz", self.region_min_m, self.region_max_m, strict=True):
+            if lower >= upper:
+                raise ValueError(f"region_min_m is {lower} in {axis}: it must be below region_max_m there, {upper}")
+        return self
 
 
 class VolumeConfig(Section):
@@ -215,6 +215,12 @@ class WindowConfig(Section):
     length: int = setting(5, "frames in a window, N", ge=2, le=17)
     stride: int = setting(4, "new frames per window: length - 1 for throughput, 1 for the lowest latency", ge=1, le=16)
 
+    @model_validator(mode="after")
+    def _windows_overlap(self) -> Self:
+        if self.stride >= self.length:
+            raise ValueError(f"stride is {self.stride}: it must be below length, {self.length}")
+        return self
+
 
 class TracksConfig(Section):
     """Persistent points."""
@@ -244,88 +250,11 @@ class TracksConfig(Section):
         0.11, "tracks that differ by this share of the subject's size from a keyframe's fit die", gt=0, le=1
     )
 
-
-class TrainingConfig(Section):
-    """How weights are learnt; nothing here matters once they are."""
-
-    seed: int = setting(0, "seed of every draw", ge=0)
-    windows_per_step: int = setting(
-        1, "windows whose gradients are averaged in one step; processes share them, one each at least", ge=1, le=4096
-    )
-    gates: tuple[float, float, float] = setting(
-        (0.0, 0.0, 0.0),
-        "least validation IoU before the paper's fine (coarse IoU), association and deformation phases; 0: none",
-    )
-    learning_rate: float = setting(2e-3, "peak learning rate of AdamW", gt=0, le=1)
-    weight_decay: float = setting(1e-2, "decoupled weight decay", ge=0, le=1)
-    betas: tuple[float, float] = setting((0.9, 0.98), "decay of the gradient moments")
-    warmup_steps: int = setting(50, "steps over which the learning rate rises", ge=1, le=100_000)
-    final_rate: float = setting(0.02, "share of the peak learning rate at the end of the cosine", ge=0, le=1)
-    gradient_clip: float = setting(1.0, "largest norm of the gradient", gt=0)
-    average: float = setting(0.999, "decay of the running average of the weights, which is what is shipped", ge=0, lt=1)
-    bfloat16: bool = setting(True, "run convolutions and attention in bfloat16 where the hardware has it")
-    active_cap: float = setting(
-        2.5, "model.active_cap while training: an unlearnt field would refine everything", gt=0, le=64
-    )
-    points: int = setting(2000, "distance samples around the surface in a frame and step", ge=16, le=100_000)
-    hidden_points: int = setting(1000, "distance samples anywhere in space that the camera did not see into", ge=0)
-    empty_points: int = setting(400, "distance samples anywhere in space that was seen to be empty", ge=0)
-    surface_points: int = setting(400, "samples on the true surface in a frame and step", ge=0, le=100_000)
-    clamp_cells: tuple[float, float, float] = setting(
-        (2.0, 2.5, 3.0), "distances are compared up to this many cells of R/4, R/2 and R", unit="cell"
-    )
-    occupancy: float = setting(0.4, "weight of the inside-outside cross entropy beside a distance loss of one", ge=0)
-    precision: float = setting(0.5, "weight of distances near the surface beside a distance loss of one", ge=0)
-    precision_cells: float = setting(
-        1.0, "a sample further off than this is left to the losses over volume", unit="cell", gt=0, le=10
-    )
-    volume_rise: tuple[float, float] = setting(
-        (0.1, 0.3), "shares of a run between which samples come to weigh as much as the volume they stand for"
-    )
-    ray_distance: float = setting(20.0, "weight of distances along rays, in box sides, beside their occupancy", ge=0)
-    ray_sharpness: float = setting(
-        125.0, "logit of being inside along rays, per box side of distance", unit="1/box side", gt=0, le=10_000
-    )
-    student_channels: tuple[int, int, int, int, int] = setting(
-        (0, 0, 0, 0, 0), "model.ray_channels of a smaller ray network that learns beside the trained one; 0 for none"
-    )
-    distillation: float = setting(40.0, "weight of a student's distances along rays against its teacher's", ge=0)
-    subject_pixels: int = setting(
-        240, "images made from clips show the subject at most this long", unit="pixel", ge=32, le=10_000
-    )
-    echoes: int = setting(
-        1, "times that the rays schedule shows each frame, augmented anew, before it makes another", ge=1, le=64
-    )
-    freeze_rays: bool = setting(True, "the completion schedule leaves the ray network of its starting weights as it is")
-    contrast: float = setting(0.02, "weight of the contrastive loss of the embedding", ge=0)
-    cycle: float = setting(
-        0.0, "weight of the unsupervised association losses (cycles, self-reconstruction), in squared cells", ge=0
-    )
-    contrast_points: int = setting(256, "corresponding surface points in a contrastive pair of frames", ge=8, le=8192)
-    contrast_radius: float = setting(0.02, "points this close count as partly the same", unit="box side", gt=0, le=1)
-    contrast_scale: float = setting(20.0, "scale of cosines in the contrastive softmax", gt=0, le=1000)
-    teacher_fade: tuple[float, float] = setting(
-        (0.3, 0.6), "shares of a run between which the help of true refinement masks fades out"
-    )
-    stretch: float = setting(0.12, "largest logarithm of the factors on width, height and depth", ge=0, le=0.5)
-    warp: float = setting(0.5, "share of windows in smoothly warped space", ge=0, le=1)
-    mirror: float = setting(0.5, "share of mirrored windows", ge=0, le=1)
-    reverse: float = setting(0.5, "share of windows played backwards", ge=0, le=1)
-    noise: float = setting(0.5, "share of windows with sensor noise", ge=0, le=1)
-    dropout: float = setting(0.25, "largest share of observed voxels left out", ge=0, lt=1)
-    background: float = setting(0.4, "share of windows with a wall behind the subject", ge=0, le=1)
-    occluder: float = setting(0.15, "share of windows with a thing between camera and subject", ge=0, le=1)
-    single_frame_cube: float = setting(0.3, "share of cubes fitted to one frame instead of the window", ge=0, le=1)
-    centre_jitter: float = setting(0.02, "largest shift of the cube", unit="box side", ge=0, le=0.5)
-    side_jitter: tuple[float, float] = setting((0.92, 1.12), "range of the factor on the side of the cube")
-    match: float = setting(0.1, "weight of deformed patch centres against their associations", ge=0)
-    rigidity: float = setting(2.0, "weight of the rigidity of deformations", ge=0)
-    surface: float = setting(1.0, "weight of deformed vertices against the next surface", ge=0)
-    position: float = setting(2.0, "weight of deformed patch centres against their true positions", ge=0)
-    checkpoint_minutes: float = setting(3.0, "time between checkpoints", unit="min", gt=0)
-    validation_minutes: float = setting(10.0, "time between validations", unit="min", gt=0)
-    validation_windows: int = setting(32, "windows in a validation", ge=1, le=10_000)
-    workers: int = setting(1, "processes that prepare windows beside the training; 0 for none", ge=0, le=64)
+    @model_validator(mode="after")
+    def _all_fit_the_budget(self) -> Self:
+        if self.count > self.budget:
+            raise ValueError(f"budget is {self.budget}: it must be at least count, {self.count}")
+        return self
 
 
 class RosConfig(Section):
@@ -408,6 +337,19 @@ def load_config(source: str | Path | dict[str, Any] = "lite", **overrides: Any) 
         raise ConfigError(_explain(error)) from None
 
 
+def chosen_settings(config: Config) -> dict[str, dict[str, Any]]:
+    """What was chosen beside the preset: values that differ from it, by section and name, as YAML has them.
+
+    The network is left out, which is the preset's own.
+    """
+    usual = load_config(config.preset).model_dump(mode="json")
+    return {
+        section: {name: value for name, value in values.items() if value != usual[section][name]}
+        for section, values in config.model_dump(mode="json").items()
+        if isinstance(values, dict) and section != "model"
+    }
+
+
 def read_yaml(path: Path) -> dict[str, Any]:
     """Read a YAML mapping with the safe loader."""
     if not path.is_file():
@@ -442,6 +384,8 @@ def _explain(error: ValidationError) -> str:
             close = difflib.get_close_matches(str(fault["loc"][-1]), section.model_fields, n=1)
             hint = f"did you mean {close[0]!r}?" if close else f"known: {', '.join(section.model_fields)}"
             lines.append(f"{key}: unknown setting; {hint}")
+        elif fault["type"] == "value_error":  # settings that do not go together
+            lines.append(f"{key}.{fault['ctx']['error']}")
         else:
             lines.append(f"{key}: {fault['input']!r} is not allowed: {fault['msg']}")
     return "; ".join(lines)

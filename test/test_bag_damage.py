@@ -220,6 +220,27 @@ def test_compressed_files_and_messages_of_rosbag2(tmp_path):
     assert_same(open_recording(messages).frames(), FRAMES)
 
 
+def test_damage_is_told_beside_the_rows_which_stay_those_of_the_frames(tmp_path, small_pictures):
+    bag = write_split(tmp_path / "bag", "sqlite3")
+    (bag / "metadata.yaml").unlink()
+    done = run(bag, tmp_path / "output")
+    output = read_output(done.output)
+    np.testing.assert_array_equal(output.stamps_ns, [frame.stamp_ns for frame in FRAMES])
+    assert done.run.dropped == {} and done.run.tracked == 6 and np.isfinite(output.positions[0]).all()
+    assert ["metadata.yaml is missing" in notice for notice in done.run.notices] == [True]
+    assert "metadata.yaml is missing" in (done.output / "report.html").read_text()
+    again = run(bag, tmp_path / "output", resume=True)
+    assert again.run == done.run
+
+
+def test_frames_that_were_lost_do_not_count_as_tracked(tmp_path, small_pictures):
+    source = write_split(tmp_path / "source", "sqlite3")
+    (source / "source_1.db3").unlink()
+    done = run(source, tmp_path / "output")
+    assert done.run.tracked == len(list((done.output / "meshes").iterdir())) == 3 and done.run.notices
+    assert np.isfinite(read_output(done.output).positions[0]).all()
+
+
 def test_a_damaged_recording_never_costs_an_earlier_result(tmp_path, small_pictures):
     output = tmp_path / "output"
     run(write_ball(tmp_path / "ball", 4), output)
@@ -238,6 +259,6 @@ def test_a_damaged_recording_never_costs_an_earlier_result(tmp_path, small_pictu
             replaced += 1
             before = contents(output)
             frames = sum(read_output(output).mesh(row) is not None for row in range(done.run.frames))
-            assert frames == 6 or done.run.dropped
+            assert frames == done.run.tracked and (frames == 6 or done.run.dropped or done.run.notices)
         assert not list(tmp_path.glob(".output.*"))
     assert replaced

@@ -78,6 +78,23 @@ def test_one_failed_recording_never_stops_the_rest_and_a_rerun_continues(recordi
     assert os.stat(output / "first" / "tracks.npz").st_mtime_ns == changed
 
 
+def test_workers_may_work_elsewhere_than_where_the_command_was_given(recordings, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "elsewhere").mkdir()
+
+    class Elsewhere(LocalProcesses):
+        def run(self, jobs):
+            monkeypatch.chdir(tmp_path / "elsewhere")
+            try:
+                yield from list(super().run(jobs))
+            finally:
+                monkeypatch.chdir(tmp_path)
+
+    done = {each.name: each for each in batch(Path("recordings"), Path("out"), Elsewhere(1), command=command)}
+    assert done["first"].tracked == 4 and "cannot be read as a rosbag2" in done["damaged"].error
+    assert (tmp_path / "out" / "logs" / "first.log").is_file() and not list((tmp_path / "elsewhere").iterdir())
+
+
 def test_folders_without_recordings_say_what_they_hold(tmp_path):
     with pytest.raises(InputError, match="no folder"):
         find_recordings(tmp_path / "nothing")
@@ -107,13 +124,16 @@ def test_the_command_line_passes_settings_on_and_tells_of_failures(tmp_path, mon
         "3",
         "--preset",
         "lite",
+        "--config",
+        "mine.yaml",
         "--set",
         "mesh.upsample=1",
     ]
+    monkeypatch.chdir(tmp_path)
     assert cli.main(given) == 1
     ((folder, output, executor, settings),) = calls
     assert (folder, output) == (tmp_path, Path("out")) and isinstance(executor, LocalProcesses)
-    assert settings == ["--preset", "lite", "--set", "mesh.upsample=1"]
+    assert settings == ["--preset", "lite", "--config", str(tmp_path / "mine.yaml"), "--set", "mesh.upsample=1"]
     assert "FAILED" in capsys.readouterr().out
     assert cli.main([*given[:-2], "--processes", "0"]) == 2
     monkeypatch.setitem(sys.modules, "ray", None)

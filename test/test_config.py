@@ -7,7 +7,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nr_tracking.config import PRESETS, Config, ConfigError, Section, load_config
+from nr_tracking.config import PRESETS, Config, ConfigError, Section, chosen_settings, load_config
 
 
 @pytest.mark.parametrize("preset", PRESETS)
@@ -26,6 +26,23 @@ def test_an_unknown_key_names_itself_and_the_nearest_known_one():
 def test_a_value_out_of_range_names_key_value_and_limit():
     with pytest.raises(ConfigError, match=r"window\.stride: 99 .*less than or equal to 16"):
         load_config("lite", window={"stride": 99})
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"window": {"length": 3}}, r"window\.stride is 4: it must be below length, 3"),
+        ({"subject": {"depth_min_m": 7.0}}, r"subject\.depth_min_m is 7\.0: it must be below depth_max_m, 6\.0"),
+        (
+            {"subject": {"region_min_m": [0, 60, 0]}},
+            r"subject\.region_min_m is 60\.0 in y: .* region_max_m there, 50\.0",
+        ),
+        ({"tracks": {"count": 9000}}, r"tracks\.budget is 8000: it must be at least count, 9000"),
+    ],
+)
+def test_values_that_do_not_go_together_name_both(values, said):
+    with pytest.raises(ConfigError, match=f"^{said}$"):
+        load_config("lite", **values)
 
 
 def test_an_unknown_preset_lists_those_that_exist():
@@ -49,6 +66,16 @@ def test_overrides_leave_the_rest_of_a_section_alone():
     assert config.window.stride == 1
     assert config.window.length == 5
     assert config.model.dense_blocks == 1
+
+
+def test_what_was_chosen_beside_a_preset_makes_the_same_configuration():
+    config = load_config("base", window={"stride": 1}, subject={"region_min_m": [-1, -1, 0]})
+    chosen = chosen_settings(config)
+    assert {name: values for name, values in chosen.items() if values} == {
+        "window": {"stride": 1},
+        "subject": {"region_min_m": [-1.0, -1.0, 0.0]},
+    }
+    assert load_config({"preset": "base", **chosen}) == config
 
 
 def test_no_setting_lacks_a_meaning():

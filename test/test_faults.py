@@ -21,12 +21,20 @@ from fake_tracker import FakeTracker, flat_frame
 from test_keeper import filled
 
 from nr_tracking.config import load_config
+from nr_tracking.fields.weights import read_weights, weights_path
 from nr_tracking.ros.fallback import is_out_of_memory, smaller_config
 from nr_tracking.tracking.result import read_output
 
 KILLS = int(os.environ.get("NR_TRACKING_KILLS", "3"))
 PERIOD_NS = 33_333_333
 SCRIPT = pathlib.Path(__file__).with_name("saving_process.py")
+CPU_ALLOCATOR = "[enforce fail at alloc_cpu.cpp:121] err == 0. DefaultCPUAllocator: "
+EXHAUSTED = [
+    MemoryError(),
+    RuntimeError("CUDA out of memory. Tried to allocate 2 GiB"),
+    RuntimeError(CPU_ALLOCATOR + "can't allocate memory: you tried to allocate 4398046511104 bytes. Error code 12"),
+    RuntimeError(CPU_ALLOCATOR + "not enough memory: you tried to allocate 4398046511104 bytes."),
+]
 
 
 class Camera:
@@ -68,16 +76,16 @@ def camera(request):
         each.node.close()
 
 
-@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("CUDA out of memory. Tried to allocate 2 GiB")])
+@pytest.mark.parametrize("error", EXHAUSTED)
 @pytest.mark.parametrize("policy", ["smaller", "skip"])
-def test_out_of_memory_goes_on_with_a_smaller_preset_or_without_the_window(camera, error, policy):
+def test_out_of_memory_goes_on_with_a_smaller_preset_or_without_the_window(camera, error, policy, tmp_path):
     made = []
 
     def factory(config):
         made.append(FakeTracker(config, lag=2))
         return made[-1]
 
-    each = camera(factory, preset="base", ros__out_of_memory=policy)
+    each = camera(factory, preset="base", ros__out_of_memory=policy, ros__output_folder=str(tmp_path))
     each.send(0, 1)
     each.figures()
     made[0].error = error
@@ -91,6 +99,9 @@ def test_out_of_memory_goes_on_with_a_smaller_preset_or_without_the_window(camer
         assert [tracker.config.preset for tracker in made] == ["base", "lite"]
         assert made[1].config.model == load_config("lite").model
         assert "continuing with preset lite" in each.node._diagnostics.subject
+        output = read_output(each.node._keeper.save())
+        assert output.run.config["preset"] == "lite"
+        assert output.run.weights == read_weights(weights_path(load_config("lite"))).sha256
     else:
         assert len(made) == 1
 

@@ -94,6 +94,14 @@ def test_after_a_while_another_subject_takes_its_place_and_that_is_said(choice):
     assert "another subject is followed after 0.90 s" in events[-1]
 
 
+def test_what_comes_back_to_its_place_after_a_while_is_a_new_subject():
+    follower = SubjectFollower()
+    config = SubjectConfig(choice="nearest", lost_s=0.5)
+    follower.choose(two(), config)
+    assert not follower.choose(two(stamp=0.4), config)[1]
+    assert follower.choose(two(stamp=1.0), config)[1]
+
+
 def test_an_empty_view_says_lost_once_and_a_new_click_chooses_anew():
     events = []
     follower = SubjectFollower(events.append)

@@ -2,6 +2,7 @@
 
 import sys
 import time
+from dataclasses import replace
 from types import ModuleType, SimpleNamespace
 
 import numpy as np
@@ -15,6 +16,7 @@ from scipy.spatial.transform import Rotation
 from test_faults import Camera
 
 from nr_tracking.ros.frames import Located, Transforms, matrix, transformed
+from nr_tracking.ros.outputs import patch_poses
 from nr_tracking.types import InputError
 
 TURN = Rotation.from_euler("xyz", [0.3, -0.5, 1.1])
@@ -55,7 +57,7 @@ def tf2(monkeypatch):
 
 def test_every_part_of_a_result_is_moved_rigidly():
     frame = tracked(5, 2.0, 1.9)
-    moved = transformed(frame, TO)
+    moved = transformed(frame, TO, TO)
     carry = lambda points: TURN.apply(points) + SHIFT  # noqa: E731
     np.testing.assert_allclose(moved.surface.vertices, carry(frame.surface.vertices), atol=1e-6)
     np.testing.assert_allclose(moved.tracks.positions, carry(frame.tracks.positions), atol=1e-6)
@@ -67,6 +69,49 @@ def test_every_part_of_a_result_is_moved_rigidly():
     ours = moved.patches.rotations[0] @ (carry(point) - moved.patches.centres[0]) + moved.patches.translations[0]
     np.testing.assert_allclose(ours, carry(there), atol=1e-5)
     np.testing.assert_allclose(matrix(ros_transform()), TO, atol=1e-12)
+
+
+class Panning:
+    """A camera that turns by ten degrees a frame and moves aside; ``lost`` stamps have no transform."""
+
+    def __init__(self, *lost):
+        self.lost = lost
+
+    def look_up(self, target, source, stamp_ns):
+        if stamp_ns in self.lost:
+            raise InputError("no_transform", "not yet")
+        pose = np.eye(4)
+        pose[:3, :3] = Rotation.from_euler("y", 10 * stamp_ns, degrees=True).as_matrix()
+        pose[:3, 3] = [0.1 * stamp_ns, 0, 0]
+        return pose
+
+
+def seen_by(camera, stamp_ns):
+    """Patches at rest in the world, at (0, 0, 2) and (1, 0, 2), as the tracker gives them."""
+    world = np.array([[0.0, 0, 2], [1, 0, 2]])
+    poses = [camera.look_up("", "", stamp) for stamp in (stamp_ns - 1, stamp_ns)]
+    before, now = [(world - pose[:3, 3]) @ pose[:3, :3] for pose in poses]
+    turn = np.repeat((poses[1][:3, :3].T @ poses[0][:3, :3])[None], 2, axis=0)
+    frame = tracked(stamp_ns)
+    return replace(frame, previous_patches=replace(frame.patches, centres=before, rotations=turn, translations=now))
+
+
+def test_patches_do_not_turn_with_a_camera_that_pans():
+    located = Located(Panning(), "map", pytest.fail)
+    located(tracked(0), "camera")
+    for stamp in (1, 2, 3):
+        frame, _ = located(seen_by(Panning(), stamp), "camera")
+        np.testing.assert_allclose(frame.previous_patches.centres, [[0, 0, 2], [1, 0, 2]], atol=1e-6)
+        centres, quaternions = patch_poses(frame)
+        np.testing.assert_allclose(centres, [[0, 0, 2], [1, 0, 2]], atol=1e-6)
+        np.testing.assert_allclose(np.abs(quaternions), [[0, 0, 0, 1]] * 2, atol=1e-6)
+
+
+def test_motion_from_a_result_without_a_transform_is_left_out():
+    located = Located(Panning(1), "map", lambda text: None)
+    assert located(seen_by(Panning(), 1), "camera") is None
+    assert located(seen_by(Panning(), 2), "camera")[0].previous_patches is None
+    assert located(seen_by(Panning(), 3), "camera")[0].previous_patches is not None
 
 
 def test_results_are_published_in_the_target_frame_and_never_in_a_wrong_one(ros_context, tf2):

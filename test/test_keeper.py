@@ -32,6 +32,13 @@ def test_output_holds_the_latest_frames_and_its_settings(tmp_path):
     assert output.run.config["preset"] == "lite" and output.run.frames == 3
 
 
+def test_settings_are_those_that_the_frames_were_tracked_with(tmp_path):
+    keeper = filled(tmp_path, 1, save_report=False)
+    keeper.config, keeper.weights = load_config("base", ros=keeper.config.ros.model_dump()), "0123"
+    run = read_output(keeper.save()).run
+    assert run.config["preset"] == "base" and run.weights == "0123" and run.tracked == 1
+
+
 def test_every_save_has_a_folder_of_its_own(tmp_path):
     keeper = filled(tmp_path, 1, save_report=False)
     (tmp_path / "save_007").mkdir()

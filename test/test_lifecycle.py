@@ -3,6 +3,8 @@
 import gc
 import os
 import threading
+import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,6 +15,7 @@ from types import SimpleNamespace
 
 from fake_tracker import FakeTracker
 from rclpy.parameter import Parameter
+from std_srvs.srv import Trigger
 from test_faults import Camera
 
 from nr_tracking.config import load_config
@@ -20,6 +23,8 @@ from nr_tracking.ros import cameras_node, networks
 from nr_tracking.ros.cameras_node import main as cameras_main
 from nr_tracking.ros.process import resident_megabytes
 from nr_tracking.ros.tracking_node import TrackingNode
+from nr_tracking.tracking.result import read_output
+from nr_tracking.types import InputError
 
 CYCLES = 100
 
@@ -30,6 +35,51 @@ class Heavy(FakeTracker):
     def __init__(self, config):
         super().__init__(config)
         self.weights = np.ones(1 << 20)  # 8 MB
+
+
+def test_saving_while_the_node_is_deactivated_writes_what_was_finished(ros_context, tmp_path):
+    camera = Camera(ros_context, ros__output_folder=str(tmp_path))
+    node = camera.node
+    try:
+        camera.send(*range(3))
+        camera.figures()
+        finish = node.worker.finish
+
+        def deactivated_first(timeout_s):
+            node.trigger_deactivate()
+            return finish(timeout_s)
+
+        node.worker.finish = deactivated_first
+        answer = node._on_save(None, Trigger.Response())
+        assert answer.success and len(read_output(Path(answer.message))) == 3
+        assert not node._on_reset(None, Trigger.Response()).success
+    finally:
+        node.close()
+
+
+def test_a_transition_that_fails_shows_until_one_succeeds_whatever_came_before(ros_context):
+    camera = Camera(ros_context)
+    node = camera.node
+
+    def verdict():
+        return node._diagnostics._verdict(node.statistics.summary(time.monotonic()))
+
+    def broken(config):
+        raise InputError("no_weights", "no file there")
+
+    try:
+        camera.send(0)
+        camera.figures()
+        node.trigger_deactivate(), node.trigger_cleanup()
+        assert verdict() == (b"\x00", "not active")
+        node._tracker_factory = broken
+        node.trigger_configure()
+        assert verdict() == (b"\x02", "cannot be configured: no file there")
+        node._tracker_factory = FakeTracker
+        node.trigger_configure()
+        assert verdict() == (b"\x00", "not active")
+    finally:
+        node.close()
 
 
 def test_a_hundred_lifecycles_leave_no_threads_descriptors_or_memory_behind(ros_context):

@@ -57,12 +57,12 @@ def peer(ros_context):
 def start_node(ros_context, tmp_path):
     running = []
 
-    def start(factory=FakeTracker, active=True, **given):
+    def start(factory=FakeTracker, active=True, cli_args=None, **given):
         given = {"ros__image_reliability": "reliable", "ros__image_history": 100, "ros__queue_policy": "all", **given}
         given.setdefault("ros__save_report", False)
         given.setdefault("ros__output_folder", str(tmp_path / "saved"))
         overrides = [Parameter(name.replace("__", "."), value=value) for name, value in given.items()]
-        node = TrackingNode(factory, context=ros_context, parameter_overrides=overrides)
+        node = TrackingNode(factory, context=ros_context, parameter_overrides=overrides, cli_args=cli_args)
         if active:
             node.start()
         running.append((Spinner(node, MultiThreadedExecutor(4, context=ros_context), ros_context), node))
@@ -255,6 +255,22 @@ def test_masks_are_used(start_node, peer):
     mask[2:5, 3:9] = True
     peer.send(replace(flat_frame(stamp(0)), mask=mask))
     through(peer, node, 1)
+    peer.until(lambda: figures(node).tracked == 1)
+    np.testing.assert_array_equal(node._tracker.pushed[0].mask, mask)
+
+
+def test_images_wait_for_masks_of_a_topic_that_was_remapped(start_node, peer):
+    node = start_node(cli_args=["--ros-args", "-r", "mask:=/segmentation/mask"])
+    masks = peer.node.create_publisher(Image, "/segmentation/mask", RELIABLE)
+    peer.inputs_matched()
+    peer.until(lambda: node.count_publishers("/segmentation/mask") and masks.get_subscription_count())
+    mask = np.zeros((CAMERA.height, CAMERA.width), bool)
+    mask[2:5, 3:9] = True
+    frame = replace(flat_frame(stamp(0)), mask=mask)
+    peer.send(frame, mask=None)
+    through(peer, node, 1)
+    assert figures(node).tracked == 0
+    masks.publish(encode("mask", frame_messages(frame, "camera")["mask"]))
     peer.until(lambda: figures(node).tracked == 1)
     np.testing.assert_array_equal(node._tracker.pushed[0].mask, mask)
 

@@ -7,6 +7,7 @@ the networks themselves take part in ``test_end_to_end.py``.
 from __future__ import annotations
 
 import threading
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -18,7 +19,7 @@ from nr_tracking import DepthFrame, InputError, Intrinsics, Surface, Tracker, lo
 from nr_tracking.data.rendering import rasterize
 from nr_tracking.deformation.decoder import DeformationDecoder
 from nr_tracking.fields.completion import CompletionNetwork
-from nr_tracking.tracking.tracker import Networks
+from nr_tracking.tracking.tracker import Networks, load_networks
 
 CAMERA = Intrinsics(160, 120, 150.0, 150.0, 79.5, 59.5)
 CONFIG = load_config("test", deformation={"backend": "none"}, tracks={"count": 500}, refinement={"nodes": 40})
@@ -230,6 +231,44 @@ def test_a_bad_frame_is_refused_by_name_and_changes_nothing(frame: DepthFrame, r
     assert raised.value.reason == reason
     for expected, found in zip(run(undisturbed, range(5, 9)), run(disturbed, range(5, 9)), strict=True):
         np.testing.assert_array_equal(expected.tracks.positions, found.tracks.positions)
+
+
+def test_depth_and_masks_of_other_types_and_strides_give_the_same_results():
+    config = load_config("lite", window={"length": 2, "stride": 1}, tracks={"count": 500}, refinement={"nodes": 40})
+    networks = load_networks(config)
+
+    def results(change):
+        made = Tracker(config, networks)
+        given = [made.push(change(replace(frame_at(i), mask=frame_at(i).depth > 0))) for i in range(2)]
+        return [(r.surface.vertices, r.tracks.positions) for some in given for r in some]
+
+    def mirrored(values):  # the same values in memory that runs backwards
+        return np.ascontiguousarray(values[::-1])[::-1]
+
+    plain = results(lambda frame: frame)
+    assert len(plain) == 2
+    for change in (
+        lambda frame: replace(frame, depth=frame.depth.astype(np.float64)),
+        lambda frame: replace(frame, depth=mirrored(frame.depth), mask=mirrored(frame.mask)),
+        lambda frame: replace(frame, mask=frame.mask.astype(np.uint8) * 255),
+    ):
+        for ours, theirs in zip(results(change), plain, strict=True):
+            np.testing.assert_array_equal(ours[0], theirs[0])
+            np.testing.assert_array_equal(ours[1], theirs[1])
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"depth": np.full((120, 160), 1500, np.uint16)}, "multiply integers by their unit"),
+        ({"depth": [[1.5] * 160] * 120}, "not list"),
+        ({"mask": np.ones((120, 160), np.float32)}, "not float32"),
+    ],
+)
+def test_what_is_no_depth_in_metres_or_no_mask_is_refused_by_name(changes, said):
+    with pytest.raises(InputError, match=said) as caught:
+        tracker().push(replace(frame_at(0), **changes))
+    assert caught.value.reason == "wrong_type"
 
 
 def test_a_clock_that_jumps_back_finishes_what_was_begun_and_starts_anew():

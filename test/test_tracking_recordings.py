@@ -12,6 +12,7 @@ import pytest
 import test_tracker
 import torch
 from ball_recording import (
+    CONFIG,
     BallTracker,
     ball_frames,
     ball_tracker,
@@ -28,6 +29,8 @@ from nr_tracking.commands.recordings import Recording, open_recordings
 from nr_tracking.commands.track import track
 from nr_tracking.config import Config, load_config
 from nr_tracking.data.sequence import read_sequence, write_sequence
+from nr_tracking.deformation.decoder import DeformationDecoder
+from nr_tracking.tracking.adaptation import DecoderAdapter
 from nr_tracking.tracking.result import read_output
 from nr_tracking.types import DepthFrame, InputError
 
@@ -148,6 +151,8 @@ def test_an_interrupted_run_shows_nothing_and_goes_on_to_the_same_bytes(ball: Pa
         trackers.append(BallTracker())
         return trackers[-1], "weights of a ball"
 
+    # As a process leaves it that was killed while it wrote.
+    (stopped.with_name(".out.partial") / ".checkpoint.npz.writing-4194999").write_bytes(b"half")
     pushed: list[int] = []
     original = BallTracker.push
     with pytest.MonkeyPatch.context() as patch:
@@ -156,6 +161,16 @@ def test_an_interrupted_run_shows_nothing_and_goes_on_to_the_same_bytes(ball: Pa
     assert pushed == read_sequence(ball).stamps_ns[10:].tolist()
     run(ball, stopped.with_name("whole"))
     assert contents(stopped) == contents(stopped.with_name("whole"))
+
+
+def test_resuming_before_the_first_checkpoint_begins_anew_with_nothing_left_over(ball: Path, tmp_path: Path) -> None:
+    frames = ball_frames(17)
+    other = write_sequence(tmp_path / "other", frames[5:], fps=30.0, depth_unit_m=0.0001)
+    with pytest.raises(KeyboardInterrupt):
+        run(Interrupted(ball, 12).open(), tmp_path / "out")
+    run(other, tmp_path / "out", frames=3, resume=True)
+    run(other, tmp_path / "whole", frames=3)
+    assert contents(tmp_path / "out") == contents(tmp_path / "whole")
 
 
 def test_without_resume_an_interrupted_run_begins_anew(ball: Path, stopped: Path) -> None:
@@ -235,3 +250,24 @@ def test_the_real_tracker_goes_on_from_a_checkpoint_as_if_nothing_had_happened(t
         np.testing.assert_array_equal(ours.tracks.ids, theirs.tracks.ids)
         np.testing.assert_array_equal(ours.tracks.positions, theirs.tracks.positions)
         np.testing.assert_array_equal(ours.canonical, theirs.canonical)
+
+
+def test_what_a_decoder_learnt_from_the_subject_goes_on_too(tmp_path: Path) -> None:
+    def adapter(seed: int) -> DecoderAdapter:
+        torch.manual_seed(seed)
+        return DecoderAdapter(DeformationDecoder(CONFIG.model), CONFIG)
+
+    def weights(made: DecoderAdapter) -> list[torch.Tensor]:
+        return [value.clone() for value in made.decoder.state_dict().values()]
+
+    adapted, trained = adapter(0), weights(adapter(0))
+    with torch.no_grad():
+        for value in adapted.decoder.parameters():
+            value += 0.1
+    checkpoint.save(tmp_path / "state", {"adapter": adapted}, checkpoint.modules_of(adapted))
+    fresh = adapter(0)
+    continued = checkpoint.load(tmp_path / "state", checkpoint.modules_of(fresh))["adapter"]
+    assert continued.decoder is fresh.decoder
+    assert all(torch.equal(a, b) for a, b in zip(weights(continued), weights(adapted), strict=True))
+    continued.reset()
+    assert all(torch.equal(a, b) for a, b in zip(weights(continued), trained, strict=True))

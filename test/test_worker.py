@@ -5,17 +5,20 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from fake_tracker import FakeTracker, flat_frame
 
+from nr_tracking.config import load_config
 from nr_tracking.ros import memory
 from nr_tracking.ros.messages import frame_messages
 from nr_tracking.ros.pairing import FramePairing, PairedFrame
 from nr_tracking.ros.queueing import FrameQueue, WaitingFrame
 from nr_tracking.ros.statistics import Statistics
 from nr_tracking.ros.worker import InferenceWorker
+from nr_tracking.types import InputError
 
 PERIOD_NS = 33_333_333
 
@@ -103,6 +106,36 @@ def test_zero_focal_length_is_dropped_by_name(bench):
     assert each.dropped() == {"zero_focal_length": 1}
 
 
+def test_the_rate_of_results_is_that_of_the_tracker_and_not_of_the_camera(monkeypatch):
+    clock = SimpleNamespace(monotonic=lambda: now[0])
+    monkeypatch.setattr("nr_tracking.ros.statistics.time", clock)
+    now, statistics = [0.0], Statistics(0.0)
+    for frame in range(300):
+        now[0] = frame / 30
+        statistics.received(now[0])
+        if frame % 12 == 11:  # four of twelve come out, together
+            statistics.window(4)
+            for _ in range(4):
+                statistics.tracked(0.1, 10, {})
+        else:
+            statistics.window(0)
+    summary = statistics.summary(now[0])
+    assert summary.rate_hz == pytest.approx(30) and summary.result_rate_hz == pytest.approx(10)
+
+
+def test_a_subject_that_was_gone_for_long_comes_back_as_another(bench):
+    events = []
+    each = bench(lag=2, on_event=events.append)
+    each.tracker.config = load_config("test", subject={"lost_s": 0.5})
+    gone = {"data": np.zeros(16 * 12 * 2, np.uint8)}
+    short, long = range(3, 8), range(10, 40)
+    for index in range(50):
+        each.submit(paired(PERIOD_NS * index, **(gone if index in short or index in long else {})))
+        assert each.worker.finish(30) and each.tracker.resets == (index >= 26)
+    assert len(each.results) == 15 and len(events) == 5
+    assert events[3] == "no subject for 0.53 s: the next one is a new one"
+
+
 def test_failing_inference_starts_anew_and_says_so(bench):
     each = bench()
     each.submit(paired(0))
@@ -180,6 +213,16 @@ def test_stopping_does_not_wait_for_the_queue_but_keeps_its_word(bench):
 
 
 # Camera and inference as a simulation on a common clock: no threads, no waiting.
+def test_a_worker_that_was_stopped_says_so_at_once(bench):
+    each = bench()
+    each.submit(paired(0))
+    assert each.stamps() == [0]
+    each.worker.stop()
+    begun = time.monotonic()
+    assert not each.worker.finish(60) and not each.worker.reset(60)
+    assert time.monotonic() - begun < 5
+
+
 @pytest.mark.parametrize("ratio", [1.5, 3.0, 7.3])
 def test_camera_faster_than_inference_is_thinned_evenly(ratio):
     queue = FrameQueue("latest", size=8, memory=1 << 30)
@@ -225,6 +268,36 @@ def test_image_waits_for_a_camera_info_on_its_way_but_not_for_ever():
     assert len(pairing.info(messages[1]["camera_info"])) == 1
     waiting = [len(pairing.image(message["depth"])) for message in messages[2:]]  # no camera info any more
     assert waiting == [0, 0, 0, 0, 5, 1, 1]
+
+
+@pytest.mark.parametrize("late", [0, 3])  # masks, by so many images
+@pytest.mark.parametrize(("count", "clock"), [(90, False), (40, False), (12, True)])
+def test_masks_of_a_recording_that_begins_again_are_waited_for(count, clock, late):
+    pairing = FramePairing(expects_mask=True)
+    mask = np.ones((12, 16), bool)
+    run = [frame_messages(replace(flat_frame(PERIOD_NS * i), mask=mask), "camera") for i in range(count)]
+    messages, outcomes = run + run, []
+    for index in range(len(messages) + late):
+        if index < len(messages):
+            if clock and index == count:
+                pairing.clock_jumped_back()
+            outcomes += pairing.info(messages[index]["camera_info"]) + pairing.image(messages[index]["depth"])
+        if index >= late:
+            outcomes += pairing.mask(messages[index - late]["mask"])
+    assert [frame.stamp_ns for frame in outcomes] == 2 * [PERIOD_NS * i for i in range(count)]
+
+
+def test_images_of_the_end_of_a_recording_do_not_wait_for_masks_when_it_has_begun_again():
+    pairing = FramePairing(expects_mask=True)
+    run = [
+        frame_messages(replace(flat_frame(PERIOD_NS * i), mask=np.ones((12, 16), bool)), "camera") for i in range(90)
+    ]
+    outcomes = pairing.info(run[0]["camera_info"])
+    for index, message in enumerate(run + run):
+        outcomes += pairing.image(message["depth"])
+        outcomes += pairing.mask(message["mask"]) if index != 89 else []
+    assert [outcome.reason for outcome in outcomes if isinstance(outcome, InputError)] == ["no_mask"]
+    assert len(outcomes) == 180
 
 
 HEAPS = """

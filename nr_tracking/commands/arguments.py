@@ -82,10 +82,11 @@ def _track(options: argparse.Namespace) -> int:
     for recording in recordings:
         output = options.output / recording.name if folder_of_bags else options.output
         done = track(recording, output, config, start=options.start, frames=options.frames, resume=options.resume)
-        tracked = done.run.frames - len(done.run.dropped)
-        print(f"{recording.name}: {tracked} of {done.run.frames} frames tracked; see {output / 'report.html'}")
+        print(f"{recording.name}: {done.run.tracked} of {done.run.frames} frames tracked; see {output / 'report.html'}")
         for row, reason in done.run.dropped.items():
             print(f"nr_tracking: frame {row} dropped: {reason}", file=sys.stderr)
+        for notice in done.run.notices:
+            print(f"nr_tracking: {notice}", file=sys.stderr)
         if done.scores:
             print(score_table(done.scores), end="")
     return 0

@@ -18,6 +18,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+from nr_tracking.atomic import written_file
 from nr_tracking.commands.progress import Progress
 from nr_tracking.commands.recordings import open_recordings
 from nr_tracking.tracking.result import Run
@@ -120,6 +121,8 @@ def batch(
     Raises:
         InputError: there is no recording below the folder.
     """
+    # On a cluster, others work elsewhere.
+    folder, output = folder.absolute(), output.absolute()
     recordings = find_recordings(folder)
     logs = output / "logs"
     logs.mkdir(parents=True, exist_ok=True)
@@ -153,8 +156,8 @@ def find_recordings(folder: Path) -> list[tuple[str, Path]]:
 
 def track_command(recording: Path, output: Path, settings: list[str]) -> list[str]:
     """The command line that tracks one recording, or goes on with it."""
-    options = ["--output", str(output.absolute()), "--resume", *settings]
-    return [sys.executable, "-m", "nr_tracking", "track", str(recording.absolute()), *options]
+    options = ["--output", str(output), "--resume", *settings]
+    return [sys.executable, "-m", "nr_tracking", "track", str(recording), *options]
 
 
 def summary_table(finished: list[Finished]) -> str:
@@ -175,7 +178,7 @@ def _outcome(name: str, output: Path, log: Path, code: int, seconds: float) -> F
         except InputError as error:
             return Finished(name, seconds=seconds, error=str(error))
         reasons = Counter(reason.split(":")[0][:80] for reason in run.dropped.values())
-        return Finished(name, run.frames, run.frames - len(run.dropped), dict(reasons), round(seconds, 2))
+        return Finished(name, run.frames, run.tracked, dict(reasons), round(seconds, 2))
     said = log.read_text(errors="replace").strip().splitlines()[-1:] if log.is_file() else []
     how = f"ended by signal {-code}" if code < 0 else f"exit code {code}"
     return Finished(name, seconds=round(seconds, 2), error=f"{how}: {''.join(said)[-_SAID:]}")
@@ -183,12 +186,9 @@ def _outcome(name: str, output: Path, log: Path, code: int, seconds: float) -> F
 
 def _write_summary(output: Path, finished: dict[str, Finished]) -> None:
     rows = [asdict(finished[name]) for name in sorted(finished)]
-    partial = output / ".summary.json"
-    partial.write_text(json.dumps(rows, indent=1) + "\n")
-    partial.replace(output / "summary.json")
-    partial = output / ".summary.csv"
-    with partial.open("w", newline="") as file:
+    with written_file(output / "summary.json") as partial:
+        partial.write_text(json.dumps(rows, indent=1) + "\n")
+    with written_file(output / "summary.csv") as partial, partial.open("w", newline="") as file:
         writer = csv.DictWriter(file, [*Finished.__dataclass_fields__])
         writer.writeheader()
         writer.writerows({**row, "dropped": json.dumps(row["dropped"])} for row in rows)
-    partial.replace(output / "summary.csv")

@@ -30,9 +30,10 @@ def run_batch(options: argparse.Namespace) -> int:
         import ray  # noqa: F401  (missing, it is named before any work begins)
 
         executor = RayCluster(options.address, options.processes)
+    config = options.config.absolute() if options.config else None
     settings = [
         word
-        for name, value in (("--preset", options.preset), ("--device", options.device), ("--config", options.config))
+        for name, value in (("--preset", options.preset), ("--device", options.device), ("--config", config))
         if value
         for word in (name, str(value))
     ]

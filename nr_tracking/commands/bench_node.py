@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from nr_tracking.commands.bench import generated_frames
-from nr_tracking.config import Config, load_config
+from nr_tracking.config import Config, chosen_settings
 from nr_tracking.ros.bags import write_bag
 from nr_tracking.ros.demo_session import Session
 from nr_tracking.ros.process import holdings
@@ -52,9 +52,7 @@ def _parameters(config: Config) -> dict[str, Any]:
     parameters: dict[str, Any] = {"preset": config.preset, "device": config.device}
     if config.weights:
         parameters["weights"] = Path(config.weights).absolute()
-    usual = load_config(config.preset).model_dump(mode="json")
-    for section, values in config.model_dump(mode="json").items():
-        if isinstance(values, dict) and section not in ("training", "model"):
-            changed = {name: value for name, value in values.items() if value != usual[section][name]}
-            parameters |= {f"{section}.{name}": value for name, value in changed.items()}
+    for section, values in chosen_settings(config).items():
+        if section != "training":  # which is none of a node's business
+            parameters |= {f"{section}.{name}": value for name, value in values.items()}
     return parameters

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from nr_tracking.atomic import written_file
 from nr_tracking.config import Config
 from nr_tracking.json_text import json_text
 from nr_tracking.types import InputError
@@ -48,9 +49,8 @@ def run_bench(options: argparse.Namespace, config: Config) -> int:
         result["node"] = bench_node(config, options.seconds, options.distance)
     text = json_text(result, indent=None if options.json else 1)
     if options.output:
-        partial = options.output.with_name(f".{options.output.name}.partial")
-        partial.write_text(text)
-        partial.replace(options.output)
+        with written_file(options.output) as partial:
+            partial.write_text(text)
     if options.json:
         print(text)
         return 0

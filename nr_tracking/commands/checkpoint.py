@@ -1,5 +1,7 @@
 """The state of an interrupted run on disk: everything but the networks, which come from their weights.
 
+The decoder that learns from the subject while it is tracked is the one network whose weights are kept.
+
 A checkpoint is one ``.npz``: arrays, and a JSON tree that says how they make up the state. Reading it can make nothing
 but arrays, tensors, plain containers and objects of this package's own classes, and runs no code of theirs; a file that
 names anything else is refused. Objects that are shared stay shared.
@@ -23,6 +25,8 @@ from scipy.spatial import cKDTree
 from torch import nn
 
 from nr_tracking.arrays import read_arrays
+from nr_tracking.atomic import written_file
+from nr_tracking.tracking.adaptation import DecoderAdapter
 from nr_tracking.tracking.frames_ahead import FramesAhead
 from nr_tracking.tracking.parallel import Workers
 from nr_tracking.types import InputError
@@ -42,13 +46,11 @@ def modules_of(value: Any) -> list[nn.Module]:
 
 
 def save(path: Path, state: dict[str, Any], modules: list[nn.Module]) -> None:
-    """Write ``state`` by write-then-rename; of the networks ``modules`` only their numbers are kept."""
+    """Write ``state`` by write-then-rename; of the networks ``modules`` their numbers are kept, and what one learnt."""
     writer = _Writer(modules)
     tree = json.dumps(writer.node(state)).encode()
-    partial = path.with_name(path.name + ".partial")
-    with partial.open("wb") as file:
+    with written_file(path) as partial, partial.open("wb") as file:
         np.savez(file, allow_pickle=False, **{_TREE: np.frombuffer(tree, np.uint8), **writer.arrays})
-    partial.replace(path)
 
 
 def load(path: Path, modules: list[nn.Module]) -> dict[str, Any]:
@@ -118,7 +120,10 @@ class _Writer:
         name = f"{kind.__module__}:{kind.__qualname__}"
         if isinstance(value, BaseModel):
             return {"settings": name, "values": value.model_dump(mode="json")}
-        return {"object": name, "state": [[key, self.node(item)] for key, item in vars(value).items()]}
+        described = {"object": name, "state": [[key, self.node(item)] for key, item in vars(value).items()]}
+        if isinstance(value, DecoderAdapter):
+            described["learnt"] = self.node(dict(value.decoder.state_dict()))
+        return described
 
     def _number(self, module: nn.Module) -> int:
         for number, known in enumerate(self.modules):
@@ -192,6 +197,8 @@ class _Reader:
         made: Any = object.__new__(_class(node["object"], object))
         self._made[node["n"]] = made  # it may hold itself
         vars(made).update({key: self.value(item) for key, item in node["state"]})
+        if isinstance(made, DecoderAdapter):
+            made.decoder.load_state_dict(self.value(node["learnt"]))
         return made
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,12 +25,16 @@ class Unusable:
 
 @dataclass(frozen=True)
 class Recording:
-    """A depth recording. ``read(start, count)`` yields its frames, or what is wrong with them, one by one."""
+    """A depth recording. ``read(start, count)`` yields its frames, or what is wrong with them, one by one.
+
+    ``notices`` are what the latest ``read`` found to be damaged beside them, such as a gap in a file.
+    """
 
     name: str
     length: int
     read: Callable[[int, int | None], Iterator[DepthFrame | Unusable]]
     ground_truth: Callable[[int, int | None], GroundTruth | None]
+    notices: list[str] = field(default_factory=list)
 
     def count(self, start: int, count: int | None) -> int:
         """How many frames ``read`` will yield; :class:`InputError` where ``start`` is not in the recording."""
@@ -102,12 +106,16 @@ def _open_cameras(path: Path) -> list[Recording]:
 
 
 def _recording_of(bag: Bag, name: str) -> Recording:
+    notices: list[str] = []
+
     def read(start: int, count: int | None) -> Iterator[DepthFrame | Unusable]:
+        notices.clear()
         faults: list[InputError] = []
-        for frame in bag.frames(start, count, on_drop=faults.append):
+        damaged = lambda damage: notices.append(str(damage))  # noqa: E731
+        for frame in bag.frames(start, count, on_drop=faults.append, on_damage=damaged):
             yield from map(Unusable, faults)
             faults.clear()
             yield frame
         yield from map(Unusable, faults)
 
-    return Recording(name, len(bag), read, lambda start, count: None)
+    return Recording(name, len(bag), read, lambda start, count: None, notices)

@@ -24,8 +24,10 @@ from nr_tracking.tracking.rows import Rows
 from nr_tracking.types import DepthFrame, InputError, TrackedFrame
 
 CHECKPOINT_FRAMES = 32
-REPORT_POINTS = 30_000  # a third of what `evaluate` takes: the report should not cost more than the tracking
 """So many frames are lost at most when a run is interrupted and continued."""
+REPORT_POINTS = 30_000
+"""For the scores, a third of what `evaluate` takes: the report should not cost more than the tracking."""
+_CHECKPOINT = "checkpoint.npz"
 
 
 class TrackerLike(Protocol):
@@ -85,10 +87,11 @@ def track(
     folder = beside(output, "partial")
     if resume and (output / "run.json").is_file() and not folder.is_dir():
         return _already_complete(recording, output, run)
-    if not resume:
+    continued = resume and (folder / _CHECKPOINT).is_file()
+    if not continued:  # a run that was interrupted before its first checkpoint leaves nothing to go on with
         shutil.rmtree(folder, ignore_errors=True)
     session = _Session(folder, run, tracker)
-    if resume and folder.is_dir():
+    if continued:
         session.restore()
     _write_manifest(run, folder)
     session.consume(recording, count)
@@ -112,12 +115,10 @@ class _Session:
 
     @property
     def _checkpoint(self) -> Path:
-        return self.folder / "checkpoint.npz"
+        return self.folder / _CHECKPOINT
 
     def restore(self) -> None:
-        """Take up the state of an interrupted run of the same request; without one, begin anew."""
-        if not self._checkpoint.is_file():
-            return
+        """Take up the state of an interrupted run of the same request."""
         _require_same(self.folder, Run.read(self.folder), self.run)
         state = checkpoint.load(self._checkpoint, self._modules)
         vars(self.tracker).update(state["tracker"])
@@ -142,18 +143,21 @@ class _Session:
                     self._save(index + 1, digest.value)
             self._write(self.tracker.flush())
         self.run.input = digest.value
+        self.run.notices = list(recording.notices)
 
     def finish(self) -> dict[int, dict[str, float]]:
         """Assemble the files; returns seconds by stage of each row. Fails if no frame could be used at all."""
         stamps = self.rows.finish()
         if len(self.rows.dropped) == len(self.rows):
-            reasons = "; ".join(dict.fromkeys(self.rows.dropped.values()))
+            reasons = "; ".join(dict.fromkeys([*self.rows.dropped.values(), *self.run.notices]))
             shutil.rmtree(self.folder)
             raise InputError("nothing_tracked", f"none of {len(self.rows)} frames could be tracked: {reasons}")
         self.run.dropped = self.rows.dropped
         timings = self.writer.finish(stamps)
+        self.run.tracked = len(timings)
         _write_manifest(self.run, self.folder)
-        self._checkpoint.unlink(missing_ok=True)
+        for remains in self.folder.glob(f"*{_CHECKPOINT}*"):  # and what a run that was killed left of one
+            remains.unlink()
         return timings
 
     def _save(self, done: int, digest: str) -> None:
@@ -243,7 +247,7 @@ def _report(
     output = read_output(folder)
     truth: GroundTruth | None = None
     scores: list[Scores] = []
-    remarks: list[str] = []
+    remarks = [f"The recording: {notice}." for notice in run.notices]
     try:
         truth = recording.ground_truth(run.start, run.frames)
         if truth is not None:

@@ -19,6 +19,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from nr_tracking.atomic import written_file
 from nr_tracking.config import Config, ModelConfig
 from nr_tracking.types import InputError
 
@@ -72,9 +73,8 @@ def save_weights(
     identity = digest(tensors, preset, settings)
     header = {"format": FORMAT, "preset": preset, "model": settings, "sha256": identity}
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    save_file(tensors, partial, metadata={**header, "notes": json.dumps(dict(notes or {}), sort_keys=True)})
-    partial.replace(path)
+    with written_file(path) as file:
+        save_file(tensors, file, metadata={**header, "notes": json.dumps(dict(notes or {}), sort_keys=True)})
     return identity
 
 

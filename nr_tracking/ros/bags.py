@@ -101,19 +101,25 @@ class Recording:
             raise damages[0]
 
     def frames(
-        self, start: int = 0, count: int | None = None, on_drop: Callable[[InputError], None] | None = None
+        self,
+        start: int = 0,
+        count: int | None = None,
+        on_drop: Callable[[InputError], None] | None = None,
+        on_damage: Callable[[InputError], None] | None = None,
     ) -> Iterator[DepthFrame]:
         """Decode ``count`` frames from ``start`` (None: to the end).
 
-        A frame that cannot be used is handed to ``on_drop`` and left out, and so is word of any damage that the
-        recording took (``damaged_bag``); without ``on_drop`` the error is raised.
+        A frame that cannot be used is handed to ``on_drop`` and left out. Word of any damage that the recording took
+        and that is no frame's own (``damaged_bag``) goes to ``on_damage``, by default the same. Without ``on_drop`` the
+        error is raised.
         """
         drop = on_drop or _raise
+        told = on_damage or on_drop
         index = 0
         damages: list[InputError] = []
         for outcome in self._outcomes(damages.append):
-            if damages and on_drop is not None and index >= start:
-                _hand_over(damages, on_drop)
+            if damages and told is not None and index >= start:
+                _hand_over(damages, told)
             index += 1
             if index <= start:
                 continue
@@ -125,7 +131,7 @@ class Recording:
                 drop(error)
             if count is not None and index == start + count:
                 return
-        _hand_over(damages, drop)
+        _hand_over(damages, told or drop)
 
     def _outcomes(self, on_damage: Callable[[InputError], None]) -> Iterator[Outcome]:
         """What becomes of every image, in order."""

@@ -28,6 +28,7 @@ class Diagnostics:
         self.active = False
         self.silence_s = silence_s
         self.subject = ""
+        self.failure = ""  # why the last transition failed; empty where it did not
         self._depth_topic, self._depth_type, self._reliability = "", "sensor_msgs/msg/Image", "best_effort"
         self._node = node
         self._statistics = statistics
@@ -62,8 +63,7 @@ class Diagnostics:
 
     def _verdict(self, summary: Summary) -> tuple[bytes, str]:
         if not self.active:
-            failed = bool(summary.last_error) and not summary.received
-            return (DiagnosticStatus.ERROR, summary.last_error) if failed else (DiagnosticStatus.OK, "not active")
+            return (DiagnosticStatus.ERROR, self.failure) if self.failure else (DiagnosticStatus.OK, "not active")
         if summary.since_last_frame_s > self.silence_s:
             return (
                 DiagnosticStatus.ERROR,
@@ -77,7 +77,9 @@ class Diagnostics:
         dropped = summary.dropped_total - self._dropped_before
         if dropped:
             return DiagnosticStatus.WARN, f"{dropped} frames dropped in the last second; {summary.last_error}"
-        return DiagnosticStatus.OK, f"tracking at {summary.rate_hz:.1f} Hz"
+        if math.isnan(summary.result_rate_hz):
+            return DiagnosticStatus.OK, "waiting for the first windows"
+        return DiagnosticStatus.OK, f"tracking at {summary.result_rate_hz:.1f} Hz"
 
     def _silence(self, summary: Summary) -> str:
         return f"no depth for {summary.since_last_frame_s:.1f} s on {self._depth_topic}: {self._why_silent()}"
@@ -114,6 +116,7 @@ class Diagnostics:
     def _values(self, summary: Summary) -> dict[str, str]:
         values = {
             "input rate [Hz]": _number(summary.rate_hz),
+            "result rate [Hz]": _number(summary.result_rate_hz),
             "input jitter [s]": _number(summary.jitter_s),
             "latency p50 [s]": _number(summary.latency_p50_s),
             "latency p95 [s]": _number(summary.latency_p95_s),

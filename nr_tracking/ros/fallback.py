@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from nr_tracking.config import PRESETS, Config, load_config
+from nr_tracking.config import PRESETS, Config, chosen_settings, load_config
 from nr_tracking.types import InputError
+
+# torch.OutOfMemoryError of a GPU is a RuntimeError; the allocator of the CPU raises a plain one, and says it otherwise:
+# "can't allocate memory" on Linux, "not enough memory" elsewhere.
+_SAID = ("out of memory", "allocate memory", "not enough memory")
 
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether an error says that memory ran out, of this computer or of the GPU."""
-    # torch.OutOfMemoryError is a RuntimeError, and older allocators raise plain ones.
-    return isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and "out of memory" in str(error).lower())
+    said = str(error).lower()
+    return isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and any(text in said for text in _SAID))
 
 
 def smaller_config(config: Config) -> Config | None:
@@ -20,12 +24,7 @@ def smaller_config(config: Config) -> Config | None:
     if config.preset not in sizes:
         return None
     # What a preset decides comes from the smaller one; what was chosen beside it stays.
-    own = load_config(config.preset).model_dump()
-    chosen = {
-        section: {key: value for key, value in values.items() if value != own[section][key]}
-        for section, values in config.model_dump().items()
-        if isinstance(values, dict) and section != "model"
-    }
+    chosen = chosen_settings(config)
     for preset in reversed(sizes[: sizes.index(config.preset)]):
         smaller = load_config({"preset": preset, "device": config.device, **chosen})
         try:

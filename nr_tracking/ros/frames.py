@@ -61,20 +61,23 @@ class Located:
         self._target = target
         self._on_failure = on_failure
         self._failing = False
+        self._before: Float64 | None = None  # camera -> target of the result before; None where it is not known
 
     def __call__(self, frame: TrackedFrame, frame_id: str) -> tuple[TrackedFrame, str] | None:
         """The result and the frame that it is in; None where TF does not know: nothing is told in a wrong frame."""
         if not self._target:
             return frame, frame_id
         try:
-            located = transformed(frame, self._transforms.look_up(self._target, frame_id, frame.stamp_ns))
+            to = self._transforms.look_up(self._target, frame_id, frame.stamp_ns)
         except InputError as error:
+            self._before = None
             if not self._failing:
                 self._on_failure(f"{error.reason}: nothing is published in ros.target_frame: {error}")
             self._failing = True
             return None
         self._failing = False
-        return located, self._target
+        before, self._before = self._before, to
+        return transformed(frame, to, before), self._target
 
 
 def matrix(transform: Any) -> Float64:
@@ -86,20 +89,25 @@ def matrix(transform: Any) -> Float64:
     return result
 
 
-def transformed(frame: TrackedFrame, to: Float64) -> TrackedFrame:
-    """A result seen from another frame: ``to`` (4, 4) takes camera points there. Its colours stay."""
+def transformed(frame: TrackedFrame, to: Float64, before: Float64 | None) -> TrackedFrame:
+    """A result seen from another frame: ``to`` (4, 4) takes camera points there. Its colours stay.
 
-    def points(values: Any) -> Any:
+    ``before`` did so for the result before, which patches come from: a camera that turned meanwhile is no motion of
+    theirs. Where it is None, that motion is left out. Motions to the next result are as of a camera at rest.
+    """
+
+    def points(values: Any, to: Float64 = to) -> Any:
         return (values @ to[:3, :3].T + to[:3, 3]).astype(values.dtype)
 
-    def patches(values: Patches) -> Patches:
+    def patches(values: Patches, source: Float64) -> Patches:
         return replace(
             values,
-            centres=points(values.centres),
-            rotations=(to[:3, :3] @ values.rotations @ to[:3, :3].T).astype(values.rotations.dtype),
+            centres=points(values.centres, source),
+            rotations=(to[:3, :3] @ values.rotations @ source[:3, :3].T).astype(values.rotations.dtype),
             translations=points(values.translations),
         )
 
+    arrived = frame.previous_patches
     tracks = frame.tracks
     return replace(
         frame,
@@ -109,7 +117,7 @@ def transformed(frame: TrackedFrame, to: Float64) -> TrackedFrame:
             positions=points(tracks.positions),
             velocities=(tracks.velocities @ to[:3, :3].T).astype(tracks.velocities.dtype),
         ),
-        patches=patches(frame.patches),
+        patches=patches(frame.patches, to),
         previous=points(frame.previous),
-        previous_patches=None if frame.previous_patches is None else patches(frame.previous_patches),
+        previous_patches=None if arrived is None or before is None else patches(arrived, before),
     )

@@ -55,6 +55,7 @@ class Inputs:
         self._compressed = config.image_transport == TRANSPORT
         topic = f"depth/image_raw/{TRANSPORT}" if self._compressed else "depth/image_raw"
         self.depth_topic = node.resolve_topic_name(topic)
+        self._mask_topic = node.resolve_topic_name("mask")  # publishers are counted by names that are remapped already
         images = QoSProfile(depth=config.image_history, reliability=ReliabilityPolicy[config.image_reliability.upper()])
         infos = QoSProfile(depth=config.image_history, reliability=ReliabilityPolicy.BEST_EFFORT)
         self._subscriptions = [
@@ -78,7 +79,7 @@ class Inputs:
             self._ask_for_latched_info()
         self.camera_frame = message.header.frame_id
         # Images wait for masks as long as somebody publishes any; a publisher that is gone must not hold them up.
-        self._pairing.expects_mask = self._node.count_publishers("mask") > 0
+        self._pairing.expects_mask = self._node.count_publishers(self._mask_topic) > 0
         self._hand_on(self._pairing.image(message))
 
     def on_info(self, message: CameraInfo) -> None:
@@ -89,6 +90,10 @@ class Inputs:
     def on_mask(self, message: Image) -> None:
         """Take a mask."""
         self._hand_on(self._pairing.mask(message))
+
+    def clock_jumped_back(self) -> None:
+        """Expect stamps to go back with the clock."""
+        self._pairing.clock_jumped_back()
 
     def destroy(self) -> None:
         """Listen no longer."""

@@ -29,10 +29,14 @@ _PROCESS = uuid.uuid4().hex[:8]
 
 
 class ResultKeeper:
-    """The last ``ros.kept_frames`` tracked frames of the subject. Safe to use from several threads."""
+    """The last ``ros.kept_frames`` tracked frames of the subject. Safe to use from several threads.
 
-    def __init__(self, config: Config) -> None:
-        self._config = config
+    ``config`` and ``weights`` (their hash) are those of the tracker that the frames come from; set them as they change.
+    """
+
+    def __init__(self, config: Config, weights: str = "") -> None:
+        self.config = config
+        self.weights = weights
         self._frames: deque[tuple[TrackedFrame, PairedFrame]] = deque(maxlen=config.ros.kept_frames)
         self._lock = threading.Lock()
 
@@ -59,7 +63,7 @@ class ResultKeeper:
             kept = list(self._frames)
         if not kept:
             raise InputError("nothing_tracked", "no frame has been tracked yet, so there is nothing to save")
-        parent = Path(self._config.ros.output_folder).expanduser().absolute()
+        parent = Path(self.config.ros.output_folder).expanduser().absolute()
         parent.mkdir(parents=True, exist_ok=True)
         _remove_remains(parent)
         folder = parent / f"{_WRITING}{os.getpid()}-{_PROCESS}-{uuid.uuid4().hex[:8]}"
@@ -71,14 +75,16 @@ class ResultKeeper:
             shutil.rmtree(folder, ignore_errors=True)
 
     def _write(self, folder: Path, kept: list[tuple[TrackedFrame, PairedFrame]]) -> None:
-        run = Run(nr_tracking.__version__, self._config.model_dump(mode="json"), frames=len(kept))
+        count = len(kept)
+        settings = self.config.model_dump(mode="json")
+        run = Run(nr_tracking.__version__, settings, self.weights, frames=count, tracked=count)
         writer = ResultWriter(folder)
         for row, (frame, _) in enumerate(kept):
             writer.add(row, frame)
         timings = writer.finish(np.array([frame.stamp_ns for frame, _ in kept], np.int64))
         run.write(folder)
         (folder / "timings.json").write_text(json.dumps(timings) + "\n")
-        if self._config.ros.save_report:
+        if self.config.ros.save_report:
             self._report(folder, [source for _, source in kept], timings)
 
     def _report(self, folder: Path, sources: list[PairedFrame], timings: dict[int, dict[str, float]]) -> None:
@@ -95,7 +101,7 @@ class ResultKeeper:
             (folder / "report.html").write_text(html, encoding="utf-8")
 
     def _decode(self, source: PairedFrame) -> DepthFrame:
-        return depth_frame(source.image, source.info, source.mask, self._config.ros.depth_unit_m)
+        return depth_frame(source.image, source.info, source.mask, self.config.ros.depth_unit_m)
 
 
 def _named(folder: Path, parent: Path) -> Path:

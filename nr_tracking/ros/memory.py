@@ -6,14 +6,12 @@ hold several times of what it uses.
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
 import time
-from collections.abc import Callable
+
+from nr_tracking.allocator import ARENA_MAX, tell_allocator, trim_function
 
 _PERIOD_S = 10.0
 _ARENAS = 2
-_M_ARENA_MAX = -8  # of malloc.h
 
 
 def share_heaps() -> None:
@@ -21,9 +19,7 @@ def share_heaps() -> None:
 
     Each thread otherwise frees into a heap of its own, of 64 MB each, which no other takes from.
     """
-    # Not every system has glibc's allocator.
-    with contextlib.suppress(AttributeError, OSError):
-        ctypes.CDLL(None).mallopt(_M_ARENA_MAX, _ARENAS)
+    tell_allocator(ARENA_MAX, _ARENAS)
 
 
 class MemoryReturner:
@@ -31,11 +27,7 @@ class MemoryReturner:
 
     def __init__(self) -> None:
         self._last = time.monotonic()
-        self._trim: Callable[[int], int] | None
-        try:
-            self._trim = ctypes.CDLL(None).malloc_trim
-        except (AttributeError, OSError):  # not glibc
-            self._trim = None
+        self._trim = trim_function()
 
     def __call__(self) -> None:
         """Call often; it costs nothing in between."""

@@ -8,6 +8,7 @@ from weakref import WeakValueDictionary
 
 from nr_tracking.config import Config, SubjectConfig
 from nr_tracking.ros.ball import breathing_ball
+from nr_tracking.types import InputError
 
 if TYPE_CHECKING:
     from torch import nn
@@ -39,6 +40,16 @@ def build_tracker(config: Config) -> Tracker:
         _LOADED[(*key, "completion")] = networks.completion
         _LOADED[(*key, "deformation")] = networks.deformation
     return tracker
+
+
+def weights_hash(config: Config) -> str:
+    """The SHA-256 that identifies the weights of a configuration; empty where it has none."""
+    from nr_tracking.fields.weights import read_weights, weights_path
+
+    try:
+        return read_weights(weights_path(config)).sha256
+    except InputError:
+        return ""
 
 
 def warm_up(tracker: Tracker) -> None:

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from collections import OrderedDict, deque
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from nr_tracking.ros.compressed import CompressedImage
 from nr_tracking.ros.conversions import CameraInfo, Image, stamp_ns
+from nr_tracking.tracking.stamps import StampOrder
 from nr_tracking.types import InputError
 
 T = TypeVar("T")
@@ -35,7 +36,11 @@ class FramePairing:
 
     A camera info of the image's own stamp is preferred. Where a driver sends one only now and then, or latches it, the
     last one serves, and no image waits for it. Images wait for the very first camera info, for a mask where masks are
-    expected, and for a camera info that is on its way; never more than ``capacity`` of them.
+    expected, and for a camera info that is on its way; never more than ``capacity`` of them. An image without a mask is
+    given up when that of a later image comes.
+
+    Stamps that jump back, by a second or with the clock, are a recording that begins again: what is kept of its end
+    says nothing about its beginning.
 
     Every method returns, in the order of the images, the frames that are complete now, and an :class:`InputError` for
     each image that is given up.
@@ -50,10 +55,14 @@ class FramePairing:
         self._masks: OrderedDict[int, Image] = OrderedDict()
         self._last_info: CameraInfo | None = None
         self._own_infos = False  # whether the last image had a camera info of its own stamp
+        self._newest: int | None = None  # stamp of the image that came last
+        self._jump_ns = StampOrder.LOOP_NS  # an image this far back begins anew
 
     def image(self, message: Image | CompressedImage) -> list[Outcome]:
         """Take a depth image."""
-        self._images.append((stamp_ns(message), message))
+        stamp = stamp_ns(message)
+        self._images.append((stamp, message))
+        self._forget_after(stamp)
         outcomes = self._ready()
         while len(self._images) > self._capacity:
             outcomes.append(self._give_up())
@@ -71,6 +80,10 @@ class FramePairing:
         self.expects_mask = True
         _remember(self._masks, stamp_ns(message), message, self._capacity)
         return self._ready()
+
+    def clock_jumped_back(self) -> None:
+        """Expect a recording to begin again: the next earlier image is its first one, however short it is."""
+        self._jump_ns = 1
 
     def flush(self) -> list[Outcome]:
         """End of the recording: no image waits any longer."""
@@ -90,14 +103,35 @@ class FramePairing:
                 break
             mask = self._masks.get(stamp)
             if self.expects_mask and mask is None:
-                if not any(other > stamp for other in self._masks):
+                if not self._left_without_mask(stamp):
                     break
                 outcomes.append(self._give_up())
                 continue
             self._images.popleft()
+            self._masks.pop(stamp, None)  # what is left has no image so far
             self._own_infos = info is not None
             outcomes.append(PairedFrame(stamp, image, info or self._last_info, mask))
         return outcomes
+
+    def _left_without_mask(self, stamp: int) -> bool:
+        """Whether a mask of an image after the first one, which has this stamp, has come."""
+        assert self._newest is not None
+        end = self._newest + StampOrder.LOOP_NS  # beyond it are late masks of a recording that has begun again
+        later = any(stamp < other < end for other in self._masks)
+        return later or any(other < stamp and other in self._masks for other, _ in self._images)
+
+    def _forget_after(self, stamp: int) -> None:
+        """Take notice of an image: forget what was kept of a time before the clock, or the recording, jumped back."""
+        jumped = self._newest is not None and stamp <= self._newest - self._jump_ns
+        self._newest = stamp
+        if jumped:
+            self._jump_ns = StampOrder.LOOP_NS
+        last = stamp if jumped else stamp + StampOrder.LOOP_NS - 1
+        waiting = {other for other, _ in self._images}
+        kept: tuple[OrderedDict[int, Any], ...] = (self._masks, self._infos)
+        for messages in kept:
+            for other in [other for other in messages if other > last and other not in waiting]:
+                del messages[other]
 
     def _give_up(self) -> InputError:
         """Take the first image out; returns why it cannot be used."""

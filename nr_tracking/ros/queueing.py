@@ -75,11 +75,14 @@ class FrameQueue:
             self._held -= surplus.bytes
             return surplus, "overrun"
 
-    def command(self, command: Command, *, drop_frames: bool = False) -> list[WaitingFrame]:
-        """Put a command in line; with ``drop_frames`` in place of all waiting frames, which are returned."""
+    def command(self, command: Command, *, drop_frames: bool = False) -> list[WaitingFrame] | None:
+        """Put a command in line; with ``drop_frames`` in place of all waiting frames, which are returned.
+
+        None where the queue is closed: the command is never carried out.
+        """
         with self._changed:
             if self._closed:
-                return []
+                return None
             dropped = self._drop_frames() if drop_frames else []
             self._jobs.append(command)
             self._changed.notify()

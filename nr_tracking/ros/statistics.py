@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -15,7 +16,10 @@ _RECENT = 300  # frames over which rates and latencies are taken
 
 @dataclass(frozen=True)
 class Summary:
-    """A moment's figures; rates in Hz, latencies in seconds, NaN where nothing was measured yet."""
+    """A moment's figures; rates in Hz, latencies in seconds, NaN where nothing was measured yet.
+
+    ``rate_hz`` is of images that come in, ``result_rate_hz`` of results that go out.
+    """
 
     received: int
     tracked: int
@@ -23,6 +27,7 @@ class Summary:
     windows: int
     resets: int
     rate_hz: float
+    result_rate_hz: float
     jitter_s: float
     latency_p50_s: float
     latency_p95_s: float
@@ -56,6 +61,7 @@ class Statistics:
     _last_drop: str = ""
     _last_result: float | None = None
     _arrivals: deque[float] = field(default_factory=lambda: deque(maxlen=_RECENT))
+    _finished: deque[tuple[float, int]] = field(default_factory=lambda: deque(maxlen=_RECENT))  # windows: when, results
     _latencies: deque[float] = field(default_factory=lambda: deque(maxlen=_RECENT))
     _stages: deque[dict[str, float]] = field(default_factory=lambda: deque(maxlen=_RECENT))
 
@@ -77,8 +83,11 @@ class Statistics:
 
     def window(self, results: int) -> None:
         """So many frames were finished together."""
+        if not results:
+            return
         with self._lock:
-            self._windows += results > 0
+            self._windows += 1
+            self._finished.append((time.monotonic(), results))
 
     def activated(self, now: float) -> None:
         """Input is expected from now on."""
@@ -87,6 +96,7 @@ class Statistics:
             self._last_result = None
             self._last_drop = ""
             self._arrivals.clear()
+            self._finished.clear()
 
     def dropped(self, reason: str, message: str) -> None:
         """A frame was given up."""
@@ -104,6 +114,7 @@ class Statistics:
         with self._lock:
             self._resets += 1
             self._tracks = 0
+            self._finished.clear()
             self._latencies.clear()
             self._stages.clear()
 
@@ -120,6 +131,7 @@ class Statistics:
                 windows=self._windows,
                 resets=self._resets,
                 rate_hz=float(len(gaps) / gaps.sum()) if gaps.sum() > 0 else float("nan"),
+                result_rate_hz=_rate(self._finished),
                 jitter_s=float(gaps.std()) if len(gaps) else float("nan"),
                 latency_p50_s=float(np.percentile(latencies, 50)) if len(latencies) else float("nan"),
                 latency_p95_s=float(np.percentile(latencies, 95)) if len(latencies) else float("nan"),
@@ -131,6 +143,12 @@ class Statistics:
                 since_last_result_s=now - (self.started if self._last_result is None else self._last_result),
                 last_drop=self._last_drop,
             )
+
+
+def _rate(finished: Sequence[tuple[float, int]]) -> float:
+    """Results per second, from when the first window was finished; results of a window come together."""
+    seconds = finished[-1][0] - finished[0][0] if finished else 0.0
+    return sum(results for _, results in itertools.islice(finished, 1, None)) / seconds if seconds > 0 else float("nan")
 
 
 def _mean_by_stage(frames: Iterable[dict[str, float]]) -> dict[str, float]:

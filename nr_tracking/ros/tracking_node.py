@@ -29,7 +29,7 @@ from nr_tracking.ros.fallback import release_memory, smaller_config
 from nr_tracking.ros.frames import Located, Transforms
 from nr_tracking.ros.inputs import Inputs
 from nr_tracking.ros.keeper import ResultKeeper
-from nr_tracking.ros.networks import build_tracker
+from nr_tracking.ros.networks import build_tracker, weights_hash
 from nr_tracking.ros.pairing import PairedFrame
 from nr_tracking.ros.publishers import Publishers
 from nr_tracking.ros.settings import settings
@@ -54,11 +54,15 @@ def _said(verb: str) -> Callable[[Transition], Transition]:
         @functools.wraps(transition)
         def guarded(node: TrackingNode, state: LifecycleState) -> TransitionCallbackReturn:
             try:
-                return transition(node, state)
+                done = transition(node, state)
             except Exception as error:  # whatever it was, somebody waits for a node that does not come
                 named = isinstance(error, ConfigError | InputError)
-                node._failed(f"cannot be {verb}: {error if named else f'{type(error).__name__}: {error}'}")
+                said = f"cannot be {verb}: {error if named else f'{type(error).__name__}: {error}'}"
+                node._diagnostics.failure = said
+                node._failed(said)
                 return TransitionCallbackReturn.ERROR
+            node._diagnostics.failure = ""
+            return done
 
         return guarded
 
@@ -107,7 +111,7 @@ class TrackingNode(LifecycleNode):
         """Load the network and announce the outputs."""
         self.config = parameters.read(self)
         self._tracker = self._tracker_factory(self.config)
-        self._keeper = ResultKeeper(self.config)
+        self._keeper = ResultKeeper(self.config, weights_hash(self.config))
         ros = self.config.ros
         self._outputs = Publishers(self, ros, self._failed)
         self._transforms = Transforms(self, ros.tf_timeout_s)
@@ -220,8 +224,13 @@ class TrackingNode(LifecycleNode):
         return worker.waiting if worker is not None else 0
 
     def _on_clock_jump(self, jump: TimeJump) -> None:
-        if jump.clock_change == ClockChange.ROS_TIME_NO_CHANGE and self.worker is not None:
-            self.worker.clock_jumped_back()
+        if jump.clock_change != ClockChange.ROS_TIME_NO_CHANGE:
+            return
+        inputs, worker = self._inputs, self.worker
+        if inputs is not None:
+            inputs.clock_jumped_back()
+        if worker is not None:
+            worker.clock_jumped_back()
 
     # Output, on the inference thread.
 
@@ -248,6 +257,7 @@ class TrackingNode(LifecycleNode):
         assert tracker is not None
         self._on_event(f"memory ran out: continuing with preset {smaller.preset} in place of {tracker.config.preset}")
         self._tracker = self._tracker_factory(smaller)
+        self._keeper.config, self._keeper.weights = smaller, weights_hash(smaller)
         return self._tracker
 
     def _on_event(self, text: str) -> None:
@@ -274,7 +284,8 @@ class TrackingNode(LifecycleNode):
     def _on_save(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
         """Finish what was received so far and write it; ``message`` is the folder, or what was wrong."""
         worker = self.worker
-        if worker is not None and not worker.finish(_FINISH_S):
+        # One that was taken away meanwhile finishes nothing more; what it had finished is still there to be written.
+        if worker is not None and not worker.finish(_FINISH_S) and self.worker is worker:
             response.message = f"inference did not finish within {_FINISH_S:.0f} s"
             return response
         try:
@@ -302,6 +313,7 @@ class TrackingNode(LifecycleNode):
         if self._tracker is not None:  # whose preset may be a smaller one by now
             own = self._tracker.config
             self._tracker.config = own.model_copy(update={"subject": config.subject, "ros": config.ros})
+            self._keeper.config = self._tracker.config
         if self._outputs is not None:
             self._outputs.config = config.ros
         return SetParametersResult(successful=True)

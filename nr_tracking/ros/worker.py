@@ -88,6 +88,7 @@ class InferenceWorker:
         self._locate = locate
         self._follower = SubjectFollower(on_event)
         self._missing_since: int | None = None  # stamp of the first of the frames without a subject, up to now
+        self._lost = False  # whether that is too long ago for the next one to be the same
         self._return_memory = MemoryReturner()
         self._unit_m = unit_m
         self._queue = FrameQueue(policy, queue_size, queue_memory)
@@ -109,7 +110,10 @@ class InferenceWorker:
             self._drop(*surplus)
 
     def finish(self, timeout_s: float) -> bool:
-        """Wait until all frames received so far are through, unfinished windows included; False on timeout."""
+        """Wait until all frames received so far are through, unfinished windows included.
+
+        False on timeout, and at once where the worker was stopped.
+        """
         done = threading.Event()
 
         def command() -> None:
@@ -118,11 +122,10 @@ class InferenceWorker:
             finally:
                 done.set()
 
-        self._queue.command(command)
-        return done.wait(timeout_s)
+        return self._queue.command(command) is not None and done.wait(timeout_s)
 
     def reset(self, timeout_s: float) -> bool:
-        """Forget the subject and the waiting frames; False on timeout."""
+        """Forget the subject and the waiting frames; False on timeout, and at once where the worker was stopped."""
         done = threading.Event()
 
         def command() -> None:
@@ -132,7 +135,10 @@ class InferenceWorker:
             finally:
                 done.set()
 
-        for waiting in self._queue.command(command, drop_frames=True):
+        dropped = self._queue.command(command, drop_frames=True)
+        if dropped is None:
+            return False
+        for waiting in dropped:
             self._drop(waiting, "reset")
         return done.wait(timeout_s)
 
@@ -170,7 +176,7 @@ class InferenceWorker:
         source = waiting.frame
         frame = depth_frame(source.image, source.info, source.mask, self._unit_m)
         frame, another = self._follower.choose(frame, self._tracker.config.subject)
-        if another:
+        if another or self._given_up(waiting):
             self._start_anew()
         frame = replace(frame, pose=self._locate(source))
         results = self._tracker.push(frame)
@@ -179,12 +185,22 @@ class InferenceWorker:
         self._deliver(results)
         self._return_memory()
 
+    def _given_up(self, waiting: WaitingFrame) -> bool:
+        """Whether there has been no subject for so long, up to this frame, that the next one is another; once."""
+        if self._missing_since is None or self._lost:
+            return False
+        gone_s = (waiting.stamp_ns - self._missing_since) / 1e9
+        self._lost = gone_s >= self._tracker.config.subject.lost_s
+        if self._lost:
+            self._on_event(f"no subject for {gone_s:.2f} s: the next one is a new one")
+        return self._lost
+
     def _note_subject(self, waiting: WaitingFrame, error: InputError | None) -> None:
         """Say once that the subject is gone, and once that it is there again."""
         since = self._missing_since
         if error is None:
             if since is not None:
-                self._missing_since = None
+                self._missing_since, self._lost = None, False
                 gone_s = max(0.0, (waiting.stamp_ns - since) / 1e9)  # unless the clock was set back meanwhile
                 self._on_event(f"there is a subject again after {gone_s:.2f} s")
         elif error.reason in _NO_SUBJECT and since is None:

@@ -123,6 +123,29 @@ def check_intrinsics(intrinsics: Intrinsics) -> None:
     _checked_distortion(k.distortion_model, k.distortion)
 
 
+def normalised(frame: DepthFrame) -> DepthFrame:
+    """The frame with depth as contiguous float32 and mask as contiguous bool, whatever floats and truths they were.
+
+    Raises InputError ``wrong_type`` for depth that is not of floats, such as millimetres that were not yet multiplied
+    by their unit, and for a mask that is neither of booleans nor of integers.
+    """
+    depth, mask = frame.depth, frame.mask
+    if not (isinstance(depth, np.ndarray) and depth.dtype.kind == "f"):
+        found = f"{depth.dtype} numbers" if isinstance(depth, np.ndarray) else type(depth).__name__
+        raise InputError(
+            "wrong_type", f"depth is a numpy array of floats in metres, not {found}; multiply integers by their unit"
+        )
+    if mask is not None and not (isinstance(mask, np.ndarray) and mask.dtype.kind in "bui"):
+        found = f"{mask.dtype} values" if isinstance(mask, np.ndarray) else type(mask).__name__
+        raise InputError(
+            "wrong_type", f"a mask is a numpy array of bool or uint8, True or non-zero on the subject, not {found}"
+        )
+    with np.errstate(over="ignore"):  # what is beyond float32 becomes infinite, which check_frame names
+        metres = np.ascontiguousarray(depth, np.float32)
+    truth = None if mask is None else np.ascontiguousarray(mask != 0)
+    return dataclasses.replace(frame, depth=metres, mask=truth)
+
+
 def check_frame(frame: DepthFrame) -> None:
     """Raise InputError for a frame that cannot be used, whatever is in it.
 

@@ -62,7 +62,8 @@ class SubjectFollower:
         except InputError:
             self._miss(missing_s)
             raise
-        another = anew or not self._within_reach(cloud)
+        elsewhere = not self._within_reach(cloud)
+        another = anew or given_up or elsewhere
         if another and self._place is not None and not given_up:
             self._miss(missing_s)
             raise InputError(
@@ -71,7 +72,7 @@ class SubjectFollower:
                 f"subject.lost_s = {config.lost_s} s",
             )
         if self._lost:
-            what = "another subject is followed" if another else "the subject was found again"
+            what = "another subject is followed" if elsewhere else "the subject was found again"
             self._on_event(f"{what} after {missing_s:.2f} s")
         self._lost = False
         self._place, self._size = cloud.mean(axis=0), float(np.ptp(cloud, axis=0).max())

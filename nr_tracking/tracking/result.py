@@ -53,7 +53,8 @@ class Run:
     """The manifest of an OUTPUT, ``run.json``: enough to tell whether another run would give the same.
 
     ``input`` is a digest of the frames as decoded, so a recording has the same one as a folder and as a bag.
-    ``dropped`` maps rows to the reason why that frame has no result.
+    ``frames`` were asked for and ``tracked`` have a result; ``dropped`` maps rows to the reason why they have none.
+    ``notices`` tell of damage to the recording that belongs to no row, such as frames that are lost.
     """
 
     version: str = ""
@@ -62,7 +63,9 @@ class Run:
     input: str = ""
     start: int = 0
     frames: int = 0
+    tracked: int = 0
     dropped: dict[int, str] = field(default_factory=dict)
+    notices: list[str] = field(default_factory=list)
 
     def write(self, folder: Path) -> None:
         """Write ``run.json``."""

@@ -27,6 +27,7 @@ from nr_tracking.deformation.prediction import embed, predict_motion
 from nr_tracking.fields.averaging import AveragedField
 from nr_tracking.fields.completion import CompletionNetwork
 from nr_tracking.fields.weights import load_weights, weights_path
+from nr_tracking.sensing.camera import normalised
 from nr_tracking.sensing.volume import Volume, fit_volume, follow
 from nr_tracking.tracking.adaptation import DecoderAdapter, PatchedFrame
 from nr_tracking.tracking.parallel import Workers
@@ -147,7 +148,7 @@ class Tracker:
         """
         check_pose(frame.pose)
         restarted = self._order.jumped_back(frame.stamp_ns)
-        view = observe(frame, self.config.subject)
+        view = observe(normalised(frame), self.config.subject)
         results = []
         if restarted:
             results = self.flush()

@@ -6,16 +6,10 @@ the system and gets it anew, and every page of it is cleared at first use: that 
 
 from __future__ import annotations
 
-import ctypes
-
-_M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # of malloc.h
+from nr_tracking.allocator import MMAP_MAX, TRIM_THRESHOLD, tell_allocator
 
 
 def keep_freed_memory() -> None:
     """Tell the allocator of this process to keep what is freed; does nothing where it is not glibc's."""
-    try:
-        mallopt = ctypes.CDLL(None).mallopt
-    except (AttributeError, OSError):
-        return
-    mallopt(_M_MMAP_MAX, 0)
-    mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
+    tell_allocator(MMAP_MAX, 0)
+    tell_allocator(TRIM_THRESHOLD, 2**31 - 1)
