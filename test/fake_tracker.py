@@ -36,6 +36,7 @@ class FakeTracker:
         self.config = config or load_config("test")
         self.lag = lag
         self.on_ready = None
+        self.windows = 0
         self.pushed = []
         self.resets = 0
         self.gate = threading.Event()

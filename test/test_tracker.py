@@ -179,7 +179,7 @@ def test_live_it_gives_the_same_results_a_window_later_at_most(threads, monkeypa
         results += live.push(frame_at(i))
         windows = i // 4  # begun so far, the first with its fifth frame
         assert len(results) >= (0 if windows < 2 else 4 * (windows - 1) + 1)
-    for _ in range(4):
+    for _ in range(17):
         assert told.acquire(timeout=30)
     results += live.collect()
     assert len(results) == 17, "what is finished can be had without another frame"

@@ -114,11 +114,11 @@ def test_the_rate_of_results_is_that_of_the_tracker_and_not_of_the_camera(monkey
         now[0] = frame / 30
         statistics.received(now[0])
         if frame % 12 == 11:  # four of twelve come out, together
-            statistics.window(4)
+            statistics.finished(4, 1)
             for _ in range(4):
                 statistics.tracked(0.1, 10, {})
         else:
-            statistics.window(0)
+            statistics.finished(0, 1)
     summary = statistics.summary(now[0])
     assert summary.rate_hz == pytest.approx(30) and summary.result_rate_hz == pytest.approx(10)
 

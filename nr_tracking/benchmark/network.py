@@ -69,7 +69,7 @@ class NetworkWatch:
             return 0.0
         counter = FlopCounterMode(display=False)
         with counter:
-            self._network.rays(self._images)
+            self._network.complete_rays(self._images)
         return float(counter.get_total_flops()) / len(self._images.channels)
 
     def _see_images(self, _: nn.Module, arguments: tuple[Any, ...]) -> None:

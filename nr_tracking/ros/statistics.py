@@ -61,7 +61,7 @@ class Statistics:
     _last_drop: str = ""
     _last_result: float | None = None
     _arrivals: deque[float] = field(default_factory=lambda: deque(maxlen=_RECENT))
-    _finished: deque[tuple[float, int]] = field(default_factory=lambda: deque(maxlen=_RECENT))  # windows: when, results
+    _finished: deque[tuple[float, int]] = field(default_factory=lambda: deque(maxlen=_RECENT))  # when, how many
     _latencies: deque[float] = field(default_factory=lambda: deque(maxlen=_RECENT))
     _stages: deque[dict[str, float]] = field(default_factory=lambda: deque(maxlen=_RECENT))
 
@@ -81,12 +81,12 @@ class Statistics:
             self._latencies.append(latency_s)
             self._stages.append(stages_s)
 
-    def window(self, results: int) -> None:
-        """So many frames were finished together."""
+    def finished(self, results: int, windows: int) -> None:
+        """So many frames were finished together, after so many windows in all."""
         if not results:
             return
         with self._lock:
-            self._windows += 1
+            self._windows = windows
             self._finished.append((time.monotonic(), results))
 
     def activated(self, now: float) -> None:
@@ -146,7 +146,7 @@ class Statistics:
 
 
 def _rate(finished: Sequence[tuple[float, int]]) -> float:
-    """Results per second, from when the first window was finished; results of a window come together."""
+    """Results per second, from when the first were finished; several may come together."""
     seconds = finished[-1][0] - finished[0][0] if finished else 0.0
     return sum(results for _, results in itertools.islice(finished, 1, None)) / seconds if seconds > 0 else float("nan")
 

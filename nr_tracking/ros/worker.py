@@ -36,6 +36,7 @@ class TrackerLike(Protocol):
     """What a node needs of :class:`nr_tracking.Tracker`; live settings reach it through ``config``."""
 
     config: Config
+    windows: int
     on_ready: Callable[[], None] | None
 
     def push(self, frame: DepthFrame) -> list[TrackedFrame]:
@@ -250,7 +251,7 @@ class InferenceWorker:
     def _deliver(self, results: list[TrackedFrame]) -> None:
         if not results:
             return
-        self._statistics.window(len(results))
+        self._statistics.finished(len(results), self._tracker.windows)
         for result in results:
             if self._last_stamp is not None and result.stamp_ns <= self._last_stamp:
                 self._new_subject()  # the tracker started anew with a recording that began again

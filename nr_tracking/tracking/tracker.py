@@ -101,17 +101,19 @@ class Tracker:
 
     ``on_ready``, for live use: :meth:`push` does not wait for the window that it completes, but at most for the one
     before, so that the network completes a window while tracks follow the last one. Results are the same; they come
-    with a later :meth:`push`, :meth:`collect` or :meth:`flush`, and ``on_ready`` is called, on another thread, when
-    there may be some.
+    with a later :meth:`push`, :meth:`collect` or :meth:`flush`, and ``on_ready`` is called, on another thread, for each
+    that is there.
     """
 
     def __init__(self, config: Config, networks: Networks | None = None) -> None:
         self.config = config
         self.networks = networks = networks or load_networks(config)
         self.on_ready: Callable[[], None] | None = None
+        self.windows = 0  # begun in all
         self._workers = Workers(torch.get_num_threads() if config.device == "cpu" else 1)
         self._completing, self._following = self._workers.in_line(), self._workers.in_line()
-        self._running: deque[Future[list[TrackedFrame]]] = deque()
+        self._running: deque[Future[None]] = deque()
+        self._results: deque[TrackedFrame] = deque()
         self._reconstructor = Reconstructor(config, networks.completion, self._workers)
         self._decoder = networks.deformation.to(self._reconstructor.device).eval()
         adapts = config.refinement.adaptation_steps > 0 and config.deformation.backend != "none"
@@ -127,6 +129,7 @@ class Tracker:
         """Forget the subject: the next frame starts new tracks in a new cube."""
         wait(self._running)
         self._running.clear()
+        self._results.clear()
         self._window.clear()
         self._reconstructor.forget()
         self._order.forget()
@@ -171,20 +174,17 @@ class Tracker:
 
     def _begin(self, window: Window[View]) -> None:
         """Begin to complete a window; its frames are followed when those of the last one have been."""
+        self.windows += 1
         volume = self._place_volume(window)
         pending = self._reconstructor.window(window.items, volume)
         completed = self._completing.submit(self._complete, window, pending, volume)
-        followed = self._following.submit(self._follow_all, window, completed)
-        self._running.append(followed)
-        if (ready := self.on_ready) is not None:
-            followed.add_done_callback(lambda _: ready())
+        self._running.append(self._following.submit(self._follow_all, window, completed))
 
     def _finished(self, most_running: int) -> list[TrackedFrame]:
-        """Results of windows that are done, and of as many others as it takes until ``most_running`` are left."""
-        results: list[TrackedFrame] = []
+        """All results there are, once no more than ``most_running`` windows are under way."""
         while self._running and (self._running[0].done() or len(self._running) > most_running):
-            results += self._running.popleft().result()
-        return results
+            self._running.popleft().result()
+        return [self._results.popleft() for _ in range(len(self._results))]
 
     def _complete(self, window: Window[View], pending: PendingWindow, volume: Volume) -> _Completed:
         """Complete a window, and begin with the surfaces of its new frames."""
@@ -200,21 +200,27 @@ class Tracker:
         ]
         return _Completed(field, volume, shapes, clock.share(window.new))
 
-    def _follow_all(self, window: Window[View], completing: Future[_Completed]) -> list[TrackedFrame]:
+    def _follow_all(self, window: Window[View], completing: Future[_Completed]) -> None:
         """Follow the new frames of a window one by one, while surfaces of later ones are made."""
         field, volume, shapes, shared = completing.result()
-        results: list[TrackedFrame] = []
+        last: TrackedFrame | None = None
         for index, shape in enumerate(shapes, len(window.items) - window.new):
             try:
                 result = self._follow(field, window, index, shape.result(), volume)
             except InputError as error:
                 _LOG.warning("frame %d has no result: %s", window.items[index].frame.stamp_ns, error)
                 continue
-            if results:
+            if last is not None:  # how its patches move is known with the next frame
                 assert result.previous_patches is not None
-                results[-1] = replace(results[-1], patches=result.previous_patches)
-            results.append(replace(result, timings=shared | result.timings))
-        return results
+                self._hand_on(replace(last, patches=result.previous_patches))
+            last = replace(result, timings=shared | result.timings)
+        if last is not None:
+            self._hand_on(last)
+
+    def _hand_on(self, result: TrackedFrame) -> None:
+        self._results.append(result)
+        if (ready := self.on_ready) is not None:
+            ready()
 
     def _place_volume(self, window: Window[View]) -> Volume:
         """The cube of a window, fitted to all that its frames saw of the subject."""
