@@ -198,6 +198,12 @@ def test_live_it_gives_the_same_results_a_window_later_at_most(threads, monkeypa
     assert not np.isin(again[0].tracks.ids, expected[0].tracks.ids).any()
 
 
+def test_without_overlap_live_results_come_with_the_frame_that_completes_their_window():
+    live = tracker(CONFIG.model_copy(update={"window": CONFIG.window.model_copy(update={"overlap": False})}))
+    live.on_ready = lambda: None
+    assert [len(live.push(frame_at(i))) for i in range(9)] == [0, 0, 0, 0, 5, 0, 0, 0, 4]
+
+
 def test_a_failure_in_a_window_is_told_with_a_later_frame_when_live(monkeypatch):
     live = tracker()
     live.on_ready = lambda: None

@@ -99,10 +99,10 @@ class Tracker:
     Results come in order, one for each accepted frame, a window at a time: with the default stride of one less than the
     window's length, four frames after a frame at most. ``networks`` replaces the weights on disk.
 
-    ``on_ready``, for live use: :meth:`push` does not wait for the window that it completes, but at most for the one
-    before, so that the network completes a window while tracks follow the last one. Results are the same; they come
-    with a later :meth:`push`, :meth:`collect` or :meth:`flush`, and ``on_ready`` is called, on another thread, for each
-    that is there.
+    ``on_ready``, for live use: with ``window.overlap``, :meth:`push` does not wait for the window it completes, but
+    at most for the one before, so that the network completes a window while tracks follow the last one. Results are the
+    same; they come with a later :meth:`push`, :meth:`collect` or :meth:`flush`, and ``on_ready`` is called, on another
+    thread, for each that is there.
     """
 
     def __init__(self, config: Config, networks: Networks | None = None) -> None:
@@ -160,7 +160,8 @@ class Tracker:
         self._reconstructor.begin(view, self._volume)  # the next window's cube is nearly always that of the last one
         if window := self._window.push(view):
             self._begin(window)
-        return results + self._finished(most_running=0 if self.on_ready is None else 1)
+        overlap = self.on_ready is not None and self.config.window.overlap
+        return results + self._finished(most_running=1 if overlap else 0)
 
     def collect(self) -> list[TrackedFrame]:
         """What is finished by now, without waiting; see ``on_ready``."""
