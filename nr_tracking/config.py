@@ -215,7 +215,7 @@ class WindowConfig(Section):
     length: int = setting(5, "frames in a window, N", ge=2, le=17)
     stride: int = setting(4, "new frames per window: length - 1 for throughput, 1 for the lowest latency", ge=1, le=16)
     overlap: bool = setting(
-        True, "live, complete a window while tracks follow the last one: more frames a second, each somewhat later"
+        False, "live, complete a window while tracks follow the last one: for a node that has more than two cores"
     )
 
     @model_validator(mode="after")

@@ -23,6 +23,7 @@ from nr_tracking.tracking.tracker import Networks, load_networks
 
 CAMERA = Intrinsics(160, 120, 150.0, 150.0, 79.5, 59.5)
 CONFIG = load_config("test", deformation={"backend": "none"}, tracks={"count": 500}, refinement={"nodes": 40})
+OVERLAPPING = CONFIG.model_copy(update={"window": CONFIG.window.model_copy(update={"overlap": True})})
 STEP_NS = 33_333_333
 
 
@@ -172,7 +173,7 @@ def test_the_network_is_asked_about_the_frames_that_have_surfaces(monkeypatch):
 @pytest.mark.parametrize("threads", [1, 2])
 def test_live_it_gives_the_same_results_a_window_later_at_most(threads, monkeypatch):
     monkeypatch.setattr("torch.get_num_threads", lambda: threads)
-    expected, live, told = run(tracker(), range(19)), tracker(), threading.Semaphore(0)
+    expected, live, told = run(tracker(), range(19)), tracker(OVERLAPPING), threading.Semaphore(0)
     live.on_ready = told.release
     results = []
     for i in range(19):
@@ -199,13 +200,13 @@ def test_live_it_gives_the_same_results_a_window_later_at_most(threads, monkeypa
 
 
 def test_without_overlap_live_results_come_with_the_frame_that_completes_their_window():
-    live = tracker(CONFIG.model_copy(update={"window": CONFIG.window.model_copy(update={"overlap": False})}))
+    live = tracker()
     live.on_ready = lambda: None
     assert [len(live.push(frame_at(i))) for i in range(9)] == [0, 0, 0, 0, 5, 0, 0, 0, 4]
 
 
 def test_a_failure_in_a_window_is_told_with_a_later_frame_when_live(monkeypatch):
-    live = tracker()
+    live = tracker(OVERLAPPING)
     live.on_ready = lambda: None
 
     def fails(*_):
