@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -51,6 +52,8 @@ class BallTracker:
         self.window = window
         self.pushed = 0
         self._waiting: list[DepthFrame] = []
+        self.windows = 0
+        self.on_ready: Callable[[], None] | None = None
         self._first: np.ndarray | None = None
         self._last: np.ndarray | None = None
 
@@ -60,6 +63,9 @@ class BallTracker:
         self.pushed += 1
         self._waiting.append(frame)
         return self.flush() if len(self._waiting) == self.window else []
+
+    def collect(self) -> list[TrackedFrame]:
+        return []
 
     def flush(self) -> list[TrackedFrame]:
         results = [self._track(frame) for frame in self._waiting]

@@ -43,6 +43,9 @@ CLASSES = {"depth": Image, "camera_info": CameraInfo, "mask": Image}
 class SensingBall:
     """Senses as the real tracker does, and knows that everything is a ball."""
 
+    windows = 0
+    on_ready = None
+
     def __init__(self, config):
         self.config = config
         self.reset()

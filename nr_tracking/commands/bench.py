@@ -75,7 +75,7 @@ def bench(
         "threads": torch.get_num_threads(),
         "resolution": config.model.resolution,
         "frames": len(results),
-        "frames_per_second": len(results) / seconds if results else 0.0,
+        "frames_per_second": len(results) / seconds if seconds > 0 else 0.0,
         "peak_memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
         "stages": {stage: float(np.mean(values)) if values else 0.0 for stage, values in times.items()},
     }
