@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 import pytest
+import torch
 from ball_recording import write_ball
 
 from nr_tracking.evaluation import report
@@ -20,6 +21,15 @@ def small_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
 def ball(tmp_path: Path) -> Path:
     """A recording of a moving ball with its true surfaces."""
     return write_ball(tmp_path / "ball")
+
+
+@pytest.fixture(scope="module")
+def one_thread():
+    """PyTorch on one thread, on which training repeats itself to the bit."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="session")

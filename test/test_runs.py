@@ -16,6 +16,8 @@ from nr_tracking.training.networks import export_weights
 from nr_tracking.training.trainer import train
 from nr_tracking.types import InputError
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 SMALL = {"points": 200, "surface_points": 60, "contrast_points": 32, "workers": 0, "warmup_steps": 5}
 
 
@@ -24,14 +26,6 @@ def cache(tmp_path_factory):
     folder = tmp_path_factory.mktemp("cache")
     write_cache(folder, windows=3, frames=3)
     return folder
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def test_settings_must_not_change_under_a_run(cache, tmp_path):

@@ -27,6 +27,8 @@ from nr_tracking.training.motion import true_positions
 from nr_tracking.training.trainer import Plan, Run, train
 from nr_tracking.types import InputError
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 SMALL = {
     "points": 200,
     "hidden_points": 60,
@@ -67,14 +69,6 @@ def by_heart(tmp_path_factory):
     config = load_config("test", training=training)
     weights = train(config, folder / "cache", folder / "run", steps=200, validation=folder / "cache")
     return folder / "cache", weights
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def cloud_distance(sample) -> np.ndarray:

@@ -13,7 +13,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import os
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +21,7 @@ from typing import Any
 import numpy as np
 
 from nr_tracking.arrays import read_arrays
+from nr_tracking.atomic import written_file
 from nr_tracking.types import Bool, Float32, InputError, Intrinsics
 
 FORMAT = 1
@@ -143,10 +143,8 @@ def write_shard(folder: Path, number: int, samples: list[WindowSample]) -> dict[
     """Write one shard by rename and return its entry for the manifest."""
     arrays = {f"{i:02d}.{key}": value for i, sample in enumerate(samples) for key, value in _encode(sample).items()}
     path = folder / f"shard_{number:05d}.npz"
-    partial = path.with_suffix(f".{os.getpid()}.part")
-    with partial.open("wb") as file:
+    with written_file(path) as partial, partial.open("wb") as file:
         np.savez(file, **arrays)  # type: ignore[arg-type]
-    partial.replace(path)
     return {
         "file": path.name,
         "windows": len(samples),
@@ -160,9 +158,8 @@ def write_shard(folder: Path, number: int, samples: list[WindowSample]) -> dict[
 
 def write_manifest(folder: Path, manifest: dict[str, Any]) -> None:
     """Write ``manifest.json`` by rename."""
-    partial = folder / f"manifest.{os.getpid()}.part"
-    partial.write_text(json.dumps(manifest, indent=1, sort_keys=True))
-    partial.replace(folder / "manifest.json")
+    with written_file(folder / "manifest.json") as partial:
+        partial.write_text(json.dumps(manifest, indent=1, sort_keys=True))
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:

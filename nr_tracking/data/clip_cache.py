@@ -18,6 +18,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
+from nr_tracking.atomic import written_file
 from nr_tracking.data.cache import WindowCache, WindowSample, pack_points, unpack_points
 from nr_tracking.data.cameras import draw_camera, with_subject_of
 from nr_tracking.data.clips import Clip
@@ -46,13 +47,12 @@ def write_clips(path: str | Path, clips: Iterable[Clip]) -> int:
         raise InputError("no_clips", f"{path}: there is no clip to write")
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.part")
-    save_file(
-        {key: np.ascontiguousarray(value) for key, value in tensors.items()},
-        partial,
-        metadata={"format": FORMAT, "clips": json.dumps(about)},
-    )
-    partial.replace(path)
+    with written_file(path) as partial:
+        save_file(
+            {key: np.ascontiguousarray(value) for key, value in tensors.items()},
+            partial,
+            metadata={"format": FORMAT, "clips": json.dumps(about)},
+        )
     return len(about)
 
 

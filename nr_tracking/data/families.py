@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
@@ -269,6 +270,17 @@ FAMILIES: dict[str, Family] = {
     "procedural": procedural,
     "object": thing,
 }
+
+
+def check_amounts(amounts: Mapping[str, float], of: Literal["share", "count"], available: tuple[str, ...]) -> None:
+    """Raise :class:`InputError` unless all families are known and ``available``, and none is negative."""
+    for family, amount in amounts.items():
+        if family not in FAMILIES:
+            raise InputError("unknown_family", f"family {family!r} is none of {', '.join(FAMILIES)}")
+        if family not in available:
+            raise InputError("no_data", f"family {family!r} needs the data that NR_TRACKING_DATA names")
+        if amount < 0:
+            raise InputError(f"negative_{of}", f"family {family!r} has the {of} {amount}: give 0 or more")
 
 
 def available_families() -> tuple[str, ...]:

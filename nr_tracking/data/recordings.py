@@ -10,7 +10,7 @@ import numpy as np
 from nr_tracking.data.cameras import Camera, draw_camera
 from nr_tracking.data.clips import Clip, static_correspondence_error
 from nr_tracking.data.clutter import furnished
-from nr_tracking.data.families import FAMILIES, available_families
+from nr_tracking.data.families import FAMILIES, available_families, check_amounts
 from nr_tracking.data.occluders import occlude
 from nr_tracking.data.rendering import render_depth
 from nr_tracking.data.sensor import SensorModel, structured_light, time_of_flight
@@ -92,7 +92,9 @@ def make_recordings(
     available = available_families()
     if counts is None:
         counts = {family: count for family, count in COUNTS[split].items() if family in available}
-    _check_counts(counts, available)
+    check_amounts(counts, "count", available)
+    if not any(counts.values()):
+        raise InputError("no_families", "no family has a recording to make")
     paths = []
     for family, count in counts.items():
         seen: set[str] = set()
@@ -110,18 +112,6 @@ def make_recordings(
             report(f"{path.name}: {clip.identity}, {clip.name}, static Corr {moved:.3f}")
             paths.append(path)
     return paths
-
-
-def _check_counts(counts: dict[str, int], available: tuple[str, ...]) -> None:
-    for family, count in counts.items():
-        if family not in FAMILIES:
-            raise InputError("unknown_family", f"family {family!r} is none of {', '.join(FAMILIES)}")
-        if family not in available:
-            raise InputError("no_data", f"family {family!r} needs the data that NR_TRACKING_DATA names")
-        if count < 0:
-            raise InputError("negative_count", f"family {family!r}: {count} recordings; give 0 or more")
-    if not any(counts.values()):
-        raise InputError("no_families", "no family has a recording to make")
 
 
 def _moving_clip(family: str, rng: np.random.Generator, split: Split, frames: int, seen: set[str]) -> Clip:

@@ -18,7 +18,7 @@ from nr_tracking.data.cache import FORMAT, WindowSample, read_manifest, write_ma
 from nr_tracking.data.clip_cache import LENGTH, STRIDES, write_clips
 from nr_tracking.data.clips import Clip
 from nr_tracking.data.contact_sheet import write_contact_sheet
-from nr_tracking.data.families import FAMILIES, FPS, Performer, available_families
+from nr_tracking.data.families import FAMILIES, FPS, Performer, available_families, check_amounts
 from nr_tracking.data.splits import SPLITS, Split
 from nr_tracking.data.windows import make_window
 from nr_tracking.types import InputError
@@ -159,13 +159,7 @@ def _weights(families: dict[str, float] | None) -> dict[str, float]:
     available = available_families()
     if families is None:
         return {name: share for name, share in MIXTURE.items() if name in available}
-    for name, share in families.items():
-        if name not in FAMILIES:
-            raise InputError("unknown_family", f"family {name!r} is none of {', '.join(FAMILIES)}")
-        if name not in available:
-            raise InputError("no_data", f"family {name!r} needs the data that NR_TRACKING_DATA names")
-        if share < 0:
-            raise InputError("negative_share", f"family {name!r} has the share {share}: give 0 or more")
+    check_amounts(families, "share", available)
     if not any(families.values()):
         raise InputError("no_families", "no family has a share above 0")
     return dict(families)

@@ -9,7 +9,6 @@ and latency at the end may not be a fifth above that at the beginning.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import tempfile
 import time
@@ -19,6 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from nr_tracking.data.sequence import write_sequence
+from nr_tracking.json_text import json_text
 from nr_tracking.ros.ball import BALL_FPS, breathing_ball
 from nr_tracking.ros.process import holdings
 from nr_tracking.types import InputError
@@ -165,7 +165,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"{name}: {value}")
     if options.json:
         report = {"verdict": asdict(verdict), "samples": [asdict(sample) for sample in samples]}
-        options.json.write_text(json.dumps(report, indent=1) + "\n")
+        options.json.write_text(json_text(report, indent=1) + "\n")
     return 1 if verdict.complaints else 0
 
 

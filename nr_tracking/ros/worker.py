@@ -249,8 +249,6 @@ class InferenceWorker:
         self._on_new_subject()
 
     def _deliver(self, results: list[TrackedFrame]) -> None:
-        if not results:
-            return
         self._statistics.finished(len(results), self._tracker.windows)
         for result in results:
             if self._last_stamp is not None and result.stamp_ns <= self._last_stamp:

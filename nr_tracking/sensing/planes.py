@@ -52,7 +52,7 @@ def beside_planes(cloud: Float32, pixels: Int64, shape: tuple[int, ...], config:
     every = cloud
     chosen = np.linspace(0, len(pixels) - 1, min(len(pixels), _SAMPLES)).astype(np.int64)
     sample, cloud = pixels[chosen], every[chosen]
-    tolerance = _tolerance(cloud[:, 2], config)
+    tolerance = plane_tolerance(cloud[:, 2], config.plane_distance_m)
     planes = [
         (plane, heights)
         for plane in _find_planes(cloud, tolerance, config.plane_fraction)
@@ -74,13 +74,13 @@ def beside_planes(cloud: Float32, pixels: Int64, shape: tuple[int, ...], config:
         else:
             break
     for plane in removed:
-        beside &= np.abs(plane.heights(every)) >= _tolerance(every[:, 2], config)
+        beside &= np.abs(plane.heights(every)) >= plane_tolerance(every[:, 2], config.plane_distance_m)
     return beside
 
 
-def _tolerance(depth: Float32, config: SubjectConfig) -> Float32:
-    """Distance (N,) from a plane within which a point counts as part of it."""
-    return np.float32(config.plane_distance_m) * np.maximum(1.0, (depth / np.float32(_NOISE_DEPTH_M)) ** 2)
+def plane_tolerance(depth: Float32, near: float) -> Float32:
+    """Metres from a plane within which a point at ``depth`` (...,) counts as part of it; ``near`` for near ones."""
+    return np.float32(near) * np.maximum(1.0, (depth / np.float32(_NOISE_DEPTH_M)) ** 2)
 
 
 def _find_planes(cloud: Float32, tolerance: Float32, fraction: float) -> list[_Plane]:

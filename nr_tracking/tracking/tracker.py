@@ -160,8 +160,12 @@ class Tracker:
         self._reconstructor.begin(view, self._volume)  # the next window's cube is nearly always that of the last one
         if window := self._window.push(view):
             self._begin(window)
-        overlap = self.on_ready is not None and self.config.window.overlap
-        return results + self._finished(most_running=1 if overlap else 0)
+        return results + self._finished(most_running=1 if self._ready is not None else 0)
+
+    @property
+    def _ready(self) -> Callable[[], None] | None:
+        """Whom to tell of results, where windows overlap; otherwise :meth:`push` waits for them itself."""
+        return self.on_ready if self.config.window.overlap else None
 
     def collect(self) -> list[TrackedFrame]:
         """What is finished by now, without waiting; see ``on_ready``."""
@@ -220,7 +224,7 @@ class Tracker:
 
     def _hand_on(self, result: TrackedFrame) -> None:
         self._results.append(result)
-        if (ready := self.on_ready) is not None:
+        if (ready := self._ready) is not None:
             ready()
 
     def _place_volume(self, window: Window[View]) -> Volume:

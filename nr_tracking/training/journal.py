@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from skimage.io import imsave
 
+from nr_tracking.atomic import written_file
 from nr_tracking.json_text import json_text
 
 _WIDTH, _HEIGHT, _MARGIN = 640, 320, 12
@@ -28,9 +29,8 @@ class Journal:
     def rewind(self, step: int) -> None:
         """Drop what was logged at ``step`` and later, and a last line that a kill cut short: it will be done again."""
         kept = [entry for entry in self.entries() if entry["step"] < step]
-        partial = self.path.with_suffix(".partial")
-        partial.write_text("".join(json_text(entry) + "\n" for entry in kept))
-        partial.replace(self.path)
+        with written_file(self.path) as partial:
+            partial.write_text("".join(json_text(entry) + "\n" for entry in kept))
 
     def write(self, kind: str, step: int, **values: Any) -> None:
         """Append one entry."""

@@ -17,12 +17,12 @@ from nr_tracking.data.cache import WindowSample
 from nr_tracking.data.occluders import occlude
 from nr_tracking.data.sensor import random_sensor
 from nr_tracking.sensing.camera import back_project
+from nr_tracking.sensing.planes import plane_tolerance
 from nr_tracking.types import Bool, Float32, Intrinsics
 
 _FARTHEST_RETURN = 12.0  # metres
 _SPREAD = 0.05  # of its depth, by which noise moves a pixel of the subject at most
-_TAKEN = (0.007, 0.022)  # metres from a floor or wall within which pixels may be taken for a part of it, at 2 m
-_TAKEN_DEPTH = 2.0  # metres, beyond which that grows with the square of depth
+_TAKEN = (0.007, 0.022)  # metres from a floor or wall within which near pixels may be taken for a part of it
 
 
 def observed(
@@ -81,8 +81,7 @@ def with_background(
     for normal, offset in planes:
         slope = rays @ normal
         behind = np.minimum(behind, np.where(slope > 1e-3, offset / np.maximum(slope, 1e-3), np.inf))
-        tolerance = taken * np.maximum(1, depth / _TAKEN_DEPTH) ** 2
-        mask = mask & ~(offset - slope * depth < tolerance)
+        mask = mask & ~(offset - slope * depth < plane_tolerance(depth, taken))
     behind[behind > _FARTHEST_RETURN] = 0
     return np.where(depth > 0, depth, behind).astype(np.float32), mask, camera
 
