@@ -47,7 +47,7 @@ def frames():
     found = []
     for index, angle in enumerate(ANGLES):
         vertices = bend(rest.astype(float), angle).astype(np.float32)
-        found.append(PatchedFrame(index, vertices, build_patches(vertices, faces, 40, (15, 6))))
+        found.append(PatchedFrame(BendingField(), index, vertices, build_patches(vertices, faces, 40, (15, 6))))
     return found
 
 
@@ -70,14 +70,14 @@ def weights(adapter):
 def test_a_motion_that_the_decoder_has_not_seen_is_learnt_and_forgotten_on_reset():
     ours, pair = adapter(), frames()
     trained = weights(ours).clone()
-    report = ours.adapt(BendingField(), pair)
+    report = ours.adapt(pair)
     assert sum(report.after.values()) < 0.8 * sum(report.before.values())
     assert report.before.keys() == report.after.keys() == {"match", "rigidity", "surface"}
     assert report.steps == 15
     # What is reported is what the decoder that is left behind gives.
     again = adapter(steps=0)
     again.decoder.load_state_dict(ours.decoder.state_dict())
-    assert again.adapt(BendingField(), pair).before == pytest.approx(report.after, rel=1e-4)
+    assert again.adapt(pair).before == pytest.approx(report.after, rel=1e-4)
     assert not torch.equal(weights(ours), trained)
     ours.reset()
     assert torch.equal(weights(ours), trained)
@@ -86,7 +86,7 @@ def test_a_motion_that_the_decoder_has_not_seen_is_learnt_and_forgotten_on_reset
 @pytest.mark.parametrize("rate", [0.1, 1.0])
 def test_steps_that_make_it_worse_are_undone(rate):
     ours = adapter(steps=8, rate=rate)
-    report = ours.adapt(BendingField(), frames())
+    report = ours.adapt(frames())
     assert sum(report.after.values()) <= sum(report.before.values())
     assert report.undone > 0
     assert torch.isfinite(weights(ours)).all()
@@ -96,11 +96,11 @@ def test_without_steps_nothing_changes_and_that_is_the_default():
     assert load_config("lite").refinement.adaptation_steps == 0
     ours = adapter(steps=0)
     trained = weights(ours).clone()
-    report = ours.adapt(BendingField(), frames())
+    report = ours.adapt(frames())
     assert report.before == report.after and report.undone == 0
     assert torch.equal(weights(ours), trained)
     with pytest.raises(ValueError, match="two frames"):
-        ours.adapt(BendingField(), frames()[:1])
+        ours.adapt(frames()[:1])
 
 
 def test_metric_surfaces_are_brought_into_the_box():
@@ -108,7 +108,7 @@ def test_metric_surfaces_are_brought_into_the_box():
     volume = Volume(np.array([0.1, -0.2, 2.0]), 2.5)
     metric = volume.to_metric(vertices)
     graph = build_patches(metric, faces, 40, (15, 6))
-    placed = PatchedFrame.of(3, surface_of(metric, faces), graph, volume)
+    placed = PatchedFrame.of(BendingField(), 3, surface_of(metric, faces), graph, volume)
     assert placed.index == 3
     assert np.allclose(placed.vertices, vertices, atol=1e-5)
     assert np.allclose(placed.graph.centres, vertices[graph.index], atol=1e-5)

@@ -1,5 +1,7 @@
 """Frames that are worked on before their window is full: once each, in the right cube, with the same results."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -10,9 +12,9 @@ from nr_tracking.fields.completion import CompletionNetwork
 from nr_tracking.sensing.volume import Volume
 from nr_tracking.tracking.frames_ahead import FramesAhead
 from nr_tracking.tracking.parallel import Workers
-from nr_tracking.tracking.reconstruction import Reconstructor, observe
+from nr_tracking.tracking.reconstruction import Reconstructor, observe, tsdf_window
 from nr_tracking.tracking.timing import StageClock
-from nr_tracking.types import DepthFrame
+from nr_tracking.types import DepthFrame, InputError
 
 HERE, THERE = Volume(np.zeros(3), 1.0), Volume(np.zeros(3), 2.0)
 
@@ -110,3 +112,38 @@ def test_rays_are_completed_once_wherever_the_cube_of_the_window_is(monkeypatch)
     reconstructor.complete(reconstructor.window(views, volume), clock)
     reconstructor.complete(reconstructor.window(views[-1:], Volume(volume.centre - 0.1, volume.side)), clock)
     assert len(completed) == len(views)
+
+
+@pytest.mark.parametrize("moved", [0.0, 0.1])
+def test_frames_of_earlier_windows_are_attended_to_and_not_completed_anew(moved, monkeypatch):
+    """What is reused changes nothing, wherever the cube of the second window is."""
+    config = load_config("test", model=RAYS)
+    torch.manual_seed(0)
+    network = CompletionNetwork(config.model)
+    torch.nn.init.normal_(network.fusion.last.weight, std=0.2)  # frames that attend to each other, as after training
+    views, volume = bending_views(config)
+    cube = Volume(volume.centre + moved, volume.side)
+    encoded = []
+    monkeypatch.setattr(
+        network, "encode", lambda x, rays, of=network.encode: encoded.append(len(x.seen)) or of(x, rays)
+    )
+    reconstructor, clock = Reconstructor(config, network, Workers(1)), StageClock()
+    whole = reconstructor.complete(reconstructor.window(views, cube), clock)
+    reconstructor.complete(reconstructor.window(views[:3], volume), clock)
+    encoded.clear()
+    later = reconstructor.complete(reconstructor.window(views, cube, new=2), clock)
+    assert encoded == ([3, 2] if moved else [2])
+    assert later.first.frames == 2
+    for index in range(2):
+        torch.testing.assert_close(later.grid(index), whole.grid(3 + index), rtol=0, atol=1e-5)
+    alone = reconstructor.complete(reconstructor.window(views[3:], cube), clock)
+    assert (alone.grid(0) - whole.grid(3)).abs().max() > 1e-3
+
+
+def test_earlier_frames_belong_to_a_single_window():
+    config = load_config("test")
+    network = CompletionNetwork(config.model)
+    views, volume = bending_views(config)
+    window = tsdf_window(views[:2], volume, config, torch.device("cpu"))
+    with pytest.raises(InputError, match="no batch"):
+        network(replace(window, length=1), earlier=network.encode(window).codes)

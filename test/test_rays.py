@@ -12,7 +12,7 @@ from scipy.spatial import cKDTree
 from nr_tracking.config import load_config
 from nr_tracking.fields.completion import CompletionNetwork
 from nr_tracking.fields.meshing import extract_surface
-from nr_tracking.fields.rays import ELSEWHERE, RayField, RayNetwork, _steps_before, ray_depths
+from nr_tracking.fields.rays import ELSEWHERE, RayField, RayNetwork, Steps, ray_depths
 from nr_tracking.fields.weights import read_weights, save_weights
 from nr_tracking.sensing.ray_images import FAR, REACH, RayImages, along_rays, continued, joined, ray_image
 from nr_tracking.sensing.volume import Volume
@@ -186,9 +186,13 @@ class TestField:
     def test_steps_are_found_as_by_a_search(self, steps):
         depths = ray_depths(steps)
         low, high = float(depths[0]), float(depths[-1])
-        behind = torch.cat([torch.linspace(low, high, 20_001), depths, depths - 1e-7]).clamp(low, high)
-        expected = (torch.searchsorted(depths, behind, right=True) - 1).clamp(0, steps - 2)
-        assert torch.equal(_steps_before(behind, depths), expected)
+        behind = torch.cat([torch.linspace(low - 0.1, high + 0.1, 20_001), depths, depths - 1e-7])
+        step, share = Steps(depths).place(behind)
+        expected = (torch.searchsorted(depths, behind.clamp(low, high), right=True) - 1).clamp(0, steps - 2)
+        assert torch.equal(step, expected.int())
+        values = torch.rand(steps)
+        found = torch.lerp(values[step], values[step + 1], share)
+        np.testing.assert_allclose(found, np.interp(behind, depths, values), atol=1e-4)
 
     def test_derivative_by_the_points(self):
         field = self.random_field()

@@ -59,11 +59,12 @@ class TrueSurfaces:
         self.missing = missing
         self.windows: list[int] = []
 
-    def window(self, views, volume):
+    def window(self, views, volume, new):
         self.windows.append(len(views))
 
     def complete(self, window, clock):
         """The figure needs no field."""
+        return SimpleNamespace(first=None)
 
     def begin(self, view, volume):
         """Nothing can be begun."""
@@ -158,16 +159,16 @@ def test_a_frame_without_a_surface_is_left_out_and_the_rest_goes_on(caplog):
 def test_the_network_is_asked_about_the_frames_that_have_surfaces(monkeypatch):
     asked = []
 
-    def motion(field, volume, source, target, decoder, scale):
-        asked.append((source[0], target[0]))
+    def motion(source, target, decoder, scale):
+        asked.append((source[0].index, target[0].index))
         return SimpleNamespace(carry=lambda points, vertices: points)
 
     monkeypatch.setattr("nr_tracking.tracking.tracker.predict_motion", motion)
-    monkeypatch.setattr(TrueSurfaces, "complete", lambda *arguments: SimpleNamespace(first=None))
     # Without refinement nothing else tells the motion, so the network is asked at every frame.
     config = load_config("test", tracks={"count": 300}, refinement={"nodes": 30, "enabled": False})
     run(tracker(config, missing=frozenset({3})), range(9))
-    assert asked == [(0, 1), (1, 2), (2, 4), (0, 1), (1, 2), (2, 3), (3, 4)]
+    # Frames of the second window, whose first one is the last of the first window, are counted from 0 again.
+    assert asked == [(0, 1), (1, 2), (2, 4), (4, 0), (0, 1), (1, 2), (2, 3)]
 
 
 @pytest.mark.parametrize("threads", [1, 2])

@@ -13,7 +13,7 @@ from nr_tracking.benchmark.statistics import exponent
 from nr_tracking.config import Config
 from nr_tracking.deformation.decoder import DeformationDecoder
 from nr_tracking.deformation.patches import build_patches
-from nr_tracking.deformation.prediction import predict_motion
+from nr_tracking.deformation.prediction import PlacedFrame, predict_motion
 from nr_tracking.fields.averaging import AveragedField, PlacedField
 from nr_tracking.fields.completion import CompletionNetwork
 from nr_tracking.fields.meshing import extract_surface
@@ -94,7 +94,8 @@ def _patch_counts(
                 build_patches(volume.to_metric(vertices), faces, count, (count // 3, count // 9))
                 for vertices, faces in meshes
             )
-            predict_motion(field, volume, (0, first), (1, second), decoder, config.deformation.softmax_scale)
+            source, target = (PlacedFrame(field, volume, index) for index in range(2))
+            predict_motion((source, first), (target, second), decoder, config.deformation.softmax_scale)
 
         yield count, _seconds(pair)
 

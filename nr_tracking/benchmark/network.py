@@ -92,12 +92,15 @@ class NetworkWatch:
     def _end(self, part: str | None) -> None:
         self._synchronise()
         lasted = time.perf_counter() - self._running.__dict__[f"begun {part}"]
-        parts = self._running.parts
+        parts = getattr(self._running, "parts", None)
+        if parts is None:  # frames of an earlier window, encoded anew in another cube
+            return
         if part is not None:
             parts[part] += lasted
             return
         for name, seconds in parts.items():
             self.seconds[name].append(seconds)
+        self._running.parts = None
         self.seconds["filter"].append(lasted - sum(parts.values()))
 
     def _synchronise(self) -> None:

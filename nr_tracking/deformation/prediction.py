@@ -1,10 +1,11 @@
 """The network's guess of a deformation: associate patches of two surfaces, decode what each patch does.
 
-    motion = predict_motion(field, volume, (0, graph_0), (1, graph_1), decoder, config.deformation.softmax_scale)
+    source, target = PlacedFrame(field, volume, 0), PlacedFrame(field, volume, 1)
+    motion = predict_motion((source, graph_0), (target, graph_1), decoder, config.deformation.softmax_scale)
     moved = motion.carry(points_on_surface_0, vertices_0)
 
-Surfaces and patches are metric; the two frames are in the same window, whose field knows the features of every point
-(Merrouche et al. 2024, sections 3.3 and 3.4).
+Surfaces and patches are metric; the fields of the frames, of one window or of two successive ones, know the features of
+every point (Merrouche et al. 2024, sections 3.3 and 3.4).
 """
 
 from __future__ import annotations
@@ -22,6 +23,22 @@ from nr_tracking.deformation.patches import PatchGraph
 from nr_tracking.fields.field import FieldWindow
 from nr_tracking.sensing.volume import Volume
 from nr_tracking.types import Float32
+
+
+@dataclass(frozen=True)
+class PlacedFrame:
+    """Frame ``index`` of a field that was completed in the cube ``volume``."""
+
+    field: FieldWindow
+    volume: Volume
+    index: int
+
+    @torch.no_grad()
+    def embedding(self, points: Float32) -> torch.Tensor:
+        """Unit vectors (N, E), on the field's device, at metric ``points`` (N, 3)."""
+        places = torch.from_numpy(np.ascontiguousarray(self.volume.to_box(points), np.float32))
+        places = places.to(self.field.coarse.device)
+        return self.field.embedding(places, torch.full((len(places),), self.index, device=places.device))
 
 
 @dataclass(frozen=True)
@@ -51,32 +68,18 @@ class PatchMotion:
 
 @torch.no_grad()
 def predict_motion(
-    field: FieldWindow,
-    volume: Volume,
-    source: tuple[int, PatchGraph],
-    target: tuple[int, PatchGraph],
+    source: tuple[PlacedFrame, PatchGraph],
+    target: tuple[PlacedFrame, PatchGraph],
     decoder: DeformationDecoder,
     softmax_scale: float,
 ) -> PatchMotion:
-    """Predict how the patches of ``source`` move onto ``target``, each a frame's index in the field and its patches."""
-    centres, features = [], []
-    for index, graph in (source, target):
-        centres.append(torch.from_numpy(volume.to_box(graph.centres)).to(field.coarse.device))
-        features.append(_embedding(field, index, centres[-1]))
+    """Predict how the patches of ``source`` move onto ``target``, each a frame and its patches."""
+    volume = target[0].volume
+    features = [frame.embedding(graph.centres) for frame, graph in (source, target)]
+    centres = [torch.from_numpy(volume.to_box(graph.centres)).to(features[0].device) for _, graph in (source, target)]
     association = associate(features[0], features[1], softmax_scale)
     matched = association @ centres[1]
     rotations, translations = decoder(centres[0], features[0], matched, association @ features[1], source[1])
     certainty = 1.0 - row_entropy(association)
     moved = volume.to_metric(translations.cpu().numpy())
     return PatchMotion(source[1], rotations.cpu().numpy(), moved, certainty.cpu().numpy())
-
-
-@torch.no_grad()
-def embed(field: FieldWindow, index: int, points: Float32, volume: Volume) -> Float32:
-    """Unit embeddings (N, E) of metric ``points`` (N, 3) in frame ``index`` of a field."""
-    places = torch.from_numpy(np.ascontiguousarray(volume.to_box(points), np.float32)).to(field.coarse.device)
-    return _embedding(field, index, places).cpu().numpy()
-
-
-def _embedding(field: FieldWindow, index: int, places: torch.Tensor) -> torch.Tensor:
-    return field.embedding(places, torch.full((len(places),), index, device=places.device))

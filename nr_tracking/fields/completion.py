@@ -13,7 +13,7 @@ Reconstruction from Partial Data, with three scales of the field where the paper
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -32,7 +32,7 @@ from nr_tracking.fields.decoder import (
 )
 from nr_tracking.fields.encoder import DenseEncoder, SparseEncoder, informative_cells
 from nr_tracking.fields.field import DistanceMLP, EmbeddingHead, FieldWindow, KnownDistances
-from nr_tracking.fields.fusion import FrameFusion
+from nr_tracking.fields.fusion import FrameCodes, FrameFusion
 from nr_tracking.fields.ray_prior import RayPrior
 from nr_tracking.fields.rays import RayField, RayNetwork
 from nr_tracking.fields.sparse import DownConv, SparseGrid, SubmanifoldConv, UpConv, linear_keys
@@ -44,6 +44,21 @@ if TYPE_CHECKING:
 
 _MULTIPLIES = (nn.Linear, nn.Conv2d, nn.Conv3d, nn.ConvTranspose3d, SubmanifoldConv, DownConv, UpConv)
 OBSERVED = 0.5  # TSDF voxels with a smaller magnitude are refined whatever the coarser field says
+
+
+class EncodedFrames(NamedTuple):
+    """What the encoder makes of frames, each on its own, and the decoder reads.
+
+    ``codes`` are those of all frames that attend to each other. Besides, of those to be completed: voxels at R with
+    their ``values`` (M, 1), features of the sparse levels, those of the dense ones, and what the rays say.
+    """
+
+    codes: FrameCodes
+    grid: SparseGrid
+    values: Tensor
+    skips: list[tuple[SparseGrid, Tensor]]
+    dense_skips: list[Tensor]
+    prior: RayPrior | None
 
 
 class CompletionNetwork(nn.Module):
@@ -94,32 +109,59 @@ class CompletionNetwork(nn.Module):
             module.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
 
     def forward(
-        self, window: TsdfWindow, teacher: dict[int, Tensor] | None = None, rays: RayField | None = None
+        self,
+        window: TsdfWindow,
+        teacher: dict[int, Tensor] | None = None,
+        rays: RayField | None = None,
+        earlier: FrameCodes | None = None,
     ) -> FieldWindow:
         """Complete every frame of one or more windows of equal length.
 
         ``window``: ``coords`` (M, 4) int32 [frame, x, y, z], ``values`` (M, 1) in (-1, 1), ``seen`` (N, 2, r, r, r)
         with r = R / 4, frames of one window next to each other. ``teacher`` (training only): for resolutions R / 2
         and R the voxels (K, 4) int32 that must be refined, united with those that the network itself finds near its
-        surface. ``rays``: what :meth:`complete_rays` says of the window's frames, where that is known already. Raises
-        :class:`InputError` for a window of another resolution or a malformed one.
+        surface. ``rays``: what :meth:`complete_rays` says of the window's frames, where that is known already.
+        ``earlier``: the codes of frames that come before these in the same, single window; these attend to them, and
+        they are not completed anew. Raises :class:`InputError` for a window of another resolution or a malformed one.
         """
-        resolution, frames = self.model.resolution, window.seen.shape[0]
+        encoded = self.encode(window, rays)
+        codes, before = encoded.codes, 0
+        if earlier is not None:
+            if window.length != len(codes.keep):
+                raise InputError("window_length", "earlier frames belong to one window: give no batch of them")
+            codes, before = FrameCodes.joined([earlier, codes]), len(earlier.keep)
+        with self._autocast(codes.latent.device):
+            latent = self.fusion(codes.latent, before + window.length, codes.keep)[before:]
+        return self.decode(encoded._replace(codes=codes), latent, teacher)
+
+    def encode(self, window: TsdfWindow, rays: RayField | None = None) -> EncodedFrames:
+        """The half of :meth:`forward` before frames attend to each other: no frame depends on another one."""
         grid, values = self._input(window)
         prior = self._prior(window, rays)
-        with torch.autocast(grid.device.type, torch.bfloat16, enabled=self.uses_bfloat16(grid.device)):
+        with self._autocast(grid.device):
             skips, encoded, coarse_grid = self.sparse_encoder(values, grid)
             inputs = [encoded, window.seen.to(encoded.dtype) * self.model.seen_empty]
             if prior is not None:
                 inputs.append(prior.blocks.to(encoded.dtype))
-            latent, dense_skips = self.dense_encoder(torch.cat(inputs, dim=1))
-            keep = self._kept(window.seen, coarse_grid)
-            latent = self.fusion(latent, window.length, keep)
-            dense = self.dense_decoder(latent, dense_skips).permute(0, 2, 3, 4, 1)  # (N, r, r, r, D)
+            # Joined with the channels last, as the convolutions want them.
+            joined = torch.cat([part.permute(0, 2, 3, 4, 1) for part in inputs], dim=-1).permute(0, 4, 1, 2, 3)
+            latent, dense_skips = self.dense_encoder(joined)
+        codes = FrameCodes(latent, self._kept(window.seen, coarse_grid))
+        return EncodedFrames(codes, grid, values, skips, dense_skips, prior)
+
+    def decode(self, encoded: EncodedFrames, latent: Tensor, teacher: dict[int, Tensor] | None = None) -> FieldWindow:
+        """The half of :meth:`forward` after frames have attended to each other: ``latent`` (N, L, l, l, l) -> fields.
+
+        ``teacher`` as in :meth:`forward`.
+        """
+        grid, prior, skips, resolution = encoded.grid, encoded.prior, encoded.skips, self.model.resolution
+        frames = grid.frames
+        with self._autocast(grid.device):
+            dense = self.dense_decoder(latent, encoded.dense_skips).permute(0, 2, 3, 4, 1)  # (N, r, r, r, D)
         coarse = self._to_field(0, dense)
 
         required = [teacher[resolution]] if teacher and resolution in teacher else []
-        required.append(grid.coords[values.detach()[:, 0].abs() < OBSERVED])
+        required.append(grid.coords[encoded.values.detach()[:, 0].abs() < OBSERVED])
         tau, cap = self._filter(resolution // 2)
         distances = distances_of_coarse(coarse, self.distance)
         if prior is not None:
@@ -128,7 +170,7 @@ class CompletionNetwork(nn.Module):
         taught = [teacher[resolution // 2]] if teacher and resolution // 2 in teacher else []
         above = [torch.cat([part[:, :1], part[:, 1:] // 2], dim=1) for part in required]
         middle_grid = united([found, *taught, *above], resolution // 2, frames)
-        with torch.autocast(grid.device.type, torch.bfloat16, enabled=self.uses_bfloat16(grid.device)):
+        with self._autocast(grid.device):
             refined = self.middle_decoder(dense, middle_grid, _hinted(skips[1], middle_grid, prior))
         middle = self._to_field(1, refined)
 
@@ -138,21 +180,20 @@ class CompletionNetwork(nn.Module):
             children = prior.mixed_at_children(middle_grid, children)
         found = near_surface_of_middle(middle_grid, children, tau, cap)
         fine_grid = united([found, *required], resolution, frames)
-        with torch.autocast(grid.device.type, torch.bfloat16, enabled=self.uses_bfloat16(grid.device)):
+        with self._autocast(grid.device):
             finest = self.fine_decoder((middle_grid, refined), fine_grid, _hinted(skips[0], fine_grid, prior))
         fine = self._to_field(2, finest)
         known = KnownDistances(distances, children)
         along = prior.field if prior is not None else None
         return FieldWindow(
-            coarse, (middle_grid, middle), (fine_grid, fine), known, self.distance, self.embedding, along
+            coarse, (middle_grid, middle), (fine_grid, fine), known, self.distance, self.embedding, along, encoded.codes
         )
 
     def complete_rays(self, images: RayImages) -> RayField:
         """What is known along the rays of single frames: the half of the network that needs no window."""
         if self.rays is None:
             raise InputError("no_rays", "this network does not complete along rays: set model.rays")
-        device = images.channels.device
-        with torch.autocast(device.type, torch.bfloat16, enabled=self.uses_bfloat16(device)):
+        with self._autocast(images.channels.device):
             return self.rays(images)
 
     def _prior(self, window: TsdfWindow, rays: RayField | None) -> RayPrior | None:
@@ -223,6 +264,9 @@ class CompletionNetwork(nn.Module):
         for module in [module for part in parts if part is not None for module in part.modules()]:
             if isinstance(module, _MULTIPLIES):
                 module.weight.data = module.weight.data.bfloat16()
+
+    def _autocast(self, device: torch.device) -> torch.autocast:
+        return torch.autocast(device.type, torch.bfloat16, enabled=self.uses_bfloat16(device))
 
     def uses_bfloat16(self, device: torch.device) -> bool:
         """Whether convolutions and attention run in bfloat16 here."""

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from nr_tracking.fields.fusion import FrameCodes
 from nr_tracking.fields.rays import RayField
 from nr_tracking.fields.sparse import SparseGrid, with_absent
 
@@ -131,7 +132,8 @@ class DistanceMLP(nn.Module):
         inputs = torch.cat([features, 2 * points.to(features.dtype)], dim=1)
         hidden = inputs
         for i, layer in enumerate(self.hidden):
-            hidden = functional.silu(layer(torch.cat([hidden, inputs], dim=1) if i == self.skip else hidden))
+            hidden = layer(torch.cat([hidden, inputs], dim=1) if i == self.skip else hidden)
+            hidden = functional.silu(hidden, inplace=not torch.is_grad_enabled())
         return self.last(hidden)[:, 0] * self.unit
 
 
@@ -165,7 +167,7 @@ class FieldWindow:
     ``coarse`` (N, r, r, r, C) with r = R / 4; ``middle`` and ``fine`` (M, C) on their grids of R / 2 and R. All methods
     take ``points`` (Q, 3) box coordinates and ``frame`` (Q,) int64 in [0, N), are deterministic, and can be
     differentiated twice with respect to points and once with respect to weights. With ``rays``, distances are a
-    mean of those along rays and those of the features.
+    mean of those along rays and those of the features. ``codes``: what frames to come may attend to.
     """
 
     def __init__(
@@ -177,9 +179,11 @@ class FieldWindow:
         distance: DistanceMLP,
         head: EmbeddingHead,
         rays: RayField | None = None,
+        codes: FrameCodes | None = None,
     ) -> None:
         self.coarse = coarse
         self.rays = rays
+        self.codes = codes
         self.known = known
         self.middle_grid, self.middle = middle
         self.fine_grid, self.fine = fine

@@ -3,11 +3,28 @@
 from __future__ import annotations
 
 import math
-from typing import Literal
+from collections.abc import Sequence
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+
+
+class FrameCodes(NamedTuple):
+    """What frames show each other: ``latent`` (N, L, l, l, l), and ``keep`` (N, l, l, l) bool, cells that take part."""
+
+    latent: Tensor
+    keep: Tensor
+
+    @staticmethod
+    def joined(parts: Sequence[FrameCodes]) -> FrameCodes:
+        """Codes of frames one after another."""
+        return FrameCodes(torch.cat([part.latent for part in parts]), torch.cat([part.keep for part in parts]))
+
+    def of(self, frame: int) -> FrameCodes:
+        """Those of one frame."""
+        return FrameCodes(self.latent[frame : frame + 1], self.keep[frame : frame + 1])
 
 
 class AttentionLayer(nn.Module):

@@ -47,13 +47,14 @@ class RayPrior:
 
     def hint(self, grid: SparseGrid) -> Tensor:
         """Hint (M, 1) at active voxels."""
-        return self._hint(self.field.sdf(grid.centres, grid.frame_index))[:, None]
+        return self._hint(self.field.sdf_of_nearest(grid.centres, grid.frame_index))[:, None]
 
     @torch.no_grad()
     def mixed_at_children(self, grid: SparseGrid, distance: Tensor) -> Tensor:
         """``distance`` (M, 8) at the centres of active voxels' children, by octant, mixed with that along rays."""
         children = SparseGrid(grid.children(), 2 * grid.resolution, grid.frames)
-        return self.field.mixed(distance, self.field.sdf(children.centres, children.frame_index).view(-1, 8))
+        along = self.field.sdf_of_nearest(children.centres, children.frame_index)
+        return self.field.mixed(distance, along.view(-1, 8))
 
     @staticmethod
     def _hint(distance: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ the seen surface, so that the same body further back is the same answer.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import pairwise
 from typing import cast
 
@@ -63,21 +64,20 @@ class RayField:
         side = self.front.shape[1]
         position, z, scale = self._on_image(points, frame)
         lower = position.detach().floor().clamp(max=side - 2)
-        part = position - lower
-        share = torch.stack((1 - part, part), dim=1)  # (Q, 2 low/high, 2 x/y)
-        column, row = lower.long().unbind(1)
-        bit = torch.arange(2, device=points.device)
-        first = (frame.long() * side + row) * side + column
-        rays = first[:, None, None] + bit[:, None] * side + bit  # (Q, 2 y, 2 x)
-        weights = share[:, :, None, 1] * share[:, None, :, 0]
-        return scale * (weights.reshape(-1, 4) * self._along(rays.view(-1, 4), z[:, None])).sum(1)
+        right, down = (position - lower).unbind(1)
+        column, row = lower.int().unbind(1)
+        first = (frame.int() * side + row) * side + column
+        rays = torch.stack((first, first + 1, first + side, first + (side + 1)))
+        left, up = 1 - right, 1 - down
+        weights = torch.stack((up * left, up * right, down * left, down * right))
+        return scale * (weights * self._along(rays, z.expand(4, -1))).sum(0)
 
     def sdf_of_nearest(self, points: Tensor, frame: Tensor) -> Tensor:
         """Like :meth:`sdf`, along the nearest ray alone: at a quarter of the price, and off by half a pixel."""
         side = self.front.shape[1]
         position, z, scale = self._on_image(points, frame)
-        column, row = position.round().long().unbind(1)
-        return scale * self._along((frame.long() * side + row) * side + column, z)
+        column, row = position.round().int().unbind(1)
+        return scale * self._along((frame.int() * side + row) * side + column, z)
 
     def _on_image(self, points: Tensor, frame: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Pixel (Q, 2) and box z (Q,) of points in their frames' own cubes, and the sides (Q,) of these."""
@@ -86,30 +86,47 @@ class RayField:
         return ((place + 0.5) * side - 0.5).clamp(0, side - 1), z, own[:, 3]
 
     def _along(self, rays: Tensor, z: Tensor) -> Tensor:
-        """Distance at box ``z`` of each of ``rays`` (...,), by number."""
-        depths, steps = self.depths, len(self.depths)
-        front = self.front.reshape(-1).index_select(0, rays.flatten()).view(rays.shape)
-        behind = (z - front).clamp(depths[0], depths[-1])
-        step = _steps_before(behind.detach(), depths)
-        start = depths[step]
-        onward = (behind - start) / (depths[step + 1] - start)
-        flat, at = self.distances.reshape(-1), (rays * steps + step).flatten()
+        """Distance at box ``z`` (...,) of each of ``rays`` (...,) int32, by number."""
+        front = self.front.reshape(-1).index_select(0, rays.reshape(-1)).view(rays.shape)
+        step, onward = self._steps.place(z - front)
+        flat, at = self.distances.reshape(-1), (rays * len(self.depths) + step).reshape(-1)
         begin, end = (flat.index_select(0, place).view(rays.shape) for place in (at, at + 1))
-        return torch.where(front < FAR, begin + (end - begin) * onward, ELSEWHERE)
+        return torch.where(front < FAR, torch.lerp(begin, end, onward), ELSEWHERE)
+
+    @cached_property
+    def _steps(self) -> Steps:
+        return Steps(self.depths)
 
 
-def _steps_before(behind: Tensor, depths: Tensor) -> Tensor:
-    """Number of the last of ``depths`` (D,) that is not above each of ``behind``, D - 2 at most.
+class Steps:
+    """Finds between which two of increasing ``depths`` (D,) something lies, and how far on.
 
-    Looked up in a table finer than the depths, and corrected by one: a binary search for each takes far longer.
+    Looked up in a table finer than the depths, and put right by one: a binary search for each takes far longer.
     """
-    cells = _CELLS * len(depths)
-    edges = torch.linspace(0, 1, cells + 1, device=depths.device, dtype=depths.dtype)[:-1] * (depths[-1] - depths[0])
-    table = torch.searchsorted(depths, edges + depths[0], right=True) - 1
-    cell = ((behind - depths[0]) * (cells / (depths[-1] - depths[0]))).long().clamp(0, cells - 1)
-    step = table.index_select(0, cell.flatten()).view(cell.shape)
-    step = step + (behind >= depths[(step + 1).clamp(max=len(depths) - 1)]).long()
-    return (step - (behind < depths[step]).long()).clamp(0, len(depths) - 2)
+
+    def __init__(self, depths: Tensor) -> None:
+        cells = _CELLS * len(depths)
+        self._first, self._last = float(depths[0]), float(depths[-1])
+        self._scale = cells / (self._last - self._first)
+        edges = torch.arange(cells + 1, device=depths.device, dtype=depths.dtype) / self._scale + depths[0]
+        before = (torch.searchsorted(depths, edges, right=True) - 1).clamp(0, len(depths) - 2)
+        self._before = before.int()
+        self._next = torch.where(before < len(depths) - 2, depths[before + 1], torch.inf)
+        self._start, self._length = depths[:-1].contiguous(), depths.diff()
+
+    def place(self, behind: Tensor) -> tuple[Tensor, Tensor]:
+        """The last of the depths that is not above each of ``behind`` (...,), and the share of the way to the next.
+
+        The former is a number, int32, D - 2 at most; what lies beyond the outermost depths is taken to be there.
+        """
+        behind = behind.clamp(self._first, self._last)
+        known = behind.detach()
+        cell = ((known - self._first) * self._scale).int().reshape(-1)
+        step = self._before.index_select(0, cell).view(behind.shape)
+        step += known >= self._next.index_select(0, cell).view(behind.shape)
+        flat = step.reshape(-1)
+        start, length = (part.index_select(0, flat).view(behind.shape) for part in (self._start, self._length))
+        return step, (behind - start) / length
 
 
 def joined_fields(fields: list[RayField]) -> RayField:
@@ -157,9 +174,11 @@ class RayNetwork(nn.Module):
         for narrow, block, skip in list(zip(self.narrow, self.decoder, skips[:-1], strict=True))[::-1]:
             grid = functional.interpolate(narrow(grid), scale_factor=2, mode="bilinear", align_corners=False)
             grid = block(grid + skip)
-        # (N, 4 D, h, w) to (N, 2 h, 2 w, D), as a pixel shuffle would: in one copy.
-        blocks = self.last(grid).unflatten(1, (-1, 2, 2)).permute(0, 4, 2, 5, 3, 1).float()
-        fine = blocks.reshape(-1, *images.front.shape[1:], blocks.shape[-1]).mul_(LIMIT)
+        # Four pixels from each one, with the depths of a pixel side by side: what is copied then lies together.
+        steps = len(cast(Tensor, self.depths))
+        weight, bias = (part.unflatten(0, (steps, 4)).transpose(0, 1).flatten(0, 1) for part in self.last.parameters())
+        quarters = functional.conv2d(grid, weight, bias).unflatten(1, (2, 2, steps)).permute(0, 4, 1, 5, 2, 3)
+        fine = quarters.float().reshape(-1, *images.front.shape[1:], steps).mul_(LIMIT)
         return RayField(fine, cast(Tensor, self.depths), images.front, images.view, images.place, self.share)
 
 

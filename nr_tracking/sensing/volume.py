@@ -50,6 +50,10 @@ class Volume:
         """Points (..., 3) in box coordinates, numpy or torch, in metres in the camera optical frame."""
         return points * self.side + _like(self.centre, points)
 
+    def coincides_with(self, other: Volume) -> bool:
+        """Whether both are the same cube, to the last bit."""
+        return self is other or (self.side == other.side and bool((self.centre == other.centre).all()))
+
 
 def fit_volume(points: NDArray[np.floating], config: VolumeConfig) -> Volume:
     """Fit the cube to one partial cloud.

@@ -1,7 +1,7 @@
 """Adapting the deformation decoder to the subject at hand, without any labels.
 
     adapter = DecoderAdapter(decoder, config)
-    report = adapter.adapt(field, [PatchedFrame(0, vertices_0, graph_0), PatchedFrame(1, vertices_1, graph_1)])
+    report = adapter.adapt([PatchedFrame(field, 0, vertices_0, graph_0), PatchedFrame(field, 1, vertices_1, graph_1)])
     adapter.reset()                                            # back to the weights as they were trained
 
 The losses that taught the decoder need no truth (Merrouche et al. 2024, eq. 12-15): deformed centres should lie where
@@ -54,18 +54,22 @@ class Field(Protocol):
 
 @dataclass(frozen=True)
 class PatchedFrame:
-    """The surface of frame ``index`` of a field: ``vertices`` (V, 3) and ``graph``, both in box coordinates."""
+    """The surface of frame ``index`` of ``field``: ``vertices`` (V, 3) and ``graph``, both in box coordinates.
 
+    Frames that are adapted to together are completed in one cube.
+    """
+
+    field: Field
     index: int
     vertices: np.ndarray
     graph: PatchGraph
 
     @staticmethod
-    def of(index: int, surface: Surface, graph: PatchGraph, volume: Volume) -> PatchedFrame:
-        """Bring a metric surface and its patches into the box of ``volume``."""
+    def of(field: Field, index: int, surface: Surface, graph: PatchGraph, volume: Volume) -> PatchedFrame:
+        """Bring a metric surface and its patches into the box of ``volume``, the cube of the field."""
         centres, widths = volume.to_box(graph.centres), (graph.widths / volume.side).astype(np.float32)
         placed = replace(graph, centres=centres, widths=widths)
-        return PatchedFrame(index, volume.to_box(surface.vertices), placed)
+        return PatchedFrame(field, index, volume.to_box(surface.vertices), placed)
 
 
 @dataclass(frozen=True)
@@ -87,6 +91,7 @@ class Adaptation:
 class _Side:
     """One frame as the losses use it; tensors in box coordinates, without gradients."""
 
+    field: Field
     index: int
     graph: PatchGraph
     centres: Tensor
@@ -107,7 +112,7 @@ class DecoderAdapter:
         """Put the weights back that the decoder had at first."""
         self._restore(self._trained)
 
-    def adapt(self, field: Field, frames: Sequence[PatchedFrame]) -> Adaptation:
+    def adapt(self, frames: Sequence[PatchedFrame]) -> Adaptation:
         """Take the configured number of Adam steps on all pairs of successive ``frames``, both ways.
 
         The decoder is left with the best weights found. Raises :class:`ValueError` for fewer than two frames.
@@ -116,11 +121,11 @@ class DecoderAdapter:
             raise ValueError(f"adapting needs at least two frames, not {len(frames)}")
         parameters = list(self.decoder.parameters())
         with torch.no_grad():
-            sides = [self._side(field, frame, parameters[0].device) for frame in frames]
+            sides = [self._side(frame, parameters[0].device) for frame in frames]
         pairs = [pair for near in itertools.pairwise(sides) for pair in (near, near[::-1])]
         rate = self.config.refinement.adaptation_rate
         optimiser = torch.optim.Adam(parameters, lr=rate)
-        losses = self._losses(field, pairs)
+        losses = self._losses(pairs)
         before = best = {name: loss.item() for name, loss in losses.items()}
         kept, undone = self._weights(), 0
         for _ in range(self.config.refinement.adaptation_steps):
@@ -128,7 +133,7 @@ class DecoderAdapter:
             for parameter, gradient in zip(parameters, torch.autograd.grad(total, parameters), strict=True):
                 parameter.grad = gradient
             optimiser.step()
-            losses = self._losses(field, pairs)
+            losses = self._losses(pairs)
             found = {name: loss.item() for name, loss in losses.items()}
             if sum(found.values()) <= sum(best.values()):
                 best, kept = found, self._weights()
@@ -137,15 +142,15 @@ class DecoderAdapter:
             self._restore(kept)
             undone, rate = undone + 1, 0.5 * rate
             optimiser = torch.optim.Adam(parameters, lr=rate)
-            losses = self._losses(field, pairs)
+            losses = self._losses(pairs)
         self.decoder.zero_grad(set_to_none=True)
         report = Adaptation(before, best, self.config.refinement.adaptation_steps, undone)
         _LOG.info("adapted the deformation decoder: %s", report)
         return report
 
-    def _losses(self, field: Field, pairs: Sequence[tuple[_Side, _Side]]) -> dict[str, Tensor]:
+    def _losses(self, pairs: Sequence[tuple[_Side, _Side]]) -> dict[str, Tensor]:
         """Weighted losses of ``training.motion``, means over pairs; lengths in cells of the field."""
-        cells, weights = float(field.resolution), self.config.training
+        cells, weights = float(pairs[0][0].field.resolution), self.config.training
         match, rigidity, surface = [], [], []
         with torch.enable_grad():
             for source, target in pairs:
@@ -157,22 +162,24 @@ class DecoderAdapter:
                 rigidity.append(cells**2 * rigidity_energy(source.rigidity, rotations, centres))
                 moved = deform(source.points, source.blend, source.centres, rotations, centres)
                 frame = torch.full((len(moved),), target.index, device=moved.device)
-                surface.append(cells * field.sdf(moved, frame).abs().mean())
+                surface.append(cells * target.field.sdf(moved, frame).abs().mean())
         return {
             "match": weights.match * torch.stack(match).mean(),
             "rigidity": weights.rigidity * torch.stack(rigidity).mean(),
             "surface": weights.surface * torch.stack(surface).mean(),
         }
 
-    def _side(self, field: Field, frame: PatchedFrame, device: torch.device) -> _Side:
+    def _side(self, frame: PatchedFrame, device: torch.device) -> _Side:
         graph = frame.graph
         vertices = torch.as_tensor(frame.vertices, dtype=torch.float32, device=device)
         centres = torch.as_tensor(graph.centres, device=device)
-        features = field.embedding(centres, torch.full((len(centres),), frame.index, device=device))
+        features = frame.field.embedding(centres, torch.full((len(centres),), frame.index, device=device))
         some = even_sample(np.asarray(frame.vertices, np.float64), _VERTICES)
         points = vertices[torch.as_tensor(some, device=device)]
         blend = blend_weights(points, graph, graph.owner[some])
-        return _Side(frame.index, graph, centres, features.float(), moments_of(vertices, graph), points, blend)
+        return _Side(
+            frame.field, frame.index, graph, centres, features.float(), moments_of(vertices, graph), points, blend
+        )
 
     def _weights(self) -> dict[str, Tensor]:
         return {name: value.detach().clone() for name, value in self.decoder.state_dict().items()}

@@ -55,14 +55,12 @@ class FramesAhead(Generic[Frame, Made]):
         self, frame: Frame, volume: Cube, make: Callable[[Frame, Cube], Made], workers: Workers
     ) -> _Entry[Frame, Made]:
         for entry in self._entries:
-            if entry.frame is frame and _same(entry.volume, volume):
+            if entry.frame is frame and _alike(entry.volume, volume):
                 return entry
         entry = _Entry(frame, volume, workers.submit(make, frame, volume))
         self._entries.append(entry)
         return entry
 
 
-def _same(first: Volume | None, second: Volume | None) -> bool:
-    if first is None or second is None:
-        return first is second
-    return first is second or (first.side == second.side and bool((first.centre == second.centre).all()))
+def _alike(first: Volume | None, second: Volume | None) -> bool:
+    return first is second if first is None or second is None else first.coincides_with(second)

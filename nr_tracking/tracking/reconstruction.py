@@ -1,8 +1,8 @@
 """From depth frames to complete surfaces: each frame on its own, then all of a window together.
 
     view = observe(frame, config)                        which pixels, which points
-    window = reconstructor.window(views, volume)         each frame's part of the network's work, begun
-    field = reconstructor.complete(window, clock)        the network's distance fields of the window
+    window = reconstructor.window(views, volume, new)    each frame's part of the network's work, begun
+    field = reconstructor.complete(window, clock)        the network's distance fields of the window's new frames
     surface = reconstructor.surface(field, i, view, volume)
 
 Everything in metres in the camera optical frame, but for the field, which lives in the box coordinates of its volume.
@@ -21,6 +21,7 @@ from nr_tracking.config import Config, SubjectConfig
 from nr_tracking.fields.averaging import AveragedField, PlacedField
 from nr_tracking.fields.completion import CompletionNetwork
 from nr_tracking.fields.field import FieldWindow
+from nr_tracking.fields.fusion import FrameCodes
 from nr_tracking.fields.meshing import extract_surface
 from nr_tracking.fields.rays import RayField, joined_fields
 from nr_tracking.sensing.camera import check_frame, rectify, thinned_points
@@ -81,9 +82,13 @@ class FrameRays:
 
 @dataclass(frozen=True)
 class PendingWindow:
-    """A window whose frames are being worked on: in their own cubes, and in the first of the window's ``cubes``."""
+    """A window whose frames are being worked on: in their own cubes, and in the first of the window's ``cubes``.
+
+    The last ``new`` of its frames are to be completed; to the others, which earlier windows completed, they attend.
+    """
 
     views: Sequence[View]
+    new: int
     cubes: Sequence[Volume]
     rays: Sequence[Future[FrameRays]]
     inputs: Sequence[Future[FrameInput]]
@@ -113,6 +118,7 @@ class Reconstructor:
         self._workers = workers
         self._ahead: FramesAhead[View, FrameInput] = FramesAhead()
         self._rays_ahead: FramesAhead[View, FrameRays] = FramesAhead()
+        self._codes: list[tuple[View, Volume, FrameCodes]] = []  # of the last window's frames
 
     def begin(self, view: View, volume: Volume | None) -> None:
         """Start working on a frame while its window fills; it will probably be completed in ``volume``, if known."""
@@ -125,15 +131,20 @@ class Reconstructor:
         """Forget frames that were begun."""
         self._ahead.forget()
         self._rays_ahead.forget()
+        self._codes.clear()
 
-    def window(self, views: Sequence[View], volume: Volume) -> PendingWindow:
-        """The frames of a window on their way to :meth:`complete`; what was not begun is begun now."""
+    def window(self, views: Sequence[View], volume: Volume, new: int | None = None) -> PendingWindow:
+        """The frames of a window on their way to :meth:`complete`; what was not begun is begun now.
+
+        The last ``new`` of them are to be completed, all unless it is given.
+        """
         cubes = neighbouring_cubes(volume, self.config.volume.cubes)
         rays = self._rays_ahead.take(views, None, self._rays, self._workers) if self.config.model.rays else []
-        return PendingWindow(views, cubes, rays, self._ahead.take(views, cubes[0], self._input, self._workers))
+        inputs = self._ahead.take(views, cubes[0], self._input, self._workers)
+        return PendingWindow(views, len(views) if new is None else new, cubes, rays, inputs)
 
     def complete(self, window: PendingWindow, clock: StageClock) -> AveragedField:
-        """The distance fields of a window, one for each view, in the box coordinates of its volume.
+        """The distance fields of a window, one for each new view, in the box coordinates of its volume.
 
         They are the mean over ``volume.cubes`` completions, of which the first is in the window's volume itself.
         """
@@ -141,28 +152,51 @@ class Reconstructor:
         for part in rays:
             _count(part.seconds, clock)
         inputs = [part.result() for part in window.inputs]
-        cubes = window.cubes
-        futures = [self._workers.submit(self._completed, inputs, rays, cubes[0], clock)]
-        futures += [self._workers.submit(self._completed_anew, window.views, rays, cube, clock) for cube in cubes[1:]]
-        return AveragedField([PlacedField(one.result(), cube) for one, cube in zip(futures, cubes, strict=True)])
+        cubes, earlier = window.cubes, len(window.views) - window.new
+        known = self._codes_of(window.views[:earlier], cubes[0])
+        futures = [self._workers.submit(self._completed, inputs, rays, cubes[0], clock, earlier, known)]
+        futures += [
+            self._workers.submit(self._completed_anew, window.views, rays, cube, clock, earlier) for cube in cubes[1:]
+        ]
+        fields = [future.result() for future in futures]
+        self._keep_codes(window, fields[0])
+        return AveragedField([PlacedField(field, cube) for field, cube in zip(fields, cubes, strict=True)])
+
+    def _codes_of(self, views: Sequence[View], cube: Volume) -> FrameCodes | None:
+        """What earlier windows found out about ``views`` in the same cube, None unless that is all of them."""
+        there = [(view, codes) for view, where, codes in self._codes if where.coincides_with(cube)]
+        known = [codes for view in views for other, codes in there if other is view]
+        return FrameCodes.joined(known) if views and len(known) == len(views) else None
+
+    def _keep_codes(self, window: PendingWindow, field: FieldWindow) -> None:
+        """Keep what later windows may attend to."""
+        assert field.codes is not None
+        self._codes = [(view, window.cubes[0], field.codes.of(index)) for index, view in enumerate(window.views)]
 
     def _completed_anew(
-        self, views: Sequence[View], rays: Sequence[FrameRays], volume: Volume, clock: StageClock
+        self, views: Sequence[View], rays: Sequence[FrameRays], volume: Volume, clock: StageClock, earlier: int
     ) -> FieldWindow:
         """The network's fields in a cube that no frame was begun in."""
-        return self._completed([self._input(view, volume) for view in views], rays, volume, clock)
+        return self._completed([self._input(view, volume) for view in views], rays, volume, clock, earlier)
 
     @torch.no_grad()
     def _completed(
-        self, inputs: Sequence[FrameInput], rays: Sequence[FrameRays], volume: Volume, clock: StageClock
+        self,
+        inputs: Sequence[FrameInput],
+        rays: Sequence[FrameRays],
+        volume: Volume,
+        clock: StageClock,
+        earlier: int,
+        known: FrameCodes | None = None,
     ) -> FieldWindow:
-        """The network's fields in one cube."""
+        """The network's fields in one cube, of all but the ``earlier`` frames, whose codes may be ``known``."""
         for part in inputs:
             _count(part.seconds, clock)
         with clock("network"):
-            window = make_window([(part.voxels, part.seen) for part in inputs])
-            along = joined_fields([part.seen_from(volume) for part in rays]) if rays else None
-            return self.network(window, rays=along)
+            if earlier and known is None:
+                known = self.network.encode(*_seen_in(volume, inputs[:earlier], rays[:earlier])).codes
+            window, along = _seen_in(volume, inputs[earlier:], rays[earlier:])
+            return self.network(window, rays=along, earlier=known)
 
     @torch.no_grad()
     def _input(self, view: View, volume: Volume) -> FrameInput:
@@ -193,6 +227,14 @@ class Reconstructor:
         depth = view.subject_depth
         observed = observed_points(points, depth, view.frame, _SEEN_VOXELS * voxel)
         return Surface(points, faces, confidence_of(points, observed, depth, view.frame, voxel), observed)
+
+
+def _seen_in(
+    volume: Volume, inputs: Sequence[FrameInput], rays: Sequence[FrameRays]
+) -> tuple[TsdfWindow, RayField | None]:
+    """The network's input for frames of one window in its cube."""
+    window = make_window([(part.voxels, part.seen) for part in inputs])
+    return window, joined_fields([part.seen_from(volume) for part in rays]) if rays else None
 
 
 def _count(seconds: dict[str, float], clock: StageClock) -> None:

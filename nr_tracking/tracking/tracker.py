@@ -23,7 +23,7 @@ import torch
 from nr_tracking.config import Config
 from nr_tracking.deformation.decoder import DeformationDecoder
 from nr_tracking.deformation.patches import PatchGraph, build_patches
-from nr_tracking.deformation.prediction import embed, predict_motion
+from nr_tracking.deformation.prediction import PlacedFrame, predict_motion
 from nr_tracking.fields.averaging import AveragedField
 from nr_tracking.fields.completion import CompletionNetwork
 from nr_tracking.fields.weights import load_weights, weights_path
@@ -67,10 +67,10 @@ def load_networks(config: Config) -> Networks:
 class _Step:
     """The newest tracked frame: what the next one starts from.
 
-    ``position`` counts the frames of the stream; ``pose`` (4, 4) is the camera's, None for a static one.
+    ``frame`` knows its features; ``pose`` (4, 4) is the camera's, None for a static one.
     """
 
-    position: int
+    frame: PlacedFrame
     surface: Surface
     graph: PatchGraph
     pose: Float64 | None
@@ -181,7 +181,7 @@ class Tracker:
         """Begin to complete a window; its frames are followed when those of the last one have been."""
         self.windows += 1
         volume = self._place_volume(window)
-        pending = self._reconstructor.window(window.items, volume)
+        pending = self._reconstructor.window(window.items, volume, window.new)
         completed = self._completing.submit(self._complete, window, pending, volume)
         self._running.append(self._following.submit(self._follow_all, window, completed))
 
@@ -198,10 +198,8 @@ class Tracker:
             field = self._reconstructor.complete(pending, clock)
         except InputError as error:  # its frames were accepted one by one: it is nothing that is wrong with the last
             raise RuntimeError(f"a window cannot be completed: {error}") from error
-        first = len(window.items) - window.new
         shapes = [
-            self._workers.submit(self._shape, field, index, window.items[index], volume)
-            for index in range(first, len(window.items))
+            self._workers.submit(self._shape, field, index, view, volume) for index, view in enumerate(window.fresh)
         ]
         return _Completed(field, volume, shapes, clock.share(window.new))
 
@@ -209,11 +207,11 @@ class Tracker:
         """Follow the new frames of a window one by one, while surfaces of later ones are made."""
         field, volume, shapes, shared = completing.result()
         last: TrackedFrame | None = None
-        for index, shape in enumerate(shapes, len(window.items) - window.new):
+        for index, (view, shape) in enumerate(zip(window.fresh, shapes, strict=True)):
             try:
-                result = self._follow(field, window, index, shape.result(), volume)
+                result = self._follow(view.frame, PlacedFrame(field.first, volume, index), shape.result())
             except InputError as error:
-                _LOG.warning("frame %d has no result: %s", window.items[index].frame.stamp_ns, error)
+                _LOG.warning("frame %d has no result: %s", view.frame.stamp_ns, error)
                 continue
             if last is not None:  # how its patches move is known with the next frame
                 assert result.previous_patches is not None
@@ -237,7 +235,7 @@ class Tracker:
         return self._volume
 
     def _shape(self, field: AveragedField, index: int, view: View, volume: Volume) -> _Shape:
-        """Reconstruct frame ``index`` of a window on its own."""
+        """Reconstruct frame ``index`` of a field on its own."""
         clock = StageClock()
         with clock("mesh"):
             surface = self._reconstructor.surface(field, index, view, volume)
@@ -246,24 +244,20 @@ class Tracker:
             graph = build_patches(surface.vertices, surface.faces, patching.patches, patching.hierarchy)
         return _Shape(surface, graph, clock)
 
-    def _follow(
-        self, field: AveragedField, window: Window[View], index: int, shape: _Shape, volume: Volume
-    ) -> TrackedFrame:
-        """Bring the tracks onto the surface of frame ``index`` of a window."""
+    def _follow(self, frame: DepthFrame, placed: PlacedFrame, shape: _Shape) -> TrackedFrame:
+        """Bring the tracks onto the surface of a frame."""
         surface, graph, clock = shape
-        frame = window.items[index].frame
         stamp, pose, last, arrived = frame.stamp_ns, frame.pose, self._last, None
         if last is None:
             with clock("tracks"):
                 tracks = self._tracks.start(surface, stamp)
         else:
-            before = last.position - window.start
-            if self._adapter is not None and before >= 0:
+            if self._adapter is not None and last.frame.volume.coincides_with(placed.volume):
                 with clock("adapt"):
-                    pair = (before, last.surface, last.graph), (index, surface, graph)
-                    self._adapter.adapt(field.first, [PatchedFrame.of(*one, volume) for one in pair])
+                    pair = (last.frame, last.surface, last.graph), (placed, surface, graph)
+                    self._adapter.adapt([_patched(*one) for one in pair])
             change = change_of_view(last.pose, pose)
-            cues = self._cues(field, last, before, graph, index, volume, change)
+            cues = self._cues(last, placed, graph, change)
             with clock("tracks"):
                 if change is not None:
                     self._tracks.moved_camera(change)
@@ -278,32 +272,23 @@ class Tracker:
             tracks = replace(tracks, velocities=velocities.astype(np.float32))
         with clock("trace"):
             canonical, previous = self._tracks.trace(surface)
-        self._last = _Step(window.start + index, surface, graph, pose)
+        self._last = _Step(placed, surface, graph, pose)
         return TrackedFrame(
             stamp, surface, _resting(graph), tracks, canonical, previous, clock.seconds, previous_patches=arrived
         )
 
-    def _cues(
-        self,
-        field: AveragedField,
-        last: _Step,
-        before: int,
-        graph: PatchGraph,
-        index: int,
-        volume: Volume,
-        change: Rigid | None,
-    ) -> Cues | None:
-        """What the network knows about the way from the last surface, frame ``before`` of the field, to ``index``.
+    def _cues(self, last: _Step, placed: PlacedFrame, graph: PatchGraph, change: Rigid | None) -> Cues | None:
+        """What the network knows about the way from the last surface to that of ``placed``, cut into ``graph``.
 
-        None where the last surface is older than the window. ``change`` leads from the camera frame of the last surface
-        to that of the newest, None where the camera stands. The network runs when the guess is asked for, if it is.
+        ``change`` leads from the camera frame of the last surface to that of the newest, None where the camera stands.
+        The network runs when the guess is asked for, if it is.
         """
-        if self.config.deformation.backend == "none" or before < 0:
+        if self.config.deformation.backend == "none":
             return None
         scale = self.config.deformation.softmax_scale
 
         def guess(points: Float32) -> Float32:
-            motion = predict_motion(field.first, volume, (before, last.graph), (index, graph), self._decoder, scale)
+            motion = predict_motion((last.frame, last.graph), (placed, graph), self._decoder, scale)
             return motion.carry(was(points), last.surface.vertices)
 
         def was(points: Float32) -> Float32:
@@ -312,9 +297,13 @@ class Tracker:
 
         return Cues(
             guess=guess,
-            embed_previous=lambda points: embed(field.first, before, was(points), volume),
-            embed_next=lambda points: embed(field.first, index, points, volume),
+            embed_previous=lambda points: last.frame.embedding(was(points)).cpu().numpy(),
+            embed_next=lambda points: placed.embedding(points).cpu().numpy(),
         )
+
+
+def _patched(frame: PlacedFrame, surface: Surface, graph: PatchGraph) -> PatchedFrame:
+    return PatchedFrame.of(frame.field, frame.index, surface, graph, frame.volume)
 
 
 def _resting(graph: PatchGraph) -> Patches:

@@ -22,6 +22,11 @@ class Window(Generic[T]):
     items: tuple[T, ...]
     new: int
 
+    @property
+    def fresh(self) -> tuple[T, ...]:
+        """The new items."""
+        return self.items[len(self.items) - self.new :]
+
 
 class SlidingWindow(Generic[T]):
     """Collects items and hands out each window as soon as its last item is there. Holds at most ``length`` items."""
