@@ -215,7 +215,7 @@ class WindowConfig(Section):
     length: int = setting(5, "frames in a window, N", ge=2, le=17)
     stride: int = setting(4, "new frames per window: length - 1 for throughput, 1 for the lowest latency", ge=1, le=16)
     overlap: bool = setting(
-        False, "live, complete a window while tracks follow the last one: for a node that has more than two cores"
+        True, "live, complete a window while tracks follow the last one: more frames a second, each a little later"
     )
 
     @model_validator(mode="after")
@@ -271,8 +271,8 @@ class RosConfig(Section):
         "latest", "latest: drop evenly when the camera outruns inference (live); all: keep every frame (recordings)"
     )
     queue_size: int = setting(
-        4, "frames that wait for inference at most under policy latest; more than window.stride only make results late",
-        ge=1, le=10_000,
+        0, "frames that wait for inference at most under policy latest; 0: window.stride, more only make results late",
+        ge=0, le=10_000,
     )  # fmt: skip
     queue_memory_mb: int = setting(
         1024, "memory of waiting frames at most, under either policy; beyond it frames are dropped and counted",

@@ -137,7 +137,7 @@ class TrackingNode(LifecycleNode):
             smaller_tracker=self._smaller_tracker,
             locate=self._locate,
             policy=ros.queue_policy,
-            queue_size=ros.queue_size,
+            queue_size=ros.queue_size or self.config.window.stride,
             queue_memory=ros.queue_memory_mb << 20,
             unit_m=ros.depth_unit_m,
         )
