@@ -35,6 +35,8 @@ Family = Callable[[np.random.Generator, Split], Performer]
 FPS = 30.0
 BODIES = {"train": 100_000, "val": 40, "test": 40}
 """Random bodies of each split."""
+_SPECIES = 1.8
+"""How much further than people's the proportions of animals go in training, where there are few kinds of them."""
 CALM = re.compile("idle|sitting|standing")
 """Motions in which little moves; drawn less often."""
 
@@ -185,7 +187,7 @@ def _gltf_performer(
     character, vertices, faces, weights = wrapped(path)
     # Animated extents are what counts: some files bind in centimetres and animate in metres.
     vertices = _varied(vertices, faces, rng)
-    proportions = _proportions(character, rng)
+    proportions = _proportions(character, rng, _SPECIES if (family, split) == ("animal", "train") else 1.0)
     squash = rng.uniform(0.88, 1.12, 3)
     size = rng.uniform(*size_range)
     names = _motions_of(character, split)
@@ -251,14 +253,18 @@ def _varied(vertices: np.ndarray, faces: np.ndarray, rng: np.random.Generator) -
     return vertices + vertex_normals(vertices, faces) * grown[:, None]
 
 
-def _proportions(character: GltfCharacter, rng: np.random.Generator) -> np.ndarray:
-    """Stretch of every node's axes, up to 15 % along its bone (y) and 10 % across; left and right alike."""
+def _proportions(character: GltfCharacter, rng: np.random.Generator, spread: float) -> np.ndarray:
+    """Stretch of every node's axes, left and right alike.
+
+    Up to 15 % along its bone (y) and 10 % across, times ``spread``.
+    """
+    least, most = 1 + spread * (np.array([[0.92, 0.85, 0.92], [1.1, 1.15, 1.1]]) - 1)
     drawn: dict[str, np.ndarray] = {}
     rows = []
     joints = set(character.joints.tolist())
     for node, name in enumerate(character.names):
         key = name.removesuffix(".L").removesuffix(".R")
-        drawn.setdefault(key, rng.uniform([0.92, 0.85, 0.92], [1.1, 1.15, 1.1]))
+        drawn.setdefault(key, rng.uniform(least, most))
         rows.append(drawn[key] if node in joints else np.ones(3))
     return np.array(rows)
 

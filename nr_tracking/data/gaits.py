@@ -31,7 +31,6 @@ def dance(rng: np.random.Generator, frames: int, fps: float) -> Motion:
     time = np.arange(frames) / fps
     beat = 2 * np.pi * rng.uniform(0.5, 1.4)
     energy = rng.uniform(0.5, 1.3)
-    parents = [_parent(name) for name in JOINTS]
     order = {name: i for i, name in enumerate(JOINTS)}
     vectors = np.zeros((frames, len(JOINTS), 3))
 
@@ -63,18 +62,28 @@ def dance(rng: np.random.Generator, frames: int, fps: float) -> Motion:
     for side in ("left", "right"):
         vectors[:, order[f"{side}_thigh"], 0] -= crouch
         vectors[:, order[f"{side}_shin"], 0] += 2 * crouch
-    skeleton = Skeleton(JOINTS, tuple(parents), np.zeros((len(JOINTS), 3)), np.zeros((len(JOINTS), 3)))
+    skeleton = Skeleton(JOINTS, joint_parents(), np.zeros((len(JOINTS), 3)), np.zeros((len(JOINTS), 3)))
     root = np.stack([wave(0.1, (0.25, 0.5)), wave(0.03, (1.0, 2.0)) - 0.35 * crouch, wave(0.1, (0.25, 0.5))], -1)
     root[:, 1] += _HIP_HEIGHT
     return Motion(
         f"dance{rng.integers(10_000):04d}",
         fps,
         JOINTS,
-        np.array([_direction(name) for name in JOINTS]),
+        rest_directions(),
         chain(skeleton, rotations(vectors)),
         root,
         _HIP_HEIGHT,
     )
+
+
+def joint_parents() -> tuple[int, ...]:
+    """Number of the parent of each of :data:`JOINTS`, -1 for the hips."""
+    return tuple(_parent(name) for name in JOINTS)
+
+
+def rest_directions() -> np.ndarray:
+    """Directions (J, 3) of the bones of :data:`JOINTS` in the rest pose of made-up motions, arms half down."""
+    return np.array([_direction(name) for name in JOINTS])
 
 
 def _parent(name: str) -> int:

@@ -1,4 +1,4 @@
-"""The motions that people perform: captured ones where there is data, and made-up dances."""
+"""The motions that people perform: captured ones where there is data, and made-up dances and postures."""
 
 from __future__ import annotations
 
@@ -11,10 +11,13 @@ import numpy as np
 from nr_tracking.data.gaits import dance
 from nr_tracking.data.mocap import read_amc, read_bvh, read_deepmimic
 from nr_tracking.data.motion import Motion
+from nr_tracking.data.postures import postures
 from nr_tracking.data.splits import Split, split_of_motion
 
 DANCES = 0.25
 """Share of made-up dances among the motions of people."""
+POSTURES = 0.3
+"""Share of postures in training. Validation and test, to whose motions published scores refer, have none."""
 
 
 def captured_motions(data: Path | None, split: Split) -> list[Callable[[], Motion]]:
@@ -40,6 +43,8 @@ def _read(path: Path) -> Motion:
 
 def draw_motion(rng: np.random.Generator, data: Path | None, split: Split, frames: int, fps: float) -> Motion:
     """``frames`` frames of a random motion, sped up or slowed down, mirrored half of the time."""
+    if split == "train" and rng.random() < POSTURES:
+        return postures(rng, frames, fps)
     captured = captured_motions(data, split)
     if not captured or rng.random() < DANCES:
         motion = dance(rng, frames, fps)
