@@ -34,8 +34,11 @@ class RayWarp:
         self.centre, self.scale, self.size = centre, scale, size
         angle = rng.uniform(-_TURN, _TURN)
         self.turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
-        self.waves, self.phases = 2 * np.pi * rng.normal(size=(4, 2)), rng.uniform(0, 2 * np.pi, (4, 2))
-        self.bends = _BEND * rng.normal(size=(4, 2)) / _steepness(self.waves)[:, None]
+        waves, phases = 2 * np.pi * rng.normal(size=(4, 2)), rng.uniform(0, 2 * np.pi, (4, 2))
+        bends = _BEND * rng.normal(size=(4, 2)) / _steepness(waves)[:, None]
+        # A shift along x or y is a sum of bends * sin(place . wave + phase): of the waves' sines and cosines then.
+        self.waves = waves.astype(np.float32)
+        self.bends = np.concatenate([bends * np.cos(phases), bends * np.sin(phases)]).astype(np.float32)
         self.relief_waves, self.relief_phases = 1.6 * np.pi * rng.normal(size=(3, 2)), rng.uniform(0, 2 * np.pi, 3)
         self.reliefs = _RELIEF * rng.normal(size=3) / _steepness(self.relief_waves)
         self.tilt = _TILT * rng.normal(size=2)
@@ -65,7 +68,8 @@ class RayWarp:
         return np.concatenate([directions * z[..., None], z[..., None]], axis=-1).astype(np.float32)
 
     def _bent(self, place: np.ndarray) -> np.ndarray:
-        return (np.sin((place @ self.waves.T)[..., None] + self.phases) * self.bends).sum(-2)
+        angles = place.astype(np.float32) @ self.waves.T
+        return np.concatenate([np.sin(angles), np.cos(angles)], axis=-1) @ self.bends
 
 
 def warped(sample: WindowSample, rng: np.random.Generator) -> WindowSample:
