@@ -291,3 +291,13 @@ def test_models_that_do_not_fit_together_are_refused():
         network(latent_cells=5)
     with pytest.raises(ConfigError, match=r"latent_channels: 18 must be a multiple"):
         network(latent_channels=18, attention_heads=4)
+
+
+@pytest.mark.parametrize("mode", ["joint", "temporal"])
+def test_frames_that_are_only_attended_to_change_no_others(mode):
+    torch.manual_seed(0)
+    fusion = FrameFusion(16, layers=2, heads=2, mode=mode)
+    torch.nn.init.normal_(fusion.last.weight)
+    latent, keep = torch.randn(5, 16, 3, 3, 3), torch.rand(5, 3, 3, 3) < 0.5
+    torch.testing.assert_close(fusion(latent, 5, keep, earlier=3), fusion(latent, 5, keep)[3:])
+    torch.testing.assert_close(fusion(latent, 5, torch.zeros_like(keep), earlier=3), latent[3:])

@@ -131,7 +131,7 @@ class CompletionNetwork(nn.Module):
                 raise InputError("window_length", "earlier frames belong to one window: give no batch of them")
             codes, before = FrameCodes.joined([earlier, codes]), len(earlier.keep)
         with self._autocast(codes.latent.device):
-            latent = self.fusion(codes.latent, before + window.length, codes.keep)[before:]
+            latent = self.fusion(codes.latent, before + window.length, codes.keep, before)
         return self.decode(encoded._replace(codes=codes), latent, teacher)
 
     def encode(self, window: TsdfWindow, rays: RayField | None = None) -> EncodedFrames:

@@ -39,14 +39,21 @@ class AttentionLayer(nn.Module):
         self.norm_network = nn.LayerNorm(channels)
         self.network = nn.Sequential(nn.Linear(channels, 2 * channels), nn.GELU(), nn.Linear(2 * channels, channels))
 
-    def forward(self, tokens: Tensor) -> Tensor:
-        """(B, T, C) -> (B, T, C)."""
-        batch, count, channels = tokens.shape
-        qkv = self.to_qkv(self.norm_attention(tokens)).view(batch, count, 3, self.heads, channels // self.heads)
-        query, key, value = qkv.permute(2, 0, 3, 1, 4)  # each (B, heads, T, C / heads)
-        mixed = functional.scaled_dot_product_attention(query, key, value)
-        tokens = tokens + self.from_heads(mixed.transpose(1, 2).reshape(batch, count, channels))
+    def forward(self, tokens: Tensor, wanted: int | None = None) -> Tensor:
+        """(B, T, C) -> (B, T, C), or (B, W, C) of the last ``wanted`` tokens alone."""
+        channels = tokens.shape[2]
+        normed = self.norm_attention(tokens)
+        first = 0 if wanted is None else tokens.shape[1] - wanted
+        weight, bias = self.to_qkv.weight, self.to_qkv.bias
+        query = self._by_head(functional.linear(normed[:, first:], weight[:channels], bias[:channels]))
+        key, value = functional.linear(normed, weight[channels:], bias[channels:]).chunk(2, dim=2)
+        mixed = functional.scaled_dot_product_attention(query, self._by_head(key), self._by_head(value))
+        tokens = tokens[:, first:] + self.from_heads(mixed.transpose(1, 2).flatten(2))
         return tokens + self.network(self.norm_network(tokens))
+
+    def _by_head(self, tokens: Tensor) -> Tensor:
+        """(B, T, C) -> (B, heads, T, C / heads)."""
+        return tokens.unflatten(2, (self.heads, -1)).transpose(1, 2)
 
 
 class FrameFusion(nn.Module):
@@ -65,10 +72,13 @@ class FrameFusion(nn.Module):
         nn.init.zeros_(self.last.weight)
         nn.init.zeros_(self.last.bias)
 
-    def forward(self, latent: Tensor, length: int, keep: Tensor) -> Tensor:
-        """``latent`` (N, L, l, l, l) of N / ``length`` windows, ``keep`` (N, l, l, l) bool -> (N, L, l, l, l)."""
+    def forward(self, latent: Tensor, length: int, keep: Tensor, earlier: int = 0) -> Tensor:
+        """``latent`` (N, L, l, l, l) of N / ``length`` windows, ``keep`` (N, l, l, l) bool -> (N, L, l, l, l).
+
+        Of a single window, all but the ``earlier`` frames at its beginning, to which the others only attend.
+        """
         if len(self.layers) == 0:
-            return latent
+            return latent[earlier:]
         frames, channels, side = latent.shape[:3]
         tokens = latent.permute(0, 2, 3, 4, 1)  # (N, l, l, l, L)
         places = sinusoidal_places(length, side, channels, latent.device).to(latent.dtype)
@@ -79,21 +89,26 @@ class FrameFusion(nn.Module):
             if self.mode == "joint":
                 chosen = mask.reshape(-1).nonzero()[:, 0]
                 batch = cells.reshape(-1, channels).index_select(0, chosen)[None]
+                chosen = chosen[chosen >= earlier * side**3]
+                wanted = len(chosen)
             else:
                 chosen = mask.any(0).nonzero()[:, 0]
                 batch = cells.index_select(1, chosen).transpose(0, 1)  # (cells, length, L)
-                chosen = (chosen[:, None] + torch.arange(length, device=chosen.device) * side**3).reshape(-1)
+                times = torch.arange(earlier, length, device=chosen.device)
+                chosen = (chosen[:, None] + times * side**3).reshape(-1)
+                wanted = length - earlier
             if chosen.numel() == 0:
                 continue
-            for layer in self.layers:
+            for layer in self.layers[:-1]:
                 batch = layer(batch)
+            batch = self.layers[-1](batch, wanted)
             parts.append(self.last(self.norm(batch)).reshape(-1, channels))
             rows.append(chosen + window * length * side**3)
         if not parts:
-            return latent
+            return latent[earlier:]
         flat = tokens.reshape(-1, channels)
         flat = flat.index_add(0, torch.cat(rows), torch.cat(parts).to(flat.dtype))
-        return flat.view(tokens.shape).permute(0, 4, 1, 2, 3)
+        return flat.view(tokens.shape).permute(0, 4, 1, 2, 3)[earlier:]
 
 
 def sinusoidal_places(length: int, side: int, channels: int, device: torch.device) -> Tensor:
