@@ -322,12 +322,12 @@ library.fflush(None)
 
 
 @pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "malloc_info"), reason="the allocator is not that of glibc")
-def test_threads_of_a_process_share_two_heaps():
+def test_threads_of_a_process_share_one_heap():
     def heaps(shared):
         command = [sys.executable, "-c", HEAPS.format(shared=shared)]
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.count("<heap nr=")
 
-    assert heaps(True) == 2 < heaps(False)
+    assert heaps(True) == 1 < heaps(False)
 
 
 def test_freed_memory_goes_back_every_ten_seconds_at_most(monkeypatch):
