@@ -7,7 +7,7 @@ import numpy as np
 from nr_tracking.config import SubjectConfig
 from nr_tracking.sensing.camera import points_at
 from nr_tracking.sensing.components import keep_near_largest
-from nr_tracking.sensing.planes import beside_planes
+from nr_tracking.sensing.supports import heights_over_supports
 from nr_tracking.types import Bool, DepthFrame, Float32, InputError
 
 
@@ -33,12 +33,15 @@ def find_subject(frame: DepthFrame, config: SubjectConfig) -> Bool:
         _require(subject, config, "under the mask")
         return subject
     pixels, cloud = pixels[kept], cloud[kept]
+    heights = None
     if config.remove_plane:
-        kept = beside_planes(cloud, pixels, subject.shape, config)
-        subject.flat[pixels] = kept
-        cloud = cloud[kept]
+        heights = heights_over_supports(cloud, pixels, subject.shape, config)
+        if heights is not None:
+            kept = np.abs(heights) >= 1
+            subject.flat[pixels] = kept
+            cloud, heights = cloud[kept], heights[kept]
         _require(subject, config, "apart from large planes (remove_plane)")
-    subject = keep_near_largest(depth, cloud, subject, config)
+    subject = keep_near_largest(depth, cloud, subject, config, heights)
     _require(subject, config, "in one place")
     return subject
 
