@@ -48,7 +48,7 @@ def keep_near_largest(
     more), and specks hold nothing together.
     """
     window = _bounds(subject)
-    labels, count = _connected(np.ascontiguousarray(depth[window]), subject[window], config.component_gap_m)
+    labels, count = connected_parts(np.ascontiguousarray(depth[window]), subject[window], config.component_gap_m)
     if count <= 1:
         return subject
     part = labels[subject[window]]
@@ -117,22 +117,26 @@ def _bounds(subject: Bool) -> tuple[slice, slice]:
     return slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
 
 
-def _connected(depth: Float32, subject: Bool, gap: float) -> tuple[NDArray[np.int32], int]:
-    """Label parts from 1: (H, W) int32 and their number. Background is 0, and so are pixels with steps all around."""
+def connected_parts(depth: Float32, subject: Bool, gap: float) -> tuple[NDArray[np.int32], int]:
+    """Label the parts of ``subject`` (H, W) bool from 1: (H, W) int32 and their number.
+
+    Steps in ``depth`` (H, W) metres of more than ``gap`` metres separate them, more where depth is noisier. Background
+    is 0, and so are pixels with steps all around.
+    """
     torn = np.zeros_like(subject)
     gaps = depth_tolerance(depth, gap)
-    for near, far in _neighbours():
+    for near, far in neighbours():
         torn[far] |= subject[near] & (depth[far] - depth[near] > gaps[far])
     labels, count = ndimage.label(subject & ~torn)
     # The farther side of each step was taken out to cut the parts apart; give it back to the part it lies on.
-    for near, far in _neighbours():
+    for near, far in neighbours():
         alike = torn[far] & (labels[far] == 0) & (np.abs(depth[far] - depth[near]) <= gaps[far])
         labels[far] = np.where(alike, labels[near], labels[far])
     labels[~subject] = 0
     return labels, int(count)
 
 
-def _neighbours() -> tuple[tuple[tuple[slice, slice], tuple[slice, slice]], ...]:
+def neighbours() -> tuple[tuple[tuple[slice, slice], tuple[slice, slice]], ...]:
     """Pairs of windows of an image that lay each pixel over its left, right, upper and lower neighbour."""
     all_, first, last = slice(None), slice(None, -1), slice(1, None)
     return (
