@@ -37,10 +37,10 @@ class SubjectConfig(Section):
     region_max_m: tuple[float, float, float] = setting(
         (50.0, 50.0, 50.0), "upper corner of the region box in the camera optical frame", unit="m", live=True
     )
-    remove_plane: bool = setting(True, "remove a plane (floor, wall, table) that extends beyond the subject", live=True)
+    remove_plane: bool = setting(True, "remove planes (floor, walls, table) that extend beyond the subject", live=True)
     plane_distance_m: float = setting(0.015, "points within this distance belong to a plane", unit="m", gt=0.0, le=0.2)
     plane_fraction: float = setting(
-        0.2, "smallest share of the depth pixels that a plane to be removed covers", ge=0.02, le=1.0
+        0.2, "smallest share of the depth pixels that the first plane to be removed covers", ge=0.02, le=1.0
     )
     choice: Literal["largest", "nearest", "clicked"] = setting(
         "largest", "which of several bodies is the subject; clicked: the one at point_m", live=True
@@ -57,13 +57,16 @@ class SubjectConfig(Section):
         live=True,
     )
     component_ratio: float = setting(
-        0.3, "components within this many subject sizes of the largest one are kept", ge=0.0, le=5.0
+        0.3,
+        "components within this many subject sizes of the largest one are kept; before a floor or wall fewer",
+        ge=0.0,
+        le=5.0,
     )
     occluder_ratio: float = setting(
         1.0, "components before the largest one in the image are kept within this many subject sizes", ge=0.0, le=5.0
     )
     component_gap_m: float = setting(
-        0.05, "a depth step larger than this separates components", unit="m", gt=0.0, le=1.0
+        0.05, "a depth step larger than this separates components; beyond 2 m more", unit="m", gt=0.0, le=1.0
     )
     minimum_pixels: int = setting(64, "fewer subject pixels are no subject", ge=1, le=1_000_000)
 

@@ -101,6 +101,90 @@ def test_a_toy_on_a_table_is_separated():
     assert precision > 0.98
 
 
+def on_plane(flat: np.ndarray, lower, upper) -> np.ndarray:
+    """The part of a plane's depth whose points lie between two corners."""
+    points = RAYS * np.where(np.isfinite(flat), flat, 0.0)[..., None]
+    return np.where(((points >= lower) & (points <= upper)).all(-1), flat, np.inf)
+
+
+def carton(x, z, edge=0.4) -> np.ndarray:
+    """The front of a box that stands on FLOOR."""
+    return on_plane(plane((0.0, 0.0, 1.0), z), (x - edge / 2, 0.9 - edge, 0), (x + edge / 2, 0.9, 9))
+
+
+def rippled(amplitude) -> np.ndarray:
+    """A lawn: FLOOR with hills and hollows, met by fixed-point iteration along each ray."""
+    depth = np.where(np.isfinite(FLOOR) & (FLOOR < 9), FLOOR, 0.0)
+    for _ in range(60):
+        x, z = RAYS[..., 0] * depth, depth
+        met = (0.9 + amplitude * np.sin(1.1 * x) * np.cos(0.8 * z)) / np.maximum(RAYS[..., 1], 1e-3)
+        depth = np.where(depth > 0, 0.5 * (depth + np.clip(met, 0, 12)), 0.0)
+    return np.where(depth > 0, depth, np.inf)
+
+
+@pytest.mark.parametrize("noise", [0.0, 0.0015])
+@pytest.mark.parametrize(
+    "clutter",
+    [(carton(0.75, 3.2),), (carton(-0.9, 3.0, 0.7), carton(0.8, 3.3, 0.9)), (carton(0.0, 3.4, 1.1),)],
+    ids=["a box beside", "boxes on both sides", "a box behind"],
+)
+def test_furniture_goes(clutter, noise):
+    body, room = figure(), np.minimum.reduce((FLOOR, WALL, *clutter))
+    recall, precision = accuracy(find_subject(frame(body, room, noise=noise), CONFIG), body < room)
+    assert recall > 0.95
+    assert precision > 0.97
+
+
+@pytest.mark.parametrize("noise", [0.0, 0.0015])
+def test_a_lawn_goes_though_it_is_not_flat(noise):
+    body, lawn = figure(), rippled(0.05)
+    recall, precision = accuracy(find_subject(frame(body, lawn, noise=noise), CONFIG), body < lawn)
+    assert recall > 0.93
+    assert precision > 0.97
+
+
+def test_a_table_goes_though_the_floor_is_seen_behind_it():
+    toy = capsule((-0.05, 0.3, 1.0), (0.1, 0.25, 0.95), 0.07)
+    table, floor = on_plane(TABLE, (-9, -9, 0), (9, 9, 1.25)), plane((0.0, 1.0, 0.7), 1.8)
+    room = np.minimum(table, floor)
+    recall, precision = accuracy(find_subject(frame(toy, room), CONFIG), toy < room)
+    assert recall > 0.9
+    assert precision > 0.98
+
+
+def test_a_wall_with_a_door_goes():
+    body, wall = figure(), plane((0.0, 0.0, 1.0), 3.2)
+    room = np.minimum(np.where(np.abs(U - 160) < 55, np.inf, wall), plane((0.0, 0.0, 1.0), 5.5))
+    recall, precision = accuracy(find_subject(frame(body, room), CONFIG), body < room)
+    assert recall > 0.98
+    assert precision > 0.98
+
+
+def test_an_empty_room_has_no_subject():
+    """Before somebody enters, the walls are nobody."""
+    for noise in (0.0, 0.0015):
+        with pytest.raises(InputError) as caught:
+            find_subject(frame(FLOOR, WALL, noise=noise), CONFIG)
+        assert caught.value.reason == "no_subject"
+
+
+def test_a_mask_that_reaches_onto_the_wall_is_cut_back_and_a_leg_behind_a_table_stays():
+    body = figure()
+    body[150:160] = np.inf  # the edge of a table
+    edge = np.where((V >= 150) & (V < 160) & (np.abs(U - 160) < 60), 1.8, np.inf)
+    scene = frame(body, edge, WALL)
+    truth = np.isfinite(body) & (body < WALL)
+    wide = truth.copy()
+    for shift, axis in ((3, 0), (-3, 0), (3, 1), (-3, 1)):
+        wide |= np.roll(truth, shift, axis)
+    wide &= ~np.isfinite(edge)
+    found = find_subject(dataclasses.replace(scene, mask=wide), CONFIG)
+    recall, precision = accuracy(found, truth)
+    assert accuracy(wide, truth)[1] < 0.9
+    assert recall > 0.99
+    assert precision > 0.99
+
+
 def test_planes_stay_where_that_is_asked_for():
     scene = frame(figure(), WALL)
     config = SubjectConfig(remove_plane=False, component_ratio=5.0)

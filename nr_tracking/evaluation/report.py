@@ -175,8 +175,7 @@ def _overview(output: Output, timings: dict[int, dict[str, float]], scores: list
         ("frames asked for", f"{len(output)}"),
         ("frames tracked", f"{len(output) - len(output.run.dropped)}"),
         ("tracked points", f"{output.positions.shape[1]:,}"),
-        ("time a frame", f"{1000 * mean:.0f} ms"),
-        ("frames a second", f"{1 / mean:.1f}" if seconds and mean > 0 else "unknown"),
+        ("work a frame", f"{1000 * mean:.0f} ms"),
     ]
     if scores:
         means = summary(scores)
@@ -249,7 +248,10 @@ def _timings(timings: dict[int, dict[str, float]]) -> str:
     rows.append(["all", *_time_cells(np.array(total)), "100 %"])
     chart = page.line_chart({"total": [1000 * value for value in total]}, x_label="tracked frame", y_label="ms a frame")
     header = ("stage", "mean ms", "median ms", "95 % ms", "share")
-    return page.section("Timings", page.side_by_side(page.table(header, rows, strong=[len(rows) - 1]), chart))
+    note = page.note(
+        "Stages and frames are worked on side by side: the sum is the work of a frame, not the time it took."
+    )
+    return page.section("Timings", page.side_by_side(page.table(header, rows, strong=[len(rows) - 1]), chart), note)
 
 
 def _time_cells(seconds: np.ndarray) -> list[str]:

@@ -2,7 +2,8 @@
 
 A subject rarely is one connected region: an arm in front of the body is separated from it by a step in depth, and the
 shadow of the projector cuts both apart. So parts near the largest one in space stay, and so does what stands in front
-of it in the image: the joint of an arm stretched towards the camera is hidden behind its own hand.
+of it in the image: the joint of an arm stretched towards the camera is hidden behind its own hand. In a room this holds
+over shorter distances, since furniture is near as well.
 """
 
 from __future__ import annotations
@@ -15,40 +16,61 @@ from scipy import ndimage
 from scipy.spatial import cKDTree
 
 from nr_tracking.config import SubjectConfig
+from nr_tracking.sensing.planes import depth_tolerance
 from nr_tracking.types import Bool, Float32
 
 _CANDIDATE_SHARE = 0.05  # of the largest part's pixels: specks are not chosen
 _SAMPLES = 3000  # points by which the distance between parts is measured
+_ON_SUPPORT = 3.0  # tolerances: what mostly lies below is left over from the support, or lies behind it
+_ROOM_GAP_M = 0.2  # within which parts belong together in a room
+_ROOM_REACH = (0.5, 1.5)  # but at least and at most these shares of the reach that they have outside
+_OFF_CENTRE = 12.0  # a pixel at the middle of a side of the image weighs a twentieth of one at its centre
 
 
-def keep_near_largest(depth: Float32, cloud: Float32, subject: Bool, config: SubjectConfig) -> Bool:
+def keep_near_largest(
+    depth: Float32, cloud: Float32, subject: Bool, config: SubjectConfig, heights: Float32 | None = None
+) -> Bool:
     """Drop the parts of ``subject`` that stand apart from the largest one.
 
     Instead of the largest part it is the nearest one, or the one that comes nearest to ``point_m``, where ``choice``
     asks for that; parts of fewer than ``minimum_pixels``, or of a twentieth of the largest, are not chosen.
 
     ``depth`` (H, W) in metres; ``subject`` (H, W) bool; ``cloud`` (N, 3) the points of its pixels, row by row, in
-    metres. Parts are separated by missing depth and by steps above ``component_gap_m``. Within ``component_ratio``
-    times the subject's size (longest edge of its box) of the largest part they are kept; then once more around all that
-    was kept, since what occludes a subject also tears it apart. Nearer parts that cover it in the image count by their
-    distance across the view, and may stand ``occluder_ratio`` sizes before it. Where nothing is dropped, the
-    result equals ``subject``.
+    metres; ``heights`` (N,) how far these stand before the supports of a room, None where there are none: see
+    :func:`~nr_tracking.sensing.supports.heights_over_supports`. Parts are separated by missing depth and by steps above
+    ``component_gap_m``, wider where depth is noisier. Within ``component_ratio`` times the subject's size (longest edge
+    of its box) of the largest part they are kept; then once more around all that was kept, since what occludes a
+    subject also tears it apart. Nearer parts that cover it in the image count by their distance across the view, and
+    may stand ``occluder_ratio`` sizes before it. Where nothing is dropped, the result equals ``subject``.
+
+    In a room, the largest part is the one that looms largest: near, and in the middle of the image. What lies on the
+    supports or behind them is dropped, other parts are kept within 0.2 m (or half of ``component_ratio``, if that is
+    more), and specks hold nothing together.
     """
     window = _bounds(subject)
-    labels, count = _connected(np.ascontiguousarray(depth[window]), subject[window], config.component_gap_m)
+    labels, count = connected_parts(np.ascontiguousarray(depth[window]), subject[window], config.component_gap_m)
     if count <= 1:
         return subject
     part = labels[subject[window]]
+    pixels = np.bincount(part, minlength=count + 1)
+    in_room = heights is not None
     # Area would weigh pixels by depth squared; of two equals the nearer one is the subject, so weigh them by depth.
-    sizes = np.bincount(part, weights=cloud[:, 2], minlength=count + 1)
-    largest = _chosen(cloud, part, sizes, config)
+    # Furniture is no equal.
+    weights = _centrality(window, subject) / cloud[:, 2] ** 2 if in_room else cloud[:, 2]
+    barred, stones = np.zeros(count + 1, bool), np.ones(count + 1, bool)
+    if heights is not None:
+        barred = _no_subject(heights, part, pixels, config.minimum_pixels)
+        stones = ~barred & (pixels >= config.minimum_pixels)
+    sizes = np.bincount(part, weights=weights, minlength=count + 1)
+    largest = _chosen(cloud, part, np.where(barred, 0, sizes), config)
 
     sample = _sample(part, count)
     cloud, part = cloud[sample], part[sample]
     kept = np.zeros(count + 1, bool)
     kept[largest] = True
-    kept |= _near(cloud, part, kept, config.component_ratio) | _in_front(cloud, part, largest, count, config)
-    kept |= _near(cloud, part, kept, config.component_ratio)
+    kept |= (_near(cloud, part, kept, config, in_room) | _in_front(cloud, part, largest, count, config)) & stones
+    kept |= _near(cloud, part, kept, config, in_room)
+    kept &= ~barred
     if kept[1:].all():
         return subject
     kept[0] = False  # flying pixels, torn off on all sides: with clutter about, they may be the clutter's
@@ -57,8 +79,22 @@ def keep_near_largest(depth: Float32, cloud: Float32, subject: Bool, config: Sub
     return result
 
 
+def _no_subject(heights: Float32, part: NDArray[np.int32], pixels: NDArray[Any], least: int) -> Bool:
+    """Parts (count + 1,) that are left over from a support or, where there is something before it, lie behind one."""
+    below = np.bincount(part, weights=heights < _ON_SUPPORT, minlength=len(pixels)) > 0.5 * pixels
+    behind = np.bincount(part, weights=heights < -_ON_SUPPORT, minlength=len(pixels)) > 0.5 * pixels
+    below[0] = True
+    return below if (pixels[~below] >= least).any() else below & ~behind
+
+
+def _centrality(window: tuple[slice, slice], subject: Bool) -> NDArray[np.float64]:
+    """Weights (N,) of the subject's pixels, row by row: 1 in the middle of the image, less towards its borders."""
+    rows, columns = (np.exp(-_OFF_CENTRE * ((np.arange(length) + 0.5) / length - 0.5) ** 2) for length in subject.shape)
+    return np.outer(rows[window[0]], columns[window[1]])[subject[window]]
+
+
 def _chosen(cloud: Float32, part: NDArray[np.int32], sizes: NDArray[Any], config: SubjectConfig) -> int:
-    """The part that everything else is measured by; ``sizes`` (count + 1,) are pixels weighed by depth."""
+    """The part that everything else is measured by; ``sizes`` (count + 1,) are weighed pixels, 0 of what cannot be."""
     largest = int(sizes[1:].argmax()) + 1
     if config.choice == "largest":
         return largest
@@ -81,21 +117,26 @@ def _bounds(subject: Bool) -> tuple[slice, slice]:
     return slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
 
 
-def _connected(depth: Float32, subject: Bool, gap: float) -> tuple[NDArray[np.int32], int]:
-    """Label parts from 1: (H, W) int32 and their number. Background is 0, and so are pixels with steps all around."""
+def connected_parts(depth: Float32, subject: Bool, gap: float) -> tuple[NDArray[np.int32], int]:
+    """Label the parts of ``subject`` (H, W) bool from 1: (H, W) int32 and their number.
+
+    Steps in ``depth`` (H, W) metres of more than ``gap`` metres separate them, more where depth is noisier. Background
+    is 0, and so are pixels with steps all around.
+    """
     torn = np.zeros_like(subject)
-    for near, far in _neighbours():
-        torn[far] |= subject[near] & (depth[far] - depth[near] > gap)
+    gaps = depth_tolerance(depth, gap)
+    for near, far in neighbours():
+        torn[far] |= subject[near] & (depth[far] - depth[near] > gaps[far])
     labels, count = ndimage.label(subject & ~torn)
     # The farther side of each step was taken out to cut the parts apart; give it back to the part it lies on.
-    for near, far in _neighbours():
-        alike = torn[far] & (labels[far] == 0) & (np.abs(depth[far] - depth[near]) <= gap)
+    for near, far in neighbours():
+        alike = torn[far] & (labels[far] == 0) & (np.abs(depth[far] - depth[near]) <= gaps[far])
         labels[far] = np.where(alike, labels[near], labels[far])
     labels[~subject] = 0
     return labels, int(count)
 
 
-def _neighbours() -> tuple[tuple[tuple[slice, slice], tuple[slice, slice]], ...]:
+def neighbours() -> tuple[tuple[tuple[slice, slice], tuple[slice, slice]], ...]:
     """Pairs of windows of an image that lay each pixel over its left, right, upper and lower neighbour."""
     all_, first, last = slice(None), slice(None, -1), slice(1, None)
     return (
@@ -113,10 +154,12 @@ def _sample(part: NDArray[np.int32], count: int) -> NDArray[np.int64]:
     return np.concatenate((np.arange(0, len(part), max(1, len(part) // _SAMPLES)), first[1:]))
 
 
-def _near(cloud: Float32, part: NDArray[np.int32], kept: Bool, ratio: float) -> Bool:
-    """Parts (count + 1,) that come within ``ratio`` sizes of the kept ones."""
+def _near(cloud: Float32, part: NDArray[np.int32], kept: Bool, config: SubjectConfig, in_room: bool) -> Bool:
+    """Parts (count + 1,) that come within reach of the kept ones, and these."""
     inside = kept[part]
-    reach = ratio * np.ptp(cloud[inside], axis=0).max()
+    reach = config.component_ratio * float(np.ptp(cloud[inside], axis=0).max())
+    if in_room:
+        reach = min(max(_ROOM_GAP_M, _ROOM_REACH[0] * reach), _ROOM_REACH[1] * reach)
     distance, _ = cKDTree(cloud[inside], balanced_tree=False).query(cloud[~inside], distance_upper_bound=reach + 1e-6)
     near = kept.copy()
     near[part[~inside][distance <= reach]] = True

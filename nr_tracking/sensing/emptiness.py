@@ -20,8 +20,6 @@ from nr_tracking.sensing.volume import Volume
 from nr_tracking.types import Intrinsics
 
 _RADII = (1, 2, 4, 8, 16, 32)  # pixels, each at most twice the one before
-
-
 _SLACK = 8  # pixels: points that are asked for later lie a little beside the first
 
 

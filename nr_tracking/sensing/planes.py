@@ -1,94 +1,96 @@
-"""Floors, walls and tables: large planes that a subject stands on or before, and that go on beyond it.
-
-A flat subject is a plane too: a held cloth, a chest close to the camera. Four things tell a support from a subject. It
-is flat rather than gently curved, nothing is seen behind it, it goes on beyond everything else, and something is left
-when it is taken away.
-"""
+"""Planes in a cloud of points, and what is nearly one: a lawn, a carpet, a wall in the depth of an imperfect camera."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import NDArray
 
-from nr_tracking.config import SubjectConfig
-from nr_tracking.types import Bool, Float32, Int64
+from nr_tracking.types import Float32
 
-_SAMPLES = 3000  # pixels on which planes are judged; every third of them scores hypotheses
 _HYPOTHESES = 400  # they all miss a plane that covers a fifth of the pixels with probability 0.04
-_PLANES = 4  # a corner of a room has three
-_BEHIND = 0.03  # largest share of pixels behind a support: reflections, flying pixels
-_FLAT = 0.85  # of the points within three tolerances lie within one: a curved surface bends away gradually
+_PLANES = 6  # a corner of a room has three, and furniture has some
 _NOISE_DEPTH_M = 2.0  # beyond it the tolerance grows with the square of depth, as a depth camera's noise does
-_BAND = 0.08  # of the image's size: as near to the border as some cameras ever measure
-_COVERED = 0.25  # of a side of the image, for a plane to run out of the picture there
-_ISLAND = 1.5  # extent of a plane over that of everything else, where it ends inside the image
+_BEND = 6.0  # tolerances by which a surface may depart from its plane
+_BEND_RATIO = 0.04  # and share of half its width: a chest is bent more
+_BEND_STEPS = 6  # each takes in what the last one has come near to
+_RIDGE = 1e-3  # of the number of points: keeps the cubic terms of a narrow strip small
 
 
-@dataclass(frozen=True, eq=False)
-class _Plane:
-    """Points p with ``normal . p = offset``; the unit normal (3,) points away from the camera, so ``offset`` >= 0."""
-
-    normal: Float32
-    offset: float
-
-    def heights(self, cloud: Float32) -> Float32:
-        """Metres towards the camera, (N, 3) -> (N,)."""
-        return np.float32(self.offset) - cloud @ self.normal
-
-
-def beside_planes(cloud: Float32, pixels: Int64, shape: tuple[int, ...], config: SubjectConfig) -> Bool:
-    """Which points (N, 3) in metres do not lie on planes that extend beyond the subject: (N,).
-
-    ``pixels`` (N,) are their places, flat indices of an image of ``shape``, in order. A plane goes if it covers at
-    least ``plane_fraction`` of the pixels, is flat, has hardly anything behind it, and either runs out of the picture
-    on two sides or is 1.5 times as long and as wide as all the rest. The search is random with a fixed seed: equal
-    input, equal result.
-    """
-    beside = np.ones(len(pixels), bool)
-    if len(pixels) < config.minimum_pixels:
-        return beside
-    every = cloud
-    chosen = np.linspace(0, len(pixels) - 1, min(len(pixels), _SAMPLES)).astype(np.int64)
-    sample, cloud = pixels[chosen], every[chosen]
-    tolerance = plane_tolerance(cloud[:, 2], config.plane_distance_m)
-    planes = [
-        (plane, heights)
-        for plane in _find_planes(cloud, tolerance, config.plane_fraction)
-        if _is_support(heights := plane.heights(cloud) / tolerance)
-    ]
-    removed: list[_Plane] = []
-    rest = np.ones(len(sample), bool)
-    least = config.minimum_pixels * len(sample) / len(pixels)
-    while True:  # a floor may go beyond everything else only after the wall above it has gone
-        for plane, heights in planes:
-            inside = np.abs(heights) < 1
-            others = rest & ~inside
-            if plane in removed or others.sum() < least:
-                continue
-            if _leaves_picture(sample[inside], shape) or _dwarfs(cloud[inside], cloud[others]):
-                removed.append(plane)
-                rest = others
-                break
-        else:
-            break
-    for plane in removed:
-        beside &= np.abs(plane.heights(every)) >= plane_tolerance(every[:, 2], config.plane_distance_m)
-    return beside
-
-
-def plane_tolerance(depth: Float32, near: float) -> Float32:
-    """Metres from a plane within which a point at ``depth`` (...,) counts as part of it; ``near`` for near ones."""
+def depth_tolerance(depth: Float32, near: float) -> Float32:
+    """How much depth (...,) may differ by noise, in metres, if near the camera it is ``near`` metres."""
     return np.float32(near) * np.maximum(1.0, (depth / np.float32(_NOISE_DEPTH_M)) ** 2)
 
 
-def _find_planes(cloud: Float32, tolerance: Float32, fraction: float) -> list[_Plane]:
-    """The largest planes of the cloud, one after the other, each fitted to what the ones before left over."""
+@dataclass(frozen=True, eq=False)
+class Plane:
+    """Points p with ``normal . p = offset``; the unit normal (3,) points away from the camera, so ``offset`` >= 0.
+
+    A bent one has ``bend`` (10,), in tolerances: the coefficients of a cubic height field over ``axes`` (3, 2), which
+    are scaled so that the points it was fitted to lie within -1 and 1 about ``centre`` (3,). It departs from the plane
+    by ``most`` metres at most.
+    """
+
+    normal: Float32
+    offset: float
+    centre: Float32
+    axes: Float32
+    bend: Float32 | None = None
+    most: float = 0.0
+
+    def heights(self, cloud: Float32, tolerance: Float32) -> Float32:
+        """How far points (N, 3) stand before it, towards the camera, in tolerances: (N,)."""
+        heights = self._flat(cloud, tolerance)
+        if self.bend is not None:
+            near = np.flatnonzero(np.abs(heights) < _BEND + 3)  # for what is farther away it makes no difference
+            heights[near] -= self._bent(self.bend, self._terms(cloud[near]), tolerance[near])
+        return heights
+
+    def bent(self, cloud: Float32, tolerance: Float32) -> Plane:
+        """The height field through the points (N, 3) near this plane, and near what they lead on to."""
+        flat, terms = self._flat(cloud, tolerance), self._terms(cloud)
+        width = float(1 / np.linalg.norm(self.axes, axis=0).max())
+        plane, bend = replace(self, most=_BEND_RATIO * width), np.zeros(terms.shape[1], np.float32)
+        for _ in range(_BEND_STEPS):
+            near = np.abs(flat - plane._bent(bend, terms, tolerance)) < 2
+            taken = terms[near].astype(np.float64)
+            squares = taken.T @ taken + _RIDGE * max(len(taken), 1) * np.eye(len(bend))
+            bend = np.linalg.solve(squares, taken.T @ flat[near]).astype(np.float32)
+        return replace(plane, bend=bend)
+
+    def _flat(self, cloud: Float32, tolerance: Float32) -> Float32:
+        return (np.float32(self.offset) - cloud @ self.normal) / tolerance
+
+    def _bent(self, bend: Float32, terms: Float32, tolerance: Float32) -> Float32:
+        most = np.minimum(np.float32(_BEND), np.float32(self.most) / tolerance)
+        return np.clip(terms @ bend, -most, most)
+
+    def _terms(self, cloud: Float32) -> Float32:
+        """Monomials (N, 10) of the places on the plane; beyond its ends those of the ends."""
+        u, v = np.clip((cloud - self.centre) @ self.axes, -1, 1).T
+        return np.stack([np.ones_like(u), u, v, u * u, u * v, v * v, u**3, u * u * v, u * v * v, v**3], axis=1)
+
+
+def fit_plane(cloud: Float32) -> Plane:
+    """Least-squares plane of (N, 3) points."""
+    centre = cloud.mean(axis=0)
+    _, axes = np.linalg.eigh((cloud - centre).T @ (cloud - centre))
+    normal, along = axes[:, 0], axes[:, 1:]
+    reach = np.maximum(np.abs((cloud - centre) @ along).max(axis=0), 1e-6)
+    offset = float(normal @ centre)
+    return Plane(normal if offset >= 0 else -normal, abs(offset), centre, along / reach)
+
+
+def find_planes(cloud: Float32, tolerance: Float32, first: float, further: float) -> list[Plane]:
+    """The largest planes of (N, 3) points, one after the other, each fitted to what the ones before left over.
+
+    Points within ``tolerance`` (N,) metres belong to a plane. The first covers a share ``first`` of all points at
+    least, others ``further``; they are bent where the points are. The search is random with a fixed seed.
+    """
     generator = np.random.default_rng(0)
-    planes: list[_Plane] = []
+    planes: list[Plane] = []
     left = np.arange(len(cloud))
-    while len(planes) < _PLANES and len(left) > max(3.0, fraction * len(cloud)):
+    while len(planes) < _PLANES and len(left) > max(3.0, (further if planes else first) * len(cloud)):
         triangles = cloud[left[generator.integers(0, len(left), (_HYPOTHESES, 3))]]
         normals = np.cross(triangles[:, 1] - triangles[:, 0], triangles[:, 2] - triangles[:, 0])
         lengths = np.linalg.norm(normals, axis=1)
@@ -103,52 +105,10 @@ def _find_planes(cloud: Float32, tolerance: Float32, fraction: float) -> list[_P
         votes = np.count_nonzero(np.abs(heights, out=heights) < tolerance[scored], axis=1)
         best = int(votes.argmax())
         inside = left[np.abs(cloud[left] @ normals[best] - offsets[best]) < tolerance[left]]
-        plane = _fitted(cloud[inside])
-        inside = np.abs(plane.heights(cloud[left])) < tolerance[left]
-        if inside.sum() < fraction * len(cloud):
+        plane = fit_plane(cloud[inside]).bent(cloud[left], tolerance[left])
+        inside = np.abs(plane.heights(cloud[left], tolerance[left])) < 1
+        if inside.sum() < (further if planes else first) * len(cloud):
             break
         planes.append(plane)
         left = left[~inside]
     return planes
-
-
-def _fitted(cloud: Float32) -> _Plane:
-    """Least-squares plane of (N, 3) points."""
-    centre = cloud.mean(axis=0)
-    _, axes = np.linalg.eigh((cloud - centre).T @ (cloud - centre))
-    normal = axes[:, 0]
-    offset = float(normal @ centre)
-    return _Plane(normal, offset) if offset >= 0 else _Plane(-normal, -offset)
-
-
-def _is_support(heights: Float32) -> bool:
-    """Whether all points' heights (N,), in tolerances, leave a flat layer with hardly anything behind it."""
-    layer = np.abs(heights) < 1
-    return bool(layer.sum() >= _FLAT * (np.abs(heights) < 3).sum() and (heights < -3).mean() <= _BEHIND)
-
-
-def _leaves_picture(pixels: Int64, shape: tuple[int, ...]) -> bool:
-    """Whether pixels (flat indices) cover a good part of at least two sides of the image."""
-    height, width = shape
-    row, column = np.divmod(pixels, width)
-    sides = (
-        column[row < _BAND * height] / width,
-        column[row >= (1 - _BAND) * height] / width,
-        row[column < _BAND * width] / height,
-        row[column >= (1 - _BAND) * width] / height,
-    )
-    bins = 20
-    return sum(_share_of_bins(along, bins) >= _COVERED for along in sides) >= 2
-
-
-def _share_of_bins(along: NDArray[np.float64], bins: int) -> float:
-    return len(np.unique((along * bins).astype(np.int64))) / bins
-
-
-def _dwarfs(plane: Float32, others: Float32) -> bool:
-    """Whether a plane's points (N, 3) reach much farther along both of its axes than all ``others`` (M, 3)."""
-    centre = plane.mean(axis=0)
-    _, axes = np.linalg.eigh((plane - centre).T @ (plane - centre))
-    lower, upper = np.percentile((plane - centre) @ axes[:, 1:], (2, 98), axis=0)
-    extent = np.ptp((others - centre) @ axes[:, 1:], axis=0)
-    return bool((upper - lower >= _ISLAND * extent).all())

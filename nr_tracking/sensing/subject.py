@@ -7,16 +7,18 @@ import numpy as np
 from nr_tracking.config import SubjectConfig
 from nr_tracking.sensing.camera import points_at
 from nr_tracking.sensing.components import keep_near_largest
-from nr_tracking.sensing.planes import beside_planes
+from nr_tracking.sensing.spill import without_spill
+from nr_tracking.sensing.supports import heights_over_supports
 from nr_tracking.types import Bool, DepthFrame, Float32, InputError
 
 
 def find_subject(frame: DepthFrame, config: SubjectConfig) -> Bool:
     """The subject's pixels, (H, W) bool, all of them with depth.
 
-    Depth range and region box always hold. Within them a mask that comes with the frame is taken at its word; without
-    one, planes that extend beyond the subject are removed, then whatever stands apart from its largest part, or from
-    the one that ``choice`` names. Depth that shows nothing but the subject passes untouched.
+    Depth range and region box always hold. Within them a mask that comes with the frame is taken at its word, but for
+    background along its outline; without one, planes that extend beyond the subject are removed, then whatever stands
+    apart from its largest part, or from the one that ``choice`` names. Depth that shows nothing but the subject passes
+    untouched.
 
     Raises InputError ``no_subject`` where fewer than ``minimum_pixels`` are left, and says what took them.
     """
@@ -31,14 +33,17 @@ def find_subject(frame: DepthFrame, config: SubjectConfig) -> Bool:
     if frame.mask is not None:
         subject &= frame.mask
         _require(subject, config, "under the mask")
-        return subject
+        return without_spill(depth, subject, config)
     pixels, cloud = pixels[kept], cloud[kept]
+    heights = None
     if config.remove_plane:
-        kept = beside_planes(cloud, pixels, subject.shape, config)
-        subject.flat[pixels] = kept
-        cloud = cloud[kept]
+        heights = heights_over_supports(cloud, pixels, subject.shape, config)
+        if heights is not None:
+            kept = np.abs(heights) >= 1
+            subject.flat[pixels] = kept
+            cloud, heights = cloud[kept], heights[kept]
         _require(subject, config, "apart from large planes (remove_plane)")
-    subject = keep_near_largest(depth, cloud, subject, config)
+    subject = keep_near_largest(depth, cloud, subject, config, heights)
     _require(subject, config, "in one place")
     return subject
 

@@ -17,7 +17,7 @@ from nr_tracking.data.cache import WindowSample
 from nr_tracking.data.occluders import occlude
 from nr_tracking.data.sensor import random_sensor
 from nr_tracking.sensing.camera import back_project
-from nr_tracking.sensing.planes import plane_tolerance
+from nr_tracking.sensing.planes import depth_tolerance
 from nr_tracking.types import Bool, Float32, Intrinsics
 
 _FARTHEST_RETURN = 12.0  # metres
@@ -81,7 +81,7 @@ def with_background(
     for normal, offset in planes:
         slope = rays @ normal
         behind = np.minimum(behind, np.where(slope > 1e-3, offset / np.maximum(slope, 1e-3), np.inf))
-        mask = mask & ~(offset - slope * depth < plane_tolerance(depth, taken))
+        mask = mask & ~(offset - slope * depth < depth_tolerance(depth, taken))
     behind[behind > _FARTHEST_RETURN] = 0
     return np.where(depth > 0, depth, behind).astype(np.float32), mask, camera
 

@@ -1,0 +1,109 @@
+"""Floors, walls and tables: large planes that a subject stands on or before, and that go on beyond it.
+
+A flat subject is a plane too: a held cloth, a chest close to the camera. Four things tell a support from a subject. It
+is flat or at most gently bent, little is seen behind it, it goes on beyond everything else, and something is left when
+it is taken away. Where there is one support there is a room, and smaller ones are believed sooner.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nr_tracking.config import SubjectConfig
+from nr_tracking.sensing.planes import Plane, depth_tolerance, find_planes
+from nr_tracking.types import Float32, Int64
+
+_SAMPLES = 3000  # pixels on which planes are judged; every third of them scores hypotheses
+_FURTHER = 0.25  # of ``plane_fraction`` is enough for further supports
+_BEHIND = 0.03  # largest share of pixels behind an island: reflections, flying pixels
+_BEYOND = 0.35  # and behind a support that runs out of the picture: the floor beyond a table, the room beyond a door
+_FLAT = 0.85  # of the points within three tolerances lie within one: a curved surface bends away gradually
+_BAND = 0.08  # of the image's size: as near to the border as some cameras ever measure
+_COVERED = 0.25  # of a side of the image, for a plane to run out of the picture there
+_ISLAND = 1.5  # extent of a plane over that of everything else, where it ends inside the image
+
+
+def heights_over_supports(
+    cloud: Float32, pixels: Int64, shape: tuple[int, ...], config: SubjectConfig
+) -> Float32 | None:
+    """How far points (N, 3) in metres stand before the supports of the subject: (N,), None where there are none.
+
+    In tolerances (``plane_distance_m``, more where depth is noisier), the least over all supports: from -1 to 1 a point
+    lies on one, below -1 behind one. ``pixels`` (N,) are their places, flat indices of an image of ``shape``, in order.
+
+    A plane is a support if it covers at least ``plane_fraction`` of the pixels, is flat, and either runs out of the
+    picture on two sides with not much behind it, or is 1.5 times as long and as wide as all before it with nothing
+    behind it. Where one was found, smaller planes that run out of the picture on one side are supports too, and nothing
+    need be left. The search is random with a fixed seed: equal input, equal result.
+    """
+    if len(pixels) < config.minimum_pixels:
+        return None
+    chosen = np.linspace(0, len(pixels) - 1, min(len(pixels), _SAMPLES)).astype(np.int64)
+    supports = _find_supports(cloud[chosen], pixels[chosen], shape, config, len(chosen) / len(pixels))
+    if not supports:
+        return None
+    tolerance = depth_tolerance(cloud[:, 2], config.plane_distance_m)
+    return np.minimum.reduce([plane.heights(cloud, tolerance) for plane in supports])
+
+
+def _find_supports(
+    cloud: Float32, pixels: Int64, shape: tuple[int, ...], config: SubjectConfig, sampled: float
+) -> list[Plane]:
+    """The supports among evenly thinned points (N, 3), a share ``sampled`` of all."""
+    tolerance = depth_tolerance(cloud[:, 2], config.plane_distance_m)
+    candidates = []
+    for plane in find_planes(cloud, tolerance, config.plane_fraction, _FURTHER * config.plane_fraction):
+        heights = plane.heights(cloud, tolerance)
+        candidates.append((plane, heights, _sides_left(pixels[np.abs(heights) < 1], shape)))
+    supports: list[Plane] = []
+    rest = np.ones(len(cloud), bool)
+    while True:  # a floor may go beyond everything else only after the wall above it has gone
+        for plane, heights, sides in candidates:
+            inside, before = np.abs(heights) < 1, rest & (heights >= 1)
+            if plane in supports or (not supports and before.sum() < config.minimum_pixels * sampled):
+                continue
+            goes_on = sides >= (1 if supports else 2) or _dwarfs(cloud[inside], cloud[before])
+            if goes_on and _is_support(heights[rest], _BEYOND if sides >= 2 else _BEHIND):
+                supports.append(plane)
+                rest = before
+                break
+        else:
+            return supports
+
+
+def _is_support(heights: Float32, behind: float) -> bool:
+    """Whether all points' heights (N,), in tolerances, leave a flat layer with a share of at most ``behind`` behind."""
+    if not len(heights):
+        return True
+    layer = np.abs(heights) < 1
+    return bool(layer.sum() >= _FLAT * (np.abs(heights) < 3).sum() and (heights < -3).mean() <= behind)
+
+
+def _sides_left(pixels: Int64, shape: tuple[int, ...]) -> int:
+    """On how many sides of the image pixels (flat indices) cover a good part of it."""
+    height, width = shape
+    row, column = np.divmod(pixels, width)
+    sides = (
+        column[row < _BAND * height] / width,
+        column[row >= (1 - _BAND) * height] / width,
+        row[column < _BAND * width] / height,
+        row[column >= (1 - _BAND) * width] / height,
+    )
+    bins = 20
+    return sum(_share_of_bins(along, bins) >= _COVERED for along in sides)
+
+
+def _share_of_bins(along: NDArray[np.float64], bins: int) -> float:
+    return len(np.unique((along * bins).astype(np.int64))) / bins
+
+
+def _dwarfs(plane: Float32, others: Float32) -> bool:
+    """Whether a plane's points (N, 3) reach much farther along both of its axes than all ``others`` (M, 3)."""
+    if not len(plane) or not len(others):
+        return False
+    centre = plane.mean(axis=0)
+    _, axes = np.linalg.eigh((plane - centre).T @ (plane - centre))
+    lower, upper = np.percentile((plane - centre) @ axes[:, 1:], (2, 98), axis=0)
+    extent = np.ptp((others - centre) @ axes[:, 1:], axis=0)
+    return bool((upper - lower >= _ISLAND * extent).all())
