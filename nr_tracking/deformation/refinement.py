@@ -41,16 +41,22 @@ from nr_tracking.deformation.normal_equations import (
 from nr_tracking.types import Float32, Float64, Int64
 
 _CONVERGED = 1.5e-3  # a step below this share of the subject's size, root mean square over nodes, is the last one
+_HELD = 0.01  # after a step below this share the next one has the same matrix
 _TRIED = 4  # every fourth sample tells which start is the best
 _CLOSE = 0.8  # closeness of a start, 1 on the target, from which on no guess is asked for
+
+# Symmetric 3 x 3 matrices by their six entries.
+_ROWS, _COLUMNS = [0, 0, 0, 1, 1, 2], [0, 1, 2, 1, 2, 2]
+_DIAGONAL = [0, 3, 5]
+_SYMMETRIC = np.array([[0, 1, 2], [1, 3, 4], [2, 4, 5]])
 
 
 @dataclass(frozen=True)
 class Fit:
     """A refined motion: what each node does, and how well it went.
 
-    ``residuals`` (S,) distance of each moved sample to the tangent plane of its match, NaN without a match;
-    ``energies``: after each accepted step, the start first.
+    ``residuals`` (S,) distance of each moved sample to the tangent plane of its match, NaN without a match, and
+    ``energies``, the start's first: both of the steps that were tested, so without the small one at the end.
     """
 
     motion: Motion
@@ -120,20 +126,22 @@ class Refiner:
         """
         problem = _Problem(nodes, edge_arms(self.graph, nodes), points, normals, target, size, features)
         state = self._at(problem, self._best(problem, starts or [still(nodes)], guess))
-        energies, damping = [state.energy], self.config.damping
+        energies, damping, held = [state.energy], self.config.damping, False
         for _ in range(self.config.iterations):
-            step = self._step(problem, state, damping)
+            step = self._step(problem, state, damping, held)
             if not step.any():  # not positive definite
-                damping = 10 * max(damping, 1e-3)
+                damping, held = 10 * max(damping, 1e-3), False
                 continue
-            candidate = self._at(problem, state.motion.stepped(step))
+            motion, length = state.motion.stepped(step), np.sqrt((step[:, 3:] ** 2).sum(1).mean()) / size
+            if length < _CONVERGED:  # whether it is a little better or a little worse is not worth the time to tell
+                return Fit(motion, self._residuals(state), tuple(energies))
+            candidate = self._at(problem, motion)
             if candidate.energy <= state.energy:
                 state, damping = candidate, max(self.config.damping, 0.1 * damping)
                 energies.append(state.energy)
+                held = length < _HELD
             else:
-                damping = 10 * max(damping, 1e-3)
-            if np.sqrt((step[:, 3:] ** 2).sum(1).mean()) < _CONVERGED * size:
-                break
+                damping, held = 10 * max(damping, 1e-3), False
         return Fit(state.motion, self._residuals(state), tuple(energies))
 
     def _best(self, problem: _Problem, starts: Sequence[Motion], guess: Callable[[], Motion] | None = None) -> Motion:
@@ -193,26 +201,25 @@ class Refiner:
         reach = self.config.embedding * problem.size
         return find_matches_with_features(points, normals, problem.features, target, radius, self._cosine, reach)
 
-    def _step(self, problem: _Problem, state: _State, damping: float) -> Float64:
-        """Solve for the increments (P, 6) of one step."""
+    def _step(self, problem: _Problem, state: _State, damping: float, held: bool) -> Float64:
+        """Solve for the increments (P, 6) of one step, by the matrix of the last one if that is ``held``."""
         matches, count = state.matches, len(self.graph.index)
         plane, point = self.config.point_to_plane, self.config.point_to_point
         # W = w (plane n n^T + point I): summed by sample, because all matches of a sample share its Jacobian.
-        normal, weight = matches.normal, state.weight[:, None]
+        normal, weight = matches.normal.T, state.weight
         along = plane * weight * normal
-        matrices = (along[:, :, None] * normal[:, None, :]).reshape(-1, 9)
-        matrices[:, ::4] += point * weight
-        pulls = along * (normal * state.gap).sum(1, keepdims=True) + point * weight * state.gap
+        pulls = along * (normal * state.gap.T).sum(axis=0) + point * weight * state.gap.T
+        pull = _sum_by(matches.sample, pulls, count).T
+        stiffness = self._rigidity * state.edge_weight
+        edges = state.turned_arms, state.edge_gap, stiffness
+        if held:
+            right = self._equations.right_side(problem.nodes, problem.points, state.motion, pull, *edges)
+            return self._equations.solve_again(right)
+        squares = _sum_by(matches.sample, along[_ROWS] * normal[_COLUMNS], count)
+        squares[_DIAGONAL] += point * np.bincount(matches.sample, weight, minlength=count)
+        information = squares[_SYMMETRIC].transpose(2, 0, 1)
         band, right = self._equations.assemble(
-            problem.nodes,
-            problem.points,
-            state.motion,
-            state.moved,
-            _sum_by(matches.sample, matrices, count).reshape(-1, 3, 3),
-            _sum_by(matches.sample, pulls, count),
-            state.turned_arms,
-            state.edge_gap,
-            self._rigidity * state.edge_weight,
+            problem.nodes, problem.points, state.motion, state.moved, information, pull, *edges
         )
         return self._equations.solve(band, right, damping)
 
@@ -225,5 +232,5 @@ class Refiner:
 
 
 def _sum_by(group: Int64, values: Float64, count: int) -> Float64:
-    """Sum rows of ``values`` (N, D) that share a group into (count, D)."""
-    return np.stack([np.bincount(group, column, minlength=count) for column in values.T], axis=1)
+    """Sum columns of ``values`` (D, N) that share a group into (D, count)."""
+    return np.stack([np.bincount(group, row, minlength=count) for row in values])
