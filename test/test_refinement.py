@@ -385,3 +385,17 @@ def test_parts_that_are_apart_are_tied_together():
     assert np.allclose(graph.weight.sum(1), 1)
     few = part_of(graph, np.array([3, 5]))
     assert np.array_equal(few.index, graph.index[[3, 5]]) and few.count == graph.count
+
+
+def test_the_point_nearest_to_a_vertex_is_known_from_the_projection():
+    vertices, faces = mesh_of(figure_distance, 32)
+    index, samples = SurfaceIndex(vertices, faces), sample_evenly(vertices, faces, 3000)
+    landing = index.project(samples.points, samples.normals, 0.1, 0.5)
+    wanted = np.arange(3000) % 10 > 0
+    near = landing.nearest(index.points, landing.points, wanted)
+    known = np.flatnonzero(near >= 0)
+    assert len(known) > 0.9 * len(vertices) and wanted[near[known]].all()
+    apart = np.linalg.norm(landing.points[near[known]] - vertices[known], axis=1)
+    least = np.linalg.norm(vertices[known, None] - landing.points[None, wanted], axis=2).min(axis=1)
+    assert (apart < least + 1e-9).mean() > 0.9 and np.mean(apart - least) < 0.02 / 32
+    assert (landing.nearest(index.points, landing.points, np.zeros(3000, bool)) == -1).all()

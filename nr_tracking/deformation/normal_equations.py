@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-from scipy.linalg.lapack import spbsv
+from scipy.linalg.lapack import spbtrf, spbtrs
 from scipy.sparse import csr_matrix
 from scipy.sparse.csgraph import reverse_cuthill_mckee
 
@@ -24,6 +24,23 @@ from nr_tracking.types import Float32, Float64, Int32, Int64
 
 HELD = 0.1
 """Share of rigidity that no residual escapes."""
+
+_UPPER = np.triu_indices(3)
+"""The entries of a symmetric 3 x 3 matrix, each once."""
+
+
+def _expanded() -> Int64:
+    """Which of 21 numbers (first upper triangle, 3 x 3 matrix, second upper triangle) each entry of a 6 x 6 is."""
+    table = np.empty((6, 6), np.int64)
+    triangle = np.empty((3, 3), np.int64)
+    triangle[_UPPER] = triangle.T[_UPPER] = np.arange(6)
+    table[:3, :3], table[3:, 3:] = triangle, 15 + triangle
+    table[:3, 3:] = 6 + np.arange(9).reshape(3, 3)
+    table[3:, :3] = table[:3, 3:].T
+    return table.reshape(-1)
+
+
+_EXPANDED = _expanded()
 
 
 @dataclass(frozen=True)
@@ -235,7 +252,19 @@ class NormalEquations:
         self._band.fill(0.0)
         blocks = self._blocks(motion.translations, moved, information, turned_arms, stiffness)
         self._band.reshape(-1)[self._target] = blocks.reshape(-1)[self._source]
+        return self._band.T, self.right_side(nodes, points, motion, pull, turned_arms, edge_gap, stiffness)
 
+    def right_side(
+        self,
+        nodes: Float64,
+        points: Float64,
+        motion: Motion,
+        pull: Float64,
+        turned_arms: Float64,
+        edge_gap: Float64,
+        stiffness: Float64,
+    ) -> Float64:
+        """The right-hand side (P, 6) alone, of what :meth:`assemble` is given."""
         # A node's torque is the axial part of R_k sum_s w_s (x_s - node_k) pull_s^T: exact, and summed before it turns.
         moments = (points[:, :, None] * pull[:, None, :]).reshape(-1, 9)
         summed = self._gather_nodes @ np.concatenate((moments, pull), axis=1)
@@ -246,7 +275,7 @@ class NormalEquations:
         right = np.concatenate((torque, force), axis=1)
         right += self._gather_near @ np.concatenate((_cross(turned_arms.T, pushed.T).T, pushed), axis=1)
         right[:, 3:] -= self._gather_far @ pushed
-        return self._band.T, right
+        return right
 
     def _blocks(
         self, places: Float64, moved: Float64, information: Float64, turned_arms: Float64, stiffness: Float64
@@ -256,24 +285,20 @@ class NormalEquations:
         Numbers come last, so that each operation runs along one of the 36 entries of all blocks.
         """
         origin = places.mean(axis=0)
-        arms = np.ascontiguousarray((moved - origin).T, np.float32)
-        single = np.empty((6, 6, len(moved)), np.float32)
-        single[3:, 3:] = information.transpose(1, 2, 0)
-        # With X = [x]x the blocks are X W, its transpose and X (X W)^T: cross products of x with columns.
-        for column in range(3):
-            single[:3, 3 + column] = _cross(arms, single[3:, 3 + column])
-        single[3:, :3] = single[:3, 3:].transpose(1, 0, 2)
-        for column in range(3):
-            single[:3, column] = _cross(arms, single[3:, column])
-        summed = (self._gather @ np.ascontiguousarray(single.reshape(36, -1).T)).T
-        blocks: Float32 = np.ascontiguousarray(summed).reshape(6, 6, -1)
+        arms = np.ascontiguousarray((moved - origin).T, np.float32)[:, None]
+        # With X = [x]x the blocks are X W, its transpose and X (X W)^T: cross products of x with columns. What a sample
+        # gives is symmetric, so 21 of its 36 entries are summed.
+        weights = np.ascontiguousarray(information.transpose(1, 2, 0), np.float32)
+        turned = _cross(arms, weights)
+        twice = _cross(arms, turned.transpose(1, 0, 2))
+        single = np.concatenate((twice[_UPPER], turned.reshape(9, -1), weights[_UPPER]))
+        summed = np.ascontiguousarray((self._gather @ np.ascontiguousarray(single.T)).T)
+        blocks: Float32 = summed.take(_EXPANDED, axis=0).reshape(6, 6, -1)
 
-        shift = np.ascontiguousarray((places - origin).T, np.float32)
-        of_row, of_column = shift[:, self._row], shift[:, self._column]
-        for column in range(6):
-            blocks[:3, column] -= _cross(of_row, blocks[3:, column])
-        for row in range(6):
-            blocks[row, :3] -= _cross(of_column, blocks[row, 3:])
+        shift = np.ascontiguousarray((places - origin).T, np.float32)[:, None]
+        blocks[:3] -= _cross(shift.take(self._row, axis=2), blocks[3:])
+        flipped = blocks.transpose(1, 0, 2)
+        flipped[:3] -= _cross(shift.take(self._column, axis=2), flipped[3:])
         self._add_edges(blocks, turned_arms.T.astype(np.float32), stiffness.astype(np.float32))
         return blocks
 
@@ -283,29 +308,31 @@ class NormalEquations:
         squares = weighted[:, None] * arms[None]
         near = self._gather_near @ np.concatenate((squares.reshape(9, -1), weighted, stiffness[None])).T
         far = self._gather_far @ stiffness
-        own, (x, y, z) = self._of_nodes, near[:, 9:12].T
-        turning = near[:, :9].reshape(-1, 3, 3)
-        trace = np.einsum("kii->k", turning)
-        blocks[:3, :3, own] -= turning.transpose(1, 2, 0)
+        x, y, z = near[:, 9:12].T
+        turning = near[:, :9].T.reshape(3, 3, -1)
+        trace = turning[0, 0] + turning[1, 1] + turning[2, 2]
+        own = np.zeros((6, 6, len(near)), np.float32)
+        own[:3, :3] = -turning
         for axis in range(3):
-            blocks[axis, axis, own] += trace
-            blocks[3 + axis, 3 + axis, own] += near[:, 12] + far
+            own[axis, axis] += trace
+            own[3 + axis, 3 + axis] = near[:, 12] + far
         for i, j, value in ((0, 1, -z), (0, 2, y), (1, 2, -x)):
-            for row, column, sign in ((i, j, 1.0), (j, i, -1.0)):
-                blocks[row, 3 + column, own] += sign * value
-                blocks[3 + column, row, own] += sign * value
+            own[i, 3 + j] = own[3 + j, i] = value
+            own[j, 3 + i] = own[3 + i, j] = -value
+        blocks[:, :, self._of_nodes] += own
 
         # Off the diagonal: one direction of an edge starts at the later of its ends, the other at the earlier one.
         along, against = np.split(weighted, 2, axis=1)
         from_later = np.where(self._first_is_later, along, against)
         from_earlier = along + against - from_later
-        both = stiffness[: len(self._of_edges)] + stiffness[len(self._of_edges) :]
+        between = np.zeros((6, 6, len(self._of_edges)), np.float32)
         for axis in range(3):
-            blocks[3 + axis, 3 + axis, self._of_edges] -= both
+            between[3 + axis, 3 + axis] = -stiffness[: len(self._of_edges)] - stiffness[len(self._of_edges) :]
         for sign, i, j, axis in ((-1, 0, 1, 2), (1, 0, 2, 1), (-1, 1, 2, 0)):
             for row, column, turn in ((i, j, sign), (j, i, -sign)):
-                blocks[row, 3 + column, self._of_edges] -= turn * from_later[axis]
-                blocks[3 + row, column, self._of_edges] += turn * from_earlier[axis]
+                between[row, 3 + column] = -turn * from_later[axis]
+                between[3 + row, column] = turn * from_earlier[axis]
+        blocks[:, :, self._of_edges] += between
 
     def solve(self, band: Float32, right: Float64, damping: float) -> Float64:
         """Increments (P, 6); ``damping`` (Levenberg-Marquardt) is relative to the diagonal. The band is used up.
@@ -317,11 +344,17 @@ class NormalEquations:
         diagonal = band[0].reshape(-1, 2, 3)
         floor = 1e-7 * np.maximum(diagonal.max(axis=(0, 2), keepdims=True), 1e-30)
         band[0] = ((1.0 + damping) * diagonal + floor).reshape(-1)
+        self._factor, failed = spbtrf(band, lower=True, overwrite_ab=True)
+        return np.zeros_like(right) if failed else self.solve_again(right)
+
+    def solve_again(self, right: Float64) -> Float64:
+        """Increments (P, 6) by the matrix of the last :meth:`solve`, for another right-hand side (P, 6).
+
+        Most of the time of a step is that of its matrix. Valid until the next call of :meth:`assemble`.
+        """
         ordered = np.empty(right.shape, np.float32)
         ordered[self._place] = right
-        _, solution, failed = spbsv(band, ordered.reshape(-1, 1), lower=True, overwrite_ab=True, overwrite_b=True)
-        if failed:
-            return np.zeros_like(right)
+        solution, _ = spbtrs(self._factor, ordered.reshape(-1, 1), lower=True, overwrite_b=True)
         increments: Float64 = solution.reshape(-1, 6)[self._place].astype(np.float64)
         return increments
 
@@ -342,6 +375,6 @@ def _summation(group: Int64, count: int) -> csr_matrix:
 
 
 def _cross(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """Cross products (3, N) of vectors (3, N): by component, several times quicker than np.cross."""
+    """Cross products (3, ...) of vectors (3, ...): by component, several times quicker than np.cross."""
     (ax, ay, az), (bx, by, bz) = first, second
     return np.stack((ay * bz - az * by, az * bx - ax * bz, ax * by - ay * bx))

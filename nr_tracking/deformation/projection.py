@@ -9,7 +9,7 @@ from scipy.spatial import cKDTree
 
 from nr_tracking.deformation.matching import Target, even_sample, space_order
 from nr_tracking.normals import vertex_normals
-from nr_tracking.types import Float64, InputError, Int64
+from nr_tracking.types import Bool, Float64, InputError, Int64
 
 _CANDIDATES = 4  # nearest vertices that describe the surface near a point
 _FOUND_PER_SEEKING = 3  # vertices of a target that can be found, for each that seeks
@@ -33,12 +33,37 @@ class Projection:
     """Nearest places on a surface: ``points`` and ``normals`` (Q, 3), ``distance`` (Q,), ``vertex`` (Q,) nearby.
 
     Distance is along the normal. Where nothing is within reach, distance is infinite, vertex -1 and the rest NaN.
+    ``around`` (C, Q) are the vertices from which the place was taken, -1 for none.
     """
 
     points: Float64
     normals: Float64
     distance: Float64
     vertex: Int64
+    around: Int64
+
+    @staticmethod
+    def on_surface(samples: SurfaceSamples) -> Projection:
+        """That of points which lie on the surface."""
+        nothing = np.zeros(len(samples.points))
+        return Projection(samples.points, samples.normals, nothing, samples.vertex, samples.vertex[None])
+
+    def nearest(self, vertices: Float64, places: Float64, wanted: Bool) -> Int64:
+        """For each of the ``vertices`` (V, 3) of the surface, which of the ``wanted`` (Q,) points is nearest to it.
+
+        Points are at ``places`` (Q, 3) by now. -1 where no wanted point has the vertex around it.
+        """
+        slot, point = np.nonzero((self.around >= 0) & wanted)
+        vertex = self.around[slot, point]
+        squared = np.zeros(len(point))
+        for theirs, ours in zip(vertices.T, places.T, strict=True):
+            squared += (theirs.take(vertex) - ours.take(point)) ** 2
+        least = np.full(len(vertices), np.inf)
+        np.minimum.at(least, vertex, squared)
+        chosen = squared == least[vertex]
+        nearest = np.full(len(vertices), -1)
+        nearest[vertex[chosen]] = point[chosen]
+        return nearest
 
 
 def sample_evenly(vertices: np.ndarray, faces: np.ndarray, count: int, seed: int = 0) -> SurfaceSamples:
@@ -120,9 +145,8 @@ class SurfaceIndex:
         nearest = np.where(near, found[usable.argmax(axis=0), np.arange(len(near))], -1)
         lost = ~near
         height[lost] = normal[:, lost] = np.nan
-        return Projection(
-            points + (height * normal).T, normal.T, np.where(near, np.abs(height), np.inf), nearest
-        )  # fmt: skip
+        distance, around = np.where(near, np.abs(height), np.inf), np.where(usable, found, -1)
+        return Projection(points + (height * normal).T, normal.T, distance, nearest, around)
 
 
 def _stride(available: int, wanted: int) -> int:

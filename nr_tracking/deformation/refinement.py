@@ -9,6 +9,9 @@ adjacent nodes as rigid as possible against the pose before, though at the dista
 nodes at once; a step that makes things worse is undone and tried again with more damping. Distances enter through
 Tukey's biweight, which ends smoothly where matches end, so that the energy means the same at every step.
 
+Most of the way is gone with a few of the samples: until steps are small, every fourth one is matched. Small steps do
+not change the matrix by much, so they go by that of the step before; their right-hand side is always exact.
+
 Nothing depends on the unit of length: ``size`` is that of the subject. The formulation follows Bozic et al., "Neural
 Non-Rigid Tracking", NeurIPS 2020, with matches to a complete surface in place of optical flow.
 """
@@ -16,18 +19,12 @@ Non-Rigid Tracking", NeurIPS 2020, with matches to a complete surface in place o
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from nr_tracking.config import RefinementConfig
-from nr_tracking.deformation.matching import (
-    Matches,
-    Target,
-    find_matches,
-    find_matches_with_features,
-    nearest_similar,
-)
+from nr_tracking.deformation.matching import Matches, Target, find_matches, find_matches_with_features
 from nr_tracking.deformation.normal_equations import (
     DeformationGraph,
     Motion,
@@ -40,9 +37,16 @@ from nr_tracking.deformation.normal_equations import (
 )
 from nr_tracking.types import Float32, Float64, Int64
 
-_CONVERGED = 1.5e-3  # a step below this share of the subject's size, root mean square over nodes, is the last one
-_TRIED = 4  # every fourth sample tells which start is the best
+_CONVERGED = 3e-3  # a step below this share of the subject's size, root mean square over nodes, is the last one
+_HELD = 0.01  # after a step below this share the next one goes by the same matrix
+_COARSE = 4  # every fourth sample tells which start is the best, and the way from there
+_SETTLED = 0.02  # from a step below this share on, all samples take part
 _CLOSE = 0.8  # closeness of a start, 1 on the target, from which on no guess is asked for
+
+# Symmetric 3 x 3 matrices by their six entries.
+_ROWS, _COLUMNS = [0, 0, 0, 1, 1, 2], [0, 1, 2, 1, 2, 2]
+_DIAGONAL = [0, 3, 5]
+_SYMMETRIC = np.array([[0, 1, 2], [1, 3, 4], [2, 4, 5]])
 
 
 @dataclass(frozen=True)
@@ -50,7 +54,8 @@ class Fit:
     """A refined motion: what each node does, and how well it went.
 
     ``residuals`` (S,) distance of each moved sample to the tangent plane of its match, NaN without a match;
-    ``energies``: after each accepted step, the start first.
+    ``energies`` of the start and of the accepted steps, by a part of the samples first, then by all of them. Both are
+    without the small step at the end, which is not tested.
     """
 
     motion: Motion
@@ -73,13 +78,14 @@ class _Problem:
 
 @dataclass(frozen=True)
 class _State:
-    """One motion and all that is known about it.
+    """One motion and all that is known about it, where ``every`` so many samples sought.
 
     ``gap`` (N, 3) leads from each matched sample to its match, ``weight`` (N,) is its robust weight; ``edge_gap`` and
-    ``edge_weight`` (2E,) are those of rigidity.
+    ``edge_weight`` (2E,) are those of rigidity; ``closeness`` is 1 on the target and 0 out of reach, less what bends.
     """
 
     motion: Motion
+    every: int
     moved: Float64
     matches: Matches
     gap: Float64
@@ -88,6 +94,21 @@ class _State:
     edge_gap: Float64
     edge_weight: Float64
     energy: float
+    closeness: float
+
+
+@dataclass
+class _Descent:
+    """How far a fit has come.
+
+    The steps ``left``, the ``damping``, the ``energies`` of accepted steps so far, and whether the matrix of the last
+    step is ``held`` for the next one.
+    """
+
+    left: int
+    damping: float
+    energies: list[float] = field(default_factory=list)
+    held: bool = False
 
 
 class Refiner:
@@ -119,111 +140,114 @@ class Refiner:
         rows that go with the target's, or None; ``guess`` makes a further start, asked for where none comes close.
         """
         problem = _Problem(nodes, edge_arms(self.graph, nodes), points, normals, target, size, features)
-        state = self._at(problem, self._best(problem, starts or [still(nodes)], guess))
-        energies, damping = [state.energy], self.config.damping
-        for _ in range(self.config.iterations):
-            step = self._step(problem, state, damping)
-            if not step.any():  # not positive definite
-                damping = 10 * max(damping, 1e-3)
-                continue
-            candidate = self._at(problem, state.motion.stepped(step))
-            if candidate.energy <= state.energy:
-                state, damping = candidate, max(self.config.damping, 0.1 * damping)
-                energies.append(state.energy)
-            else:
-                damping = 10 * max(damping, 1e-3)
-            if np.sqrt((step[:, 3:] ** 2).sum(1).mean()) < _CONVERGED * size:
-                break
-        return Fit(state.motion, self._residuals(state), tuple(energies))
+        descent = _Descent(self.config.iterations, self.config.damping)
+        start = self._best(problem, starts or [still(nodes)], guess)
+        _, motion = self._descend(problem, start, descent, _SETTLED)
+        state, motion = self._descend(problem, self._at(problem, motion), descent, _CONVERGED)
+        return Fit(motion, self._residuals(state), tuple(descent.energies))
 
-    def _best(self, problem: _Problem, starts: Sequence[Motion], guess: Callable[[], Motion] | None = None) -> Motion:
-        """The start that comes nearest to the target, told by a part of the samples, without bending what is stiff.
+    def _descend(self, problem: _Problem, state: _State, descent: _Descent, enough: float) -> tuple[_State, Motion]:
+        """Step until a step is small ``enough``, as a share of the size.
+
+        Returns the last tested state and the motion after the small step, which is not worth the time of a test.
+        """
+        descent.energies.append(state.energy)
+        while descent.left:
+            descent.left -= 1
+            step = self._step(problem, state, descent)
+            if not step.any():  # not positive definite
+                descent.damping, descent.held = 10 * max(descent.damping, 1e-3), False
+                continue
+            motion = state.motion.stepped(step)
+            length = float(np.sqrt((step[:, 3:] ** 2).sum(1).mean())) / problem.size
+            descent.held = length < _HELD
+            if length < enough:
+                return state, motion
+            candidate = self._at(problem, motion, state.every)
+            if candidate.energy <= state.energy:
+                state, descent.damping = candidate, max(self.config.damping, 0.1 * descent.damping)
+                descent.energies.append(state.energy)
+            else:
+                descent.damping, descent.held = 10 * max(descent.damping, 1e-3), False
+        return state, state.motion
+
+    def _best(self, problem: _Problem, starts: Sequence[Motion], guess: Callable[[], Motion] | None = None) -> _State:
+        """The start that comes nearest to the target, without bending what is stiff.
 
         A guess is dear to come by, so it is asked for only where no start comes close.
         """
-        if len(starts) == 1 and guess is None:
-            return starts[0]
-        part = np.arange(0, len(problem.points), _TRIED)
-        graph = replace(self.graph, index=self.graph.index[part], weight=self.graph.weight[part])
-        target, radius = problem.target, self.config.match_radius * problem.size
-        limit = max((self.config.point_to_plane + self.config.point_to_point) * radius**2, 1e-300)
+        states = [self._at(problem, motion, _COARSE) for motion in starts]
+        best = max(states, key=lambda state: state.closeness)
+        if guess is not None and best.closeness < _CLOSE:
+            guessed = self._at(problem, guess(), _COARSE)
+            return guessed if guessed.closeness > best.closeness else best
+        return best
 
-        def closeness(motion: Motion) -> float:
-            points, normals = carried(graph, problem.nodes, problem.points[part], problem.normals[part], motion)
-            found = nearest_similar(target.tree, target.normals, points, normals, radius, self._cosine)
-            gap = target.points[found] - points
-            squared = self.config.point_to_plane * (target.normals[found] * gap).sum(1) ** 2
-            squared += self.config.point_to_point * (gap**2).sum(1)
-            remaining = np.where(found >= 0, 1 - np.minimum(squared / limit, 1.0), 0.0)
-            _, edge_gap = edge_gaps(self.graph, problem.edge_arms, motion)
-            _, tension = robust_rigidity(edge_gap, self.config.rigidity_limit * problem.size)
-            return float((remaining**3).mean()) - self._rigidity * float(tension.sum()) / (2 / 3 * limit)
-
-        each = [closeness(motion) for motion in starts]
-        best = int(np.argmax(each))
-        if guess is not None and each[best] < _CLOSE:
-            guessed = guess()
-            return guessed if closeness(guessed) > each[best] else starts[best]
-        return starts[best]
-
-    def _at(self, problem: _Problem, motion: Motion) -> _State:
-        """Move, match and weigh."""
+    def _at(self, problem: _Problem, motion: Motion, every: int = 1) -> _State:
+        """Move, match and weigh; ``every`` so many samples seek, on either side."""
         graph, config = self.graph, self.config
         points, normals = carried(graph, problem.nodes, problem.points, problem.normals, motion)
-        matches = self._matches(problem, points, normals)
+        matches = self._matches(problem, points, normals, every)
         gap = matches.place - points[matches.sample]
 
         # Each direction is a mean over those that seek; who finds nothing costs as much as a match at the radius.
-        share = np.full(len(gap), 1.0 / len(points))
-        share[matches.forward :] = 1.0 / len(problem.target.sample)
+        share = np.full(len(gap), 1.0 / len(points[::every]))
+        share[matches.forward :] = 1.0 / len(problem.target.sample[::every])
         plane, point = config.point_to_plane, config.point_to_point
         limit = (plane + point) * (config.match_radius * problem.size) ** 2
-        squared = plane * (matches.normal * gap).sum(1) ** 2 + point * (gap**2).sum(1)
-        remaining = (1 - np.minimum(squared / limit, 1.0)) ** 2 if limit > 0 else np.zeros(len(gap))
-        data = limit / 3 * (2.0 - float((share * remaining**1.5).sum()))
+        squared = plane * _products(matches.normal, gap) ** 2 + point * _products(gap, gap)
+        remaining = 1 - np.minimum(squared / limit, 1.0) if limit > 0 else np.zeros(len(gap))
+        weight = share * remaining**2
+        close = weight * remaining
         turned_arms, edge_gap = edge_gaps(graph, problem.edge_arms, motion)
         edge_weight, tension = robust_rigidity(edge_gap, config.rigidity_limit * problem.size)
-        energy = data + self._rigidity * float(tension.sum())
-        return _State(motion, points, matches, gap, share * remaining, turned_arms, edge_gap, edge_weight, energy)
+        bent = self._rigidity * float(tension.sum())
+        energy = limit / 3 * (2.0 - float(close.sum())) + bent
+        closeness = float(close[: matches.forward].sum()) - bent / max(2 / 3 * limit, 1e-300)
+        rigidity = turned_arms, edge_gap, edge_weight
+        return _State(motion, every, points, matches, gap, weight, *rigidity, energy, closeness)
 
-    def _matches(self, problem: _Problem, points: Float64, normals: Float64) -> Matches:
+    def _matches(self, problem: _Problem, points: Float64, normals: Float64, every: int) -> Matches:
         target, radius = problem.target, self.config.match_radius * problem.size
         if problem.features is None or target.features is None or self.config.embedding == 0:
-            return find_matches(points, normals, target, radius, self._cosine)
+            return find_matches(points, normals, target, radius, self._cosine, every)
         reach = self.config.embedding * problem.size
-        return find_matches_with_features(points, normals, problem.features, target, radius, self._cosine, reach)
+        moving = points, normals, problem.features
+        return find_matches_with_features(*moving, target, radius, self._cosine, reach, every)
 
-    def _step(self, problem: _Problem, state: _State, damping: float) -> Float64:
-        """Solve for the increments (P, 6) of one step."""
-        matches, count = state.matches, len(self.graph.index)
+    def _step(self, problem: _Problem, state: _State, descent: _Descent) -> Float64:
+        """Solve for the increments (P, 6) of one step, by the matrix of an earlier one if that is held."""
+        matches, count = state.matches, len(problem.points)
         plane, point = self.config.point_to_plane, self.config.point_to_point
         # W = w (plane n n^T + point I): summed by sample, because all matches of a sample share its Jacobian.
-        normal, weight = matches.normal, state.weight[:, None]
+        normal, gap, weight = np.ascontiguousarray(matches.normal.T), np.ascontiguousarray(state.gap.T), state.weight
         along = plane * weight * normal
-        matrices = (along[:, :, None] * normal[:, None, :]).reshape(-1, 9)
-        matrices[:, ::4] += point * weight
-        pulls = along * (normal * state.gap).sum(1, keepdims=True) + point * weight * state.gap
+        pulls = along * (normal * gap).sum(axis=0) + point * weight * gap
+        pull = _sum_by(matches.sample, pulls, count).T
+        edges = state.turned_arms, state.edge_gap, self._rigidity * state.edge_weight
+        if descent.held:
+            right = self._equations.right_side(problem.nodes, problem.points, state.motion, pull, *edges)
+            return self._equations.solve_again(right)
+        squares = _sum_by(matches.sample, along[_ROWS] * normal[_COLUMNS], count)
+        squares[_DIAGONAL] += point * np.bincount(matches.sample, weight, minlength=count)
+        information = squares[_SYMMETRIC].transpose(2, 0, 1)
         band, right = self._equations.assemble(
-            problem.nodes,
-            problem.points,
-            state.motion,
-            state.moved,
-            _sum_by(matches.sample, matrices, count).reshape(-1, 3, 3),
-            _sum_by(matches.sample, pulls, count),
-            state.turned_arms,
-            state.edge_gap,
-            self._rigidity * state.edge_weight,
+            problem.nodes, problem.points, state.motion, state.moved, information, pull, *edges
         )
-        return self._equations.solve(band, right, damping)
+        return self._equations.solve(band, right, descent.damping)
 
     def _residuals(self, state: _State) -> Float64:
         forward = slice(0, state.matches.forward)
         residuals = np.full(len(self.graph.index), np.nan)
-        distance = np.abs((state.matches.normal[forward] * state.gap[forward]).sum(1))
-        residuals[state.matches.sample[forward]] = distance
+        residuals[state.matches.sample[forward]] = np.abs(_products(state.matches.normal[forward], state.gap[forward]))
         return residuals
 
 
+def _products(first: Float64, second: Float64) -> Float64:
+    """Inner products (N,) of vectors (N, 3)."""
+    return np.einsum("ni,ni->n", first, second)
+
+
 def _sum_by(group: Int64, values: Float64, count: int) -> Float64:
-    """Sum rows of ``values`` (N, D) that share a group into (count, D)."""
-    return np.stack([np.bincount(group, column, minlength=count) for column in values.T], axis=1)
+    """Sum columns of ``values`` (D, N) that share a group into (D, count)."""
+    return np.stack([np.bincount(group, row, minlength=count) for row in values])

@@ -117,8 +117,8 @@ class PersistentTracks:
         self._previous, self._traced = None, None
         self._strain, self._confirmed = np.zeros((2, len(samples.points)))
         self._choose_samples()
-        nearby = Projection(samples.points, samples.normals, np.zeros(len(samples.points)), samples.vertex)
-        return self._tracks(surface, nearby)
+        self._landing = Projection.on_surface(samples)
+        return self._tracks(surface, self._landing)
 
     def _choose_samples(self) -> None:
         """Which points the graph is fitted by; whenever points or nodes have changed."""
@@ -179,7 +179,7 @@ class PersistentTracks:
         """Project the points onto the newest surface."""
         pose = self._pose
         reach = self.refinement.match_radius * self._size
-        landing = self._index.project(pose.points, pose.normals, reach, self._cosine)
+        landing = self._landing = self._index.project(pose.points, pose.normals, reach, self._cosine)
         landed = (landing.vertex >= 0)[:, None]
         self._placed = pose.points + self.settings.snap * np.where(landed, landing.points - pose.points, 0.0)
         return landing
@@ -313,7 +313,7 @@ class PersistentTracks:
 
         Each goes with the nearest track that faces as it does. NaN one frame ago, on the first frame.
         """
-        pose, near = self._pose, self._beside(self._index.points, self._index.normals, self._placed)
+        pose, near = self._pose, self._beside_vertices()
         self._traced = surface.vertices, near
         offset = self._index.points - self._placed[near]
         canonical = self._canonical[near] + self._unturned(near, pose.turns, offset)
@@ -349,16 +349,19 @@ class PersistentTracks:
             graph.centres, rotations.astype(np.float32), translations.astype(np.float32), graph.owner, graph.neighbours
         )
 
-    def _beside(self, points: Float64, normals: Float64, tracked: Float64) -> Int64:
-        """The living point nearest to each of ``points`` (V, 3) on a side like that of its normal, else the nearest."""
-        alive = np.flatnonzero(self._population.alive)
-        alive = alive if len(alive) else np.arange(len(tracked))
-        tree = cKDTree(tracked[alive])
-        near = nearest_similar(tree, self._pose.normals[alive], points, normals, np.inf, self._cosine)
-        lone = np.flatnonzero(near < 0)
-        near[lone] = tree.query(points[lone])[1]
-        found: Int64 = alive[near]
-        return found
+    def _beside_vertices(self) -> Int64:
+        """The living point nearest to each vertex (V,) on a side like that of its normal, else the nearest."""
+        alive, points, normals = self._population.alive, self._index.points, self._index.normals
+        alive = alive if alive.any() else np.ones_like(alive)
+        # Most are known from the projection of the points: the others alone are searched for.
+        near = self._landing.nearest(points, self._placed, alive)
+        lone, living = np.flatnonzero(near < 0), np.flatnonzero(alive)
+        tree = cKDTree(self._placed[living], balanced_tree=False, compact_nodes=False)
+        sides = self._pose.normals[living]
+        found = nearest_similar(tree, sides, points[lone], normals[lone], np.inf, self._cosine)
+        found = np.where(found >= 0, found, tree.query(points[lone])[1])
+        near[lone] = living[found]
+        return near
 
     def _turned(self, near: Int64, turns: Float64) -> Float64:
         """The rotations (V, 3, 3) of points, blended from those of their nodes ``turns`` (P, 3, 3)."""
