@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -81,16 +82,17 @@ def fit_plane(cloud: Float32) -> Plane:
     return Plane(normal if offset >= 0 else -normal, abs(offset), centre, along / reach)
 
 
-def find_planes(cloud: Float32, tolerance: Float32, first: float, further: float) -> list[Plane]:
+def find_planes(cloud: Float32, tolerance: Float32, first: float, further: float) -> Iterator[Plane]:
     """The largest planes of (N, 3) points, one after the other, each fitted to what the ones before left over.
 
     Points within ``tolerance`` (N,) metres belong to a plane. The first covers a share ``first`` of all points at
     least, others ``further``; they are bent where the points are. The search is random with a fixed seed.
     """
     generator = np.random.default_rng(0)
-    planes: list[Plane] = []
-    left = np.arange(len(cloud))
-    while len(planes) < _PLANES and len(left) > max(3.0, (further if planes else first) * len(cloud)):
+    left, least = np.arange(len(cloud)), first * len(cloud)
+    for _ in range(_PLANES):
+        if len(left) <= max(3.0, least):
+            return
         triangles = cloud[left[generator.integers(0, len(left), (_HYPOTHESES, 3))]]
         normals = np.cross(triangles[:, 1] - triangles[:, 0], triangles[:, 2] - triangles[:, 0])
         lengths = np.linalg.norm(normals, axis=1)
@@ -107,8 +109,7 @@ def find_planes(cloud: Float32, tolerance: Float32, first: float, further: float
         inside = left[np.abs(cloud[left] @ normals[best] - offsets[best]) < tolerance[left]]
         plane = fit_plane(cloud[inside]).bent(cloud[left], tolerance[left])
         inside = np.abs(plane.heights(cloud[left], tolerance[left])) < 1
-        if inside.sum() < (further if planes else first) * len(cloud):
-            break
-        planes.append(plane)
-        left = left[~inside]
-    return planes
+        if inside.sum() < least:
+            return
+        yield plane
+        left, least = left[~inside], further * len(cloud)

@@ -7,6 +7,8 @@ it is taken away. Where there is one support there is a room, and smaller ones a
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -22,6 +24,14 @@ _FLAT = 0.85  # of the points within three tolerances lie within one: a curved s
 _BAND = 0.08  # of the image's size: as near to the border as some cameras ever measure
 _COVERED = 0.25  # of a side of the image, for a plane to run out of the picture there
 _ISLAND = 1.5  # extent of a plane over that of everything else, where it ends inside the image
+
+
+class _Candidate(NamedTuple):
+    """A plane, how far all points stand before it, in tolerances, and on how many sides it leaves the picture."""
+
+    plane: Plane
+    heights: Float32
+    sides: int
 
 
 def heights_over_supports(
@@ -52,16 +62,30 @@ def _find_supports(
 ) -> list[Plane]:
     """The supports among evenly thinned points (N, 3), a share ``sampled`` of all."""
     tolerance = depth_tolerance(cloud[:, 2], config.plane_distance_m)
-    candidates = []
+    candidates: list[_Candidate] = []
+    supports: list[Plane] = []
+    rest, least = np.ones(len(cloud), bool), config.minimum_pixels * sampled
     for plane in find_planes(cloud, tolerance, config.plane_fraction, _FURTHER * config.plane_fraction):
         heights = plane.heights(cloud, tolerance)
-        candidates.append((plane, heights, _sides_left(pixels[np.abs(heights) < 1], shape)))
-    supports: list[Plane] = []
-    rest = np.ones(len(cloud), bool)
+        inside = np.abs(heights) < 1
+        if not supports and inside.sum() < config.plane_fraction * len(cloud):
+            rest = _extend(supports, rest, candidates, cloud, least)
+            if not supports:  # no room: smaller planes would be parts of the subject, and take time to find
+                return []
+        candidates.append(_Candidate(plane, heights, _sides_left(pixels[inside], shape)))
+    _extend(supports, rest, candidates, cloud, least)
+    return supports
+
+
+def _extend(supports: list[Plane], rest: Bool, candidates: list[_Candidate], cloud: Float32, least: float) -> Bool:
+    """Add to ``supports`` those of ``candidates`` that go on beyond the points at ``rest`` (N,); what is left of these.
+
+    The first one leaves ``least`` points at least.
+    """
     while True:  # a floor may go beyond everything else only after the wall above it has gone
         for plane, heights, sides in candidates:
             inside, before = np.abs(heights) < 1, rest & (heights >= 1)
-            if plane in supports or (not supports and before.sum() < config.minimum_pixels * sampled):
+            if plane in supports or (not supports and before.sum() < least):
                 continue
             goes_on = sides >= (1 if supports else 2) or _dwarfs(cloud[inside], cloud[before])
             if goes_on and _is_support(heights[rest], _BEYOND if sides >= 2 else _BEHIND):
@@ -69,7 +93,7 @@ def _find_supports(
                 rest = before
                 break
         else:
-            return supports
+            return rest
 
 
 def _is_support(heights: Float32, behind: float) -> bool:
