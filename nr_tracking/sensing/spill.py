@@ -19,12 +19,15 @@ def without_spill(depth: Float32, mask: Bool, config: SubjectConfig) -> Bool:
     """The mask without parts of the background, (H, W) bool.
 
     ``depth`` (H, W) in metres, 0 for none; ``mask`` (H, W) True only where there is depth. Of the parts between which
-    depth steps by more than ``component_gap_m``, all but the largest go that have no such step along half of their
-    border or more; pixels with steps all around go with them. Where there is no depth outside, nothing does.
+    depth steps by more than ``component_gap_m``, those behind the largest one go if along more than half of their
+    border there is no such step; pixels with steps all around go with them. Where there is no depth outside, nothing
+    does.
     """
-    parts, count = connected_parts(depth, mask, config.component_gap_m)
     outside = ~mask & (depth > 0)
-    if count <= 1 or not outside.any():
+    if not outside.any():
+        return mask
+    parts, count = connected_parts(depth, mask, config.component_gap_m)
+    if count <= 1:
         return mask
     border, goes_on = np.zeros(count + 1), np.zeros(count + 1)
     for here, there in neighbours():
@@ -32,8 +35,9 @@ def without_spill(depth: Float32, mask: Bool, config: SubjectConfig) -> Bool:
         alike = outside[there] & (np.abs(depth[here] - depth[there]) <= config.component_gap_m)
         border += np.bincount(parts[here][edge], minlength=count + 1)
         goes_on += np.bincount(parts[here][edge & alike], minlength=count + 1)
-    spilt = goes_on > _GOES_ON * border
-    spilt[np.bincount(parts[mask], minlength=count + 1)[1:].argmax() + 1] = False
+    pixels = np.bincount(parts[mask], minlength=count + 1)
+    distance = np.bincount(parts[mask], weights=depth[mask], minlength=count + 1) / np.maximum(pixels, 1)
+    spilt = (goes_on > _GOES_ON * border) & (distance > distance[pixels[1:].argmax() + 1])
     if not spilt[1:].any():
         return mask
     spilt[0] = True
