@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from nr_tracking.config import SubjectConfig
 from nr_tracking.sensing.planes import Plane, depth_tolerance, find_planes
-from nr_tracking.types import Float32, Int64
+from nr_tracking.types import Bool, Float32, Int64
 
 _SAMPLES = 3000  # pixels on which planes are judged; every third of them scores hypotheses
 _FURTHER = 0.25  # of ``plane_fraction`` is enough for further supports
