@@ -399,3 +399,10 @@ def test_the_point_nearest_to_a_vertex_is_known_from_the_projection():
     least = np.linalg.norm(vertices[known, None] - landing.points[None, wanted], axis=2).min(axis=1)
     assert (apart < least + 1e-9).mean() > 0.9 and np.mean(apart - least) < 0.02 / 32
     assert (landing.nearest(index.points, landing.points, np.zeros(3000, bool)) == -1).all()
+
+
+def test_a_subject_that_finds_nothing_stays_where_it_is(scene, figure):
+    vertices, faces = figure
+    fit = scene.refine(vertices + 10.0, faces)
+    assert np.allclose(scene.moved(fit), scene.samples.points, atol=1e-6)
+    assert np.isnan(fit.residuals).all()

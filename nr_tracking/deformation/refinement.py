@@ -9,8 +9,7 @@ adjacent nodes as rigid as possible against the pose before, though at the dista
 nodes at once; a step that makes things worse is undone and tried again with more damping. Distances enter through
 Tukey's biweight, which ends smoothly where matches end, so that the energy means the same at every step.
 
-Most of the way is gone with a few of the samples: until steps are small, every fourth one is matched. Small steps do
-not change the matrix by much, so they go by that of the step before; their right-hand side is always exact.
+Small steps do not change the matrix by much, so the step after one goes by the same; right-hand sides are always exact.
 
 Nothing depends on the unit of length: ``size`` is that of the subject. The formulation follows Bozic et al., "Neural
 Non-Rigid Tracking", NeurIPS 2020, with matches to a complete surface in place of optical flow.
@@ -39,8 +38,7 @@ from nr_tracking.types import Float32, Float64, Int64
 
 _CONVERGED = 3e-3  # a step below this share of the subject's size, root mean square over nodes, is the last one
 _HELD = 0.01  # after a step below this share the next one goes by the same matrix
-_COARSE = 4  # every fourth sample tells which start is the best, and the way from there
-_SETTLED = 0.02  # from a step below this share on, all samples take part
+_COARSE = 4  # every fourth sample tells which start is the best
 _CLOSE = 0.8  # closeness of a start, 1 on the target, from which on no guess is asked for
 
 # Symmetric 3 x 3 matrices by their six entries.
@@ -54,8 +52,7 @@ class Fit:
     """A refined motion: what each node does, and how well it went.
 
     ``residuals`` (S,) distance of each moved sample to the tangent plane of its match, NaN without a match;
-    ``energies`` of the start and of the accepted steps, by a part of the samples first, then by all of them. Both are
-    without the small step at the end, which is not tested.
+    ``energies`` of the start and of the accepted steps. Both are without the small step at the end, which is not tested.
     """
 
     motion: Motion
@@ -78,14 +75,13 @@ class _Problem:
 
 @dataclass(frozen=True)
 class _State:
-    """One motion and all that is known about it, where ``every`` so many samples sought.
+    """One motion and all that is known about it.
 
     ``gap`` (N, 3) leads from each matched sample to its match, ``weight`` (N,) is its robust weight; ``edge_gap`` and
     ``edge_weight`` (2E,) are those of rigidity; ``closeness`` is 1 on the target and 0 out of reach, less what bends.
     """
 
     motion: Motion
-    every: int
     moved: Float64
     matches: Matches
     gap: Float64
@@ -142,12 +138,11 @@ class Refiner:
         problem = _Problem(nodes, edge_arms(self.graph, nodes), points, normals, target, size, features)
         descent = _Descent(self.config.iterations, self.config.damping)
         start = self._best(problem, starts or [still(nodes)], guess)
-        _, motion = self._descend(problem, start, descent, _SETTLED)
-        state, motion = self._descend(problem, self._at(problem, motion), descent, _CONVERGED)
+        state, motion = self._descend(problem, self._at(problem, start), descent)
         return Fit(motion, self._residuals(state), tuple(descent.energies))
 
-    def _descend(self, problem: _Problem, state: _State, descent: _Descent, enough: float) -> tuple[_State, Motion]:
-        """Step until a step is small ``enough``, as a share of the size.
+    def _descend(self, problem: _Problem, state: _State, descent: _Descent) -> tuple[_State, Motion]:
+        """Step until a step is small.
 
         Returns the last tested state and the motion after the small step, which is not worth the time of a test.
         """
@@ -161,9 +156,9 @@ class Refiner:
             motion = state.motion.stepped(step)
             length = float(np.sqrt((step[:, 3:] ** 2).sum(1).mean())) / problem.size
             descent.held = length < _HELD
-            if length < enough:
+            if length < _CONVERGED:
                 return state, motion
-            candidate = self._at(problem, motion, state.every)
+            candidate = self._at(problem, motion)
             if candidate.energy <= state.energy:
                 state, descent.damping = candidate, max(self.config.damping, 0.1 * descent.damping)
                 descent.energies.append(state.energy)
@@ -171,17 +166,19 @@ class Refiner:
                 descent.damping, descent.held = 10 * max(descent.damping, 1e-3), False
         return state, state.motion
 
-    def _best(self, problem: _Problem, starts: Sequence[Motion], guess: Callable[[], Motion] | None = None) -> _State:
-        """The start that comes nearest to the target, without bending what is stiff.
+    def _best(self, problem: _Problem, starts: Sequence[Motion], guess: Callable[[], Motion] | None = None) -> Motion:
+        """The start that comes nearest to the target, told by a part of the samples, without bending what is stiff.
 
         A guess is dear to come by, so it is asked for only where no start comes close.
         """
+        if len(starts) == 1 and guess is None:
+            return starts[0]
         states = [self._at(problem, motion, _COARSE) for motion in starts]
         best = max(states, key=lambda state: state.closeness)
         if guess is not None and best.closeness < _CLOSE:
             guessed = self._at(problem, guess(), _COARSE)
-            return guessed if guessed.closeness > best.closeness else best
-        return best
+            best = guessed if guessed.closeness > best.closeness else best
+        return best.motion
 
     def _at(self, problem: _Problem, motion: Motion, every: int = 1) -> _State:
         """Move, match and weigh; ``every`` so many samples seek, on either side."""
@@ -205,7 +202,7 @@ class Refiner:
         energy = limit / 3 * (2.0 - float(close.sum())) + bent
         closeness = float(close[: matches.forward].sum()) - bent / max(2 / 3 * limit, 1e-300)
         rigidity = turned_arms, edge_gap, edge_weight
-        return _State(motion, every, points, matches, gap, weight, *rigidity, energy, closeness)
+        return _State(motion, points, matches, gap, weight, *rigidity, energy, closeness)
 
     def _matches(self, problem: _Problem, points: Float64, normals: Float64, every: int) -> Matches:
         target, radius = problem.target, self.config.match_radius * problem.size
@@ -250,4 +247,5 @@ def _products(first: Float64, second: Float64) -> Float64:
 
 def _sum_by(group: Int64, values: Float64, count: int) -> Float64:
     """Sum columns of ``values`` (D, N) that share a group into (D, count)."""
-    return np.stack([np.bincount(group, row, minlength=count) for row in values])
+    # Of nothing at all, bincount makes whole numbers.
+    return np.stack([np.bincount(group, row, minlength=count) for row in values]).astype(np.float64, copy=False)
