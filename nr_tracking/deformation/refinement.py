@@ -52,7 +52,7 @@ class Fit:
     """A refined motion: what each node does, and how well it went.
 
     ``residuals`` (S,) distance of each moved sample to the tangent plane of its match, NaN without a match;
-    ``energies`` of the start and of the accepted steps. Both are without the small step at the end, which is not tested.
+    ``energies`` of the start and of the accepted steps. Both leave out the small step at the end, which is not tested.
     """
 
     motion: Motion
