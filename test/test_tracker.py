@@ -23,7 +23,10 @@ from nr_tracking.tracking.tracker import Networks, load_networks
 
 CAMERA = Intrinsics(160, 120, 150.0, 150.0, 79.5, 59.5)
 CONFIG = load_config("test", deformation={"backend": "none"}, tracks={"count": 500}, refinement={"nodes": 40})
-OVERLAPPING = CONFIG.model_copy(update={"window": CONFIG.window.model_copy(update={"overlap": True})})
+OVERLAPPING, IN_STEP = (
+    CONFIG.model_copy(update={"window": CONFIG.window.model_copy(update={"overlap": overlap})})
+    for overlap in (True, False)
+)
 STEP_NS = 33_333_333
 
 
@@ -201,7 +204,7 @@ def test_live_it_gives_the_same_results_a_window_later_at_most(threads, monkeypa
 
 
 def test_without_overlap_live_results_come_with_the_frame_that_completes_their_window():
-    live = tracker()
+    live = tracker(IN_STEP)
     live.on_ready = lambda: None
     assert [len(live.push(frame_at(i))) for i in range(9)] == [0, 0, 0, 0, 5, 0, 0, 0, 4]
 
