@@ -67,7 +67,7 @@ def by_heart(tmp_path_factory):
     training = {**SMALL, **UNDISTURBED, "points": 500, "active_cap": 8.0, "learning_rate": 8e-3, "average": 0.9}
     training |= {"volume_rise": (1.0, 1.0), "occupancy": 0.2, "precision": 0.25}  # nothing here is doubtful
     config = load_config("test", training=training)
-    weights = train(config, folder / "cache", folder / "run", steps=200, validation=folder / "cache")
+    weights = train(config, folder / "cache", folder / "run", steps=350, validation=folder / "cache")
     return folder / "cache", weights
 
 
