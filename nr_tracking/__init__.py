@@ -3,7 +3,7 @@
 The whole public API::
 
     from nr_tracking import Tracker, load_config
-    tracker = Tracker(load_config("lite"))
+    tracker = Tracker(load_config("base"))
     for frame in frames:                      # DepthFrame
         for result in tracker.push(frame):    # TrackedFrame, in order, one for each accepted frame
             ...

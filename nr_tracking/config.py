@@ -14,7 +14,7 @@ from typing import Any, Literal, Self
 import yaml
 from pydantic import BaseModel, ValidationError, model_validator
 
-from nr_tracking.presets import PRESET_VALUES
+from nr_tracking.presets import DEFAULT_PRESET, PRESET_VALUES
 from nr_tracking.section import Section, setting
 from nr_tracking.training_config import TrainingConfig
 
@@ -304,7 +304,7 @@ class RosConfig(Section):
 class Config(Section):
     """The whole tree. ``preset`` selects network, weights and matching defaults."""
 
-    preset: PresetName = setting("lite", "network and weights")
+    preset: PresetName = setting(DEFAULT_PRESET, "network and weights")
     device: Literal["cpu", "cuda"] = setting("cpu", "where the network runs")
     weights: str = setting("", "safetensors file; empty for the one shipped with the preset")
     subject: SubjectConfig = SubjectConfig()
@@ -320,7 +320,7 @@ class Config(Section):
     ros: RosConfig = RosConfig()
 
 
-def load_config(source: str | Path | dict[str, Any] = "lite", **overrides: Any) -> Config:
+def load_config(source: str | Path | dict[str, Any] = DEFAULT_PRESET, **overrides: Any) -> Config:
     """Build a configuration from a preset's name, a YAML file or a nested dictionary.
 
     ``overrides`` are nested dictionaries or values laid over it: ``load_config("lite", window={"stride": 1})``.
@@ -333,7 +333,7 @@ def load_config(source: str | Path | dict[str, Any] = "lite", **overrides: Any) 
     else:
         values = read_yaml(Path(source))
     values = merged(values, overrides)
-    preset = values.get("preset", "lite")
+    preset = values.get("preset", DEFAULT_PRESET)
     if preset not in PRESETS:
         raise ConfigError(f"preset: {preset!r} is none of {', '.join(PRESETS)}")
     values = merged(PRESET_VALUES[preset], values)

@@ -8,7 +8,10 @@ surface needs resolution, and the unseen one knowledge of bodies. It also comple
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
+
+DEFAULT_PRESET: Final = "base"
+"""Where none is named: the best that has weights."""
 
 PRESET_VALUES: dict[str, dict[str, Any]] = {
     "test": {

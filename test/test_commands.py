@@ -172,8 +172,8 @@ def test_options_win_over_the_file_which_wins_over_the_preset(tmp_path: Path) ->
 
 def test_the_default_preset_is_the_best_that_has_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(weights, "_shipped_folders", lambda: [tmp_path])
-    assert choose_config().preset == "lite"  # none: the tracker then says where it looked
+    assert choose_config().preset == "base"  # none: the tracker then says where it looked
     for preset in ("test", "lite", "base"):
         (tmp_path / f"{preset}.safetensors").touch()
     assert choose_config().preset == "base"
-    assert choose_config(settings=["weights=mine.safetensors"]).preset == "lite"
+    assert choose_config(settings=["weights=mine.safetensors"]).preset == "base"

@@ -46,6 +46,17 @@ def test_the_chosen_one_of_two_bodies_is_found(settings, left):
     assert mask.sum() > 0.99 * alone.sum()  # single pixels at a silhouette are torn off by the step beside them
 
 
+def test_the_largest_stays_the_subject_while_another_one_is_not_twice_as_large():
+    """Two who pass each other."""
+    place = np.array(BIG, np.float32)
+    for radius, still in ((0.36, True), (0.4, True), (0.55, False)):
+        image = scene((BIG, 0.4), (SMALL, radius))
+        assert where(find_subject(image, SubjectConfig())) > 0.5
+        assert (where(find_subject(image, SubjectConfig(), place)) < 0.5) == still
+    gone = scene((SMALL, 0.4))
+    assert where(find_subject(gone, SubjectConfig(), place)) > 0.5
+
+
 def test_a_speck_near_the_camera_is_not_the_nearest_subject():
     image = scene((BIG, 0.4), (SMALL, 0.12), ((0.1, 0.1, 0.5), 0.006))
     assert where(find_subject(image, SubjectConfig(choice="nearest", minimum_pixels=10))) > 0.6

@@ -17,7 +17,7 @@ def test_parameter_file_is_the_one_that_the_settings_give():
 
 def test_parameter_file_read_back_is_the_default_configuration():
     values = yaml.safe_load(FILE.read_text())["/**"]["ros__parameters"]
-    assert load_config(values) == load_config("lite")
+    assert load_config(values) == load_config()
 
 
 def test_every_parameter_stands_in_the_file_and_says_what_it_is():
@@ -57,7 +57,7 @@ def test_declared_parameters_carry_meaning_range_and_read_only(make_node):
     from nr_tracking.ros import parameters
 
     node = make_node()
-    assert parameters.declare(node) == load_config("lite")
+    assert parameters.declare(node) == load_config()
     iterations = node.describe_parameter("refinement.iterations")
     assert (iterations.integer_range[0].from_value, iterations.integer_range[0].to_value) == (0, 100)
     assert "Gauss-Newton" in iterations.description and not iterations.read_only

@@ -16,7 +16,7 @@ import torch
 from skimage.measure import marching_cubes
 
 from nr_tracking import DepthFrame, InputError, Intrinsics, Surface, Tracker, load_config
-from nr_tracking.data.rendering import rasterize
+from nr_tracking.data.rendering import rasterize, render_depth
 from nr_tracking.deformation.decoder import DeformationDecoder
 from nr_tracking.fields.completion import CompletionNetwork
 from nr_tracking.tracking.tracker import Networks, load_networks
@@ -140,6 +140,17 @@ def test_motion_within_a_window_is_known_at_once():
     results = run(tracker(), range(9))
     known = [bool(np.isfinite(r.patches.translations).all()) for r in results]
     assert known == [True, True, True, True, False, True, True, True, False]
+
+
+def test_a_body_that_becomes_the_larger_one_is_not_taken_for_the_subject():
+    made = tracker()
+    seen = []
+    made._reconstructor.begin = lambda view, volume: seen.append(view.cloud)
+    for index, distance in enumerate((3.0, 1.2)):
+        left, right = ((0.28 * side * z, 0.0, z - 1.5) for side, z in ((-1, 1.5), (1, distance)))
+        layers = [render_depth(vertices_at(index) + place, FACES, CAMERA) for place in (left, right)]
+        made.push(replace(frame_at(index), depth=np.where(layers[0] > 0, *layers)))
+    np.testing.assert_allclose(seen[0].mean(axis=0), seen[1].mean(axis=0), atol=0.02)
 
 
 def test_stride_one_gives_a_result_for_each_frame_once_a_window_is_full():

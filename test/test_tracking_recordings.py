@@ -95,6 +95,26 @@ def test_a_bad_frame_keeps_its_row_and_is_named(tmp_path: Path) -> None:
     assert "every pixel is 0" in html and "000006.png is no PNG" in html
 
 
+def test_a_subject_that_returns_late_is_another_one(tmp_path: Path) -> None:
+    frames = ball_frames(20)
+    frames[6:12] = map(emptied, frames[6:12])  # for a fifth of a second
+    ball = write_sequence(tmp_path / "ball", frames, fps=30.0, depth_unit_m=0.0001)
+    made: list[BallTracker] = []
+
+    def trackers(config: Config) -> tuple[BallTracker, str]:
+        made.append(BallTracker())
+        return made[-1], "weights of a ball"
+
+    for lost_s, pushed in ((1.0, 14), (0.15, 8)):
+        config = CONFIG.model_copy(update={"subject": CONFIG.subject.model_copy(update={"lost_s": lost_s})})
+        done = track(open_recordings(ball)[0], tmp_path / "out", config, points=2000, trackers=trackers).run
+        assert list(done.dropped) == list(range(6, 12))
+        assert made[-1].pushed == pushed  # since it was reset
+        assert done.notices[0].startswith("row 6: no subject: every pixel is 0")
+        assert done.notices[-1] == "row 12: there is a subject again after 0.20 s"
+        assert (done.notices[1:-1] != []) == (lost_s < 0.2)
+
+
 def test_nothing_to_track_is_an_error_and_leaves_nothing(tmp_path: Path) -> None:
     empty = write_sequence(tmp_path / "empty", map(emptied, ball_frames(3)), fps=30.0)
     with pytest.raises(InputError, match="none of 3 frames could be tracked: every pixel is 0"):

@@ -8,6 +8,7 @@ from typing import Any
 import yaml
 
 from nr_tracking.config import PRESETS, Config, ConfigError, load_config, merged, read_yaml
+from nr_tracking.presets import DEFAULT_PRESET
 from nr_tracking.types import InputError
 
 
@@ -26,7 +27,7 @@ def choose_config(
     if device:
         values["device"] = device
     if "preset" not in values:
-        values["preset"] = "lite" if values.get("weights") else best_preset()
+        values["preset"] = DEFAULT_PRESET if values.get("weights") else best_preset()
     return load_config(values)
 
 
@@ -41,7 +42,7 @@ def best_preset() -> str:
             except InputError:
                 continue
             return preset
-    return "lite"  # the tracker then says where it looked for weights
+    return DEFAULT_PRESET  # the tracker then says where it looked for weights
 
 
 def config_yaml(config: Config) -> str:

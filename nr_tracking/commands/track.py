@@ -14,11 +14,12 @@ from nr_tracking.atomic import beside, replace_folder
 from nr_tracking.commands import checkpoint
 from nr_tracking.commands.progress import Progress
 from nr_tracking.commands.recordings import Recording, Unusable
-from nr_tracking.config import Config
+from nr_tracking.config import Config, SubjectConfig
 from nr_tracking.data.sequence import GroundTruth
 from nr_tracking.evaluation.protocol import Scores
 from nr_tracking.evaluation.report import KeyFrames, score_output, tracking_report
 from nr_tracking.fields.weights import read_weights, weights_path
+from nr_tracking.sensing.following import SubjectFollower
 from nr_tracking.tracking.result import ResultWriter, Run, check_output, read_output
 from nr_tracking.tracking.rows import Rows
 from nr_tracking.types import DepthFrame, InputError, TrackedFrame
@@ -90,7 +91,7 @@ def track(
     continued = resume and (folder / _CHECKPOINT).is_file()
     if not continued:  # a run that was interrupted before its first checkpoint leaves nothing to go on with
         shutil.rmtree(folder, ignore_errors=True)
-    session = _Session(folder, run, tracker)
+    session = _Session(folder, run, tracker, config.subject)
     if continued:
         session.restore()
     _write_manifest(run, folder)
@@ -104,11 +105,13 @@ def track(
 class _Session:
     """One pass over a recording; everything needed to continue it lies in its folder."""
 
-    def __init__(self, folder: Path, run: Run, tracker: TrackerLike) -> None:
-        self.folder, self.run, self.tracker = folder, run, tracker
+    def __init__(self, folder: Path, run: Run, tracker: TrackerLike, subject: SubjectConfig) -> None:
+        self.folder, self.run, self.tracker, self.subject = folder, run, tracker, subject
         self.writer = ResultWriter(folder)
         self.rows = Rows()
         self.key_frames = KeyFrames()
+        self.events: list[str] = []  # what became of the subject, in words
+        self._follower = SubjectFollower(self._note)
         self._modules = checkpoint.modules_of(vars(tracker))
         self._done = 0
         self._done_digest = ""
@@ -123,6 +126,8 @@ class _Session:
         state = checkpoint.load(self._checkpoint, self._modules)
         vars(self.tracker).update(state["tracker"])
         self.rows = state["rows"]
+        self.events[:] = state["events"]
+        self._follower.whereabouts = state["whereabouts"]
         self._done, self._done_digest = state["done"], state["digest"]
 
     def consume(self, recording: Recording, count: int) -> None:
@@ -143,7 +148,7 @@ class _Session:
                     self._save(index + 1, digest.value)
             self._write(self.tracker.flush())
         self.run.input = digest.value
-        self.run.notices = list(recording.notices)
+        self.run.notices = [*recording.notices, *self.events]
 
     def finish(self) -> dict[int, dict[str, float]]:
         """Assemble the files; returns seconds by stage of each row. Fails if no frame could be used at all."""
@@ -161,7 +166,14 @@ class _Session:
         return timings
 
     def _save(self, done: int, digest: str) -> None:
-        state = {"tracker": vars(self.tracker), "rows": self.rows, "done": done, "digest": digest}
+        state = {
+            "tracker": vars(self.tracker),
+            "rows": self.rows,
+            "whereabouts": self._follower.whereabouts,
+            "events": self.events,
+            "done": done,
+            "digest": digest,
+        }
         checkpoint.save(self._checkpoint, state, self._modules)
 
     def _take(self, item: DepthFrame | Unusable) -> None:
@@ -170,11 +182,20 @@ class _Session:
             return
         row = self.rows.ask(item.stamp_ns)
         try:
-            results = self.tracker.push(item)
+            frame, another = self._follower.choose(item, self.subject)
+            if another:  # its tracks have ids of their own
+                self._write(self.tracker.flush())
+                self.tracker.reset()
+            results = self.tracker.push(frame)
         except InputError as error:
+            self._follower.refused(item.stamp_ns, error)
             self.rows.drop(row, str(error))
         else:
+            self._follower.tracked(item.stamp_ns)
             self._write(results)
+
+    def _note(self, event: str) -> None:
+        self.events.append(f"row {len(self.rows) - 1}: {event}")
 
     def _write(self, results: list[TrackedFrame]) -> None:
         for result in results:

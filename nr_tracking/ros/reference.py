@@ -41,7 +41,7 @@ def reference() -> str:
         "",
         "| name | default | allowed | when | |",
         "|---|---|---|---|---|",
-        *map(_row, settings(load_config("lite"))),
+        *map(_row, settings(load_config())),
     ]
     return "\n".join(lines) + "\n"
 

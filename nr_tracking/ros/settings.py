@@ -16,6 +16,7 @@ import numpy as np
 from pydantic.fields import FieldInfo
 
 from nr_tracking.config import PRESETS, Config, ConfigError, Section, load_config
+from nr_tracking.presets import DEFAULT_PRESET
 
 _NOT_OF_A_NODE = ("training",)
 _FIXED = ("preset", "model.")  # what decides other defaults, and what weights are made for
@@ -125,7 +126,7 @@ def check_names(names: list[str]) -> None:
             raise ConfigError(f"unknown parameter {name!r}; {hint}")
 
 
-def parameters_yaml(preset: str = "lite") -> str:
+def parameters_yaml(preset: str = DEFAULT_PRESET) -> str:
     """``config/tracking.yaml``: every parameter with its default, meaning, unit and range.
 
     Settings that the preset decides stand as comments, so that choosing another preset changes them.

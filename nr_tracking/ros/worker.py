@@ -20,7 +20,6 @@ from nr_tracking.ros.statistics import Statistics
 from nr_tracking.sensing.following import SubjectFollower
 from nr_tracking.types import DepthFrame, Float64, InputError, TrackedFrame
 
-_NO_SUBJECT = ("no_subject", "no_depth")
 _LOST = {
     "overrun": "the camera outruns inference: choose a smaller preset, a lower rate or ros.queue_policy: all",
     "queue_memory": "waiting frames fill ros.queue_memory_mb: play the recording more slowly or allow more",
@@ -88,8 +87,6 @@ class InferenceWorker:
         self._smaller_tracker = smaller_tracker
         self._locate = locate
         self._follower = SubjectFollower(on_event)
-        self._missing_since: int | None = None  # stamp of the first of the frames without a subject, up to now
-        self._lost = False  # whether that is too long ago for the next one to be the same
         self._return_memory = MemoryReturner()
         self._unit_m = unit_m
         self._queue = FrameQueue(policy, queue_size, queue_memory)
@@ -167,7 +164,7 @@ class InferenceWorker:
             except InputError as error:
                 self._statistics.dropped(error.reason, str(error))
                 if isinstance(job, WaitingFrame):
-                    self._note_subject(job, error)
+                    self._follower.refused(job.stamp_ns, error)
             except Exception as error:  # whatever it was, the next frame deserves a fresh start
                 if isinstance(job, WaitingFrame) and job not in self._unfinished:
                     self._unfinished.append(job)
@@ -177,36 +174,14 @@ class InferenceWorker:
         source = waiting.frame
         frame = depth_frame(source.image, source.info, source.mask, self._unit_m)
         frame, another = self._follower.choose(frame, self._tracker.config.subject)
-        if another or self._given_up(waiting):
+        if another:
             self._start_anew()
         frame = replace(frame, pose=self._locate(source))
         results = self._tracker.push(frame)
         self._unfinished.append(waiting)
-        self._note_subject(waiting, None)
+        self._follower.tracked(frame.stamp_ns)
         self._deliver(results)
         self._return_memory()
-
-    def _given_up(self, waiting: WaitingFrame) -> bool:
-        """Whether there has been no subject for so long, up to this frame, that the next one is another; once."""
-        if self._missing_since is None or self._lost:
-            return False
-        gone_s = (waiting.stamp_ns - self._missing_since) / 1e9
-        self._lost = gone_s >= self._tracker.config.subject.lost_s
-        if self._lost:
-            self._on_event(f"no subject for {gone_s:.2f} s: the next one is a new one")
-        return self._lost
-
-    def _note_subject(self, waiting: WaitingFrame, error: InputError | None) -> None:
-        """Say once that the subject is gone, and once that it is there again."""
-        since = self._missing_since
-        if error is None:
-            if since is not None:
-                self._missing_since, self._lost = None, False
-                gone_s = max(0.0, (waiting.stamp_ns - since) / 1e9)  # unless the clock was set back meanwhile
-                self._on_event(f"there is a subject again after {gone_s:.2f} s")
-        elif error.reason in _NO_SUBJECT and since is None:
-            self._missing_since = waiting.stamp_ns
-            self._on_event(f"no subject: {error}")
 
     def _recover(self, error: Exception) -> None:
         """Start anew after a failure, with a smaller tracker where memory ran out and there is one."""

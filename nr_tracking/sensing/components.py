@@ -20,6 +20,7 @@ from nr_tracking.sensing.planes import depth_tolerance
 from nr_tracking.types import Bool, Float32
 
 _CANDIDATE_SHARE = 0.05  # of the largest part's pixels: specks are not chosen
+_STEADY_SHARE = 0.5  # of the largest part: where the subject was before, so much of one is still it
 _SAMPLES = 3000  # points by which the distance between parts is measured
 _ON_SUPPORT = 3.0  # tolerances: what mostly lies below is left over from the support, or lies behind it
 _ROOM_GAP_M = 0.2  # within which parts belong together in a room
@@ -28,12 +29,19 @@ _OFF_CENTRE = 12.0  # a pixel at the middle of a side of the image weighs a twen
 
 
 def keep_near_largest(
-    depth: Float32, cloud: Float32, subject: Bool, config: SubjectConfig, heights: Float32 | None = None
+    depth: Float32,
+    cloud: Float32,
+    subject: Bool,
+    config: SubjectConfig,
+    heights: Float32 | None = None,
+    place: Float32 | None = None,
 ) -> Bool:
     """Drop the parts of ``subject`` that stand apart from the largest one.
 
     Instead of the largest part it is the nearest one, or the one that comes nearest to ``point_m``, where ``choice``
-    asks for that; parts of fewer than ``minimum_pixels``, or of a twentieth of the largest, are not chosen.
+    asks for that; parts of fewer than ``minimum_pixels``, or of a twentieth of the largest, are not chosen. The largest
+    of the image before, about ``place`` (3,) metres, remains it until another one is twice as large: of two people who
+    pass each other, one is followed.
 
     ``depth`` (H, W) in metres; ``subject`` (H, W) bool; ``cloud`` (N, 3) the points of its pixels, row by row, in
     metres; ``heights`` (N,) how far these stand before the supports of a room, None where there are none: see
@@ -62,7 +70,7 @@ def keep_near_largest(
         barred = _no_subject(heights, part, pixels, config.minimum_pixels)
         stones = ~barred & (pixels >= config.minimum_pixels)
     sizes = np.bincount(part, weights=weights, minlength=count + 1)
-    largest = _chosen(cloud, part, np.where(barred, 0, sizes), config)
+    largest = _chosen(cloud, part, np.where(barred, 0, sizes), config, place)
 
     sample = _sample(part, count)
     cloud, part = cloud[sample], part[sample]
@@ -93,21 +101,34 @@ def _centrality(window: tuple[slice, slice], subject: Bool) -> NDArray[np.float6
     return np.outer(rows[window[0]], columns[window[1]])[subject[window]]
 
 
-def _chosen(cloud: Float32, part: NDArray[np.int32], sizes: NDArray[Any], config: SubjectConfig) -> int:
+def _chosen(
+    cloud: Float32, part: NDArray[np.int32], sizes: NDArray[Any], config: SubjectConfig, place: Float32 | None
+) -> int:
     """The part that everything else is measured by; ``sizes`` (count + 1,) are weighed pixels, 0 of what cannot be."""
     largest = int(sizes[1:].argmax()) + 1
     if config.choice == "largest":
-        return largest
+        if place is None:
+            return largest
+        alike = sizes >= _STEADY_SHARE * sizes[largest]
+        alike[0] = False
+        return _nearest_to(place, cloud, part, alike)
     pixels = np.bincount(part, minlength=len(sizes))
     candidates = (pixels >= max(config.minimum_pixels, _CANDIDATE_SHARE * pixels[1:].max())) & (sizes > 0)
     candidates[0] = False
     if not candidates.any():
         return largest
-    if config.choice == "nearest":
-        distance = _means(cloud[:, 2], part, len(sizes) - 1)
-    else:
-        distance = np.full(len(sizes), np.inf)
-        np.minimum.at(distance, part, np.linalg.norm(cloud - np.array(config.point_m, np.float32), axis=1))
+    if config.choice == "clicked":
+        return _nearest_to(np.array(config.point_m, np.float32), cloud, part, candidates)
+    distance = _means(cloud[:, 2], part, len(sizes) - 1)
+    return int(np.where(candidates, distance, np.inf).argmin())
+
+
+def _nearest_to(place: Float32, cloud: Float32, part: NDArray[np.int32], candidates: Bool) -> int:
+    """The part among ``candidates`` (count + 1,) that comes nearest to ``place`` (3,)."""
+    if np.count_nonzero(candidates) == 1:
+        return int(candidates.argmax())
+    distance = np.full(len(candidates), np.inf)
+    np.minimum.at(distance, part, np.linalg.norm(cloud - place, axis=1))
     return int(np.where(candidates, distance, np.inf).argmin())
 
 

@@ -12,13 +12,14 @@ from nr_tracking.sensing.supports import heights_over_supports
 from nr_tracking.types import Bool, DepthFrame, Float32, InputError
 
 
-def find_subject(frame: DepthFrame, config: SubjectConfig) -> Bool:
+def find_subject(frame: DepthFrame, config: SubjectConfig, place: Float32 | None = None) -> Bool:
     """The subject's pixels, (H, W) bool, all of them with depth.
 
     Depth range and region box always hold. Within them a mask that comes with the frame is taken at its word, but for
     background along its outline; without one, planes that extend beyond the subject are removed, then whatever stands
     apart from its largest part, or from the one that ``choice`` names. Depth that shows nothing but the subject passes
-    untouched.
+    untouched. ``place`` (3,), metres: where the subject was in the image before, so that it is not another one that is
+    a little larger now.
 
     Raises InputError ``no_subject`` where fewer than ``minimum_pixels`` are left, and says what took them.
     """
@@ -43,7 +44,7 @@ def find_subject(frame: DepthFrame, config: SubjectConfig) -> Bool:
             subject.flat[pixels] = kept
             cloud, heights = cloud[kept], heights[kept]
         _require(subject, config, "apart from large planes (remove_plane)")
-    subject = keep_near_largest(depth, cloud, subject, config, heights)
+    subject = keep_near_largest(depth, cloud, subject, config, heights, place)
     _require(subject, config, "in one place")
     return subject
 

@@ -94,14 +94,14 @@ class PendingWindow:
     inputs: Sequence[Future[FrameInput]]
 
 
-def observe(frame: DepthFrame, config: SubjectConfig) -> View:
-    """Check a frame, undo its lens, and find the subject in it.
+def observe(frame: DepthFrame, config: SubjectConfig, place: Float32 | None = None) -> View:
+    """Check a frame, undo its lens, and find the subject in it, which was at ``place`` (3,) metres before, if known.
 
     Raises :class:`~nr_tracking.types.InputError` for a frame that cannot be used, with the reason.
     """
     check_frame(frame)
     frame = rectify(frame)
-    mask = find_subject(frame, config)
+    mask = find_subject(frame, config, place)
     return View(frame, mask, thinned_points(mask, frame.depth, frame.intrinsics, _CLOUD_POINTS))
 
 

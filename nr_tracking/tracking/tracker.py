@@ -134,6 +134,7 @@ class Tracker:
         self._reconstructor.forget()
         self._order.forget()
         self._volume: Volume | None = None
+        self._place: Float32 | None = None  # of the subject in the newest frame
         self._tracks = PersistentTracks(
             self.config.refinement, self.config.tracks, self._tracks.next_id, self.config.device
         )
@@ -151,12 +152,13 @@ class Tracker:
         """
         check_pose(frame.pose)
         restarted = self._order.jumped_back(frame.stamp_ns)
-        view = observe(normalised(frame), self.config.subject)
+        view = observe(normalised(frame), self.config.subject, None if restarted else self._place)
         results = []
         if restarted:
             results = self.flush()
             self.reset()
         self._order.accept(frame.stamp_ns)
+        self._place = view.cloud.mean(axis=0)
         self._reconstructor.begin(view, self._volume)  # the next window's cube is nearly always that of the last one
         if window := self._window.push(view):
             self._begin(window)
