@@ -234,7 +234,7 @@ class TracksConfig(Section):
     count: int = setting(6000, "tracked points, evenly by area over the whole surface", ge=100, le=100_000)
     snap: float = setting(1.0, "share of the way to the next surface that a track is projected, 0 for none", ge=0, le=1)
     steady: float = setting(
-        2.5,
+        4.0,
         "how firmly the trembling of surfaces is kept out of tracks, in standard deviations of it; 0: not",
         ge=0,
         le=10,

@@ -150,11 +150,11 @@ class Refiner:
         while descent.left:
             descent.left -= 1
             step = self._step(problem, state, descent)
-            if not step.any():  # not positive definite
+            length = float(np.sqrt((step[:, 3:] ** 2).sum(1).mean())) / problem.size
+            if not 0 < length < 1:  # not positive definite, or hardly so
                 descent.damping, descent.held = 10 * max(descent.damping, 1e-3), False
                 continue
             motion = state.motion.stepped(step)
-            length = float(np.sqrt((step[:, 3:] ** 2).sum(1).mean())) / problem.size
             descent.held = length < _HELD
             if length < _CONVERGED:
                 return state, motion

@@ -2,19 +2,22 @@
 
     steadier = Steadier(config.tracks.steady)
     steadier.start(pose)
-    shown = steadier.step(graph, pose, motion, landed, places)     # where to show the points, frame after frame
+    shown = steadier.step(graph, stamp_ns, places)     # where to show the points, frame after frame
 
-A completed surface trembles by some millimetres though nothing moves, and takes the tracks along: as a whole, by the
-nodes of the deformation graph, and each point by itself, by its projection. Both are filtered. A node has a place and a
-velocity, corrected by a share of what the new frame says (an alpha-beta filter, with beta after Benedict and Bordner,
-1962): a steady motion is followed without lag. A point has its offset from the place to which its nodes carry it,
-turned with them: it changes only where the surface does.
+A completed surface trembles by some millimetres though nothing moves, and takes the tracks along. That noise is nearly
+white from frame to frame, so a long mean would take most of it out, but a mean lags behind what moves. So each point is
+shown where it was shown before, carried on by the speed of the nodes of the deformation graph about it, where that is
+beyond chance; and it follows what the new frame says
 
-The share is large where the correction is large beside the noise, ``q / (q + strength^2)`` with q the squared ratio of
-the two, and a correction counts as a node's only as far as those around it agree. The noise is measured all the time
-and everywhere: of a point it is the change of its offset, in which the motion of the subject does not show; of a node
-what turns back in the next frame, and no more than that of the points on it, because fast limbs turn back too. So a
-clean recording is hardly filtered. Only what is shown is: the fit goes on from the surface as it is.
+- at once, as far as that is too far off for noise,
+- by the running mean of how far off the last frames were, where that is too much for chance,
+- and else by a share that makes it the mean of all frames since either happened, of some twenty at most.
+
+Neighbours move alike and much of the noise is alike too, so corrections are split in two: their mean about each node,
+and what each point differs from that; both are judged by themselves. The noise of each is measured all the time and
+everywhere as what turns back in the next frame: successive changes of step have a mean product of -4 variances. Where
+nodes move, noise counts for little: a lag would be worse. Only what is shown is filtered; the fit goes on from the
+surface as it is.
 """
 
 from __future__ import annotations
@@ -24,34 +27,75 @@ from dataclasses import dataclass, replace
 import numpy as np
 from scipy.sparse import csr_matrix
 
-from nr_tracking.deformation.normal_equations import DeformationGraph, Motion
+from nr_tracking.deformation.normal_equations import DeformationGraph
 from nr_tracking.tracking.pose import Birth, CarriedPose
 from nr_tracking.tracking.rigid import Rigid
 from nr_tracking.types import Bool, Float64
 
-_LEAST = 0.1  # share of a correction that is always followed
-_MEMORY = 0.1  # share of a new frame in the measured noise
+_AT_ONCE = 1.25  # times the strength: standard deviations of noise beyond which one frame is enough
+_MEAN = 0.25  # share of a new frame in the running mean of corrections
+_LEAST = 0.05  # share of a correction that is always followed
+_SPEED = 0.15  # share of a new frame in the speeds of nodes
+_MOVES = 4.0  # standard deviations of a speed beyond which it is one
+_WHILE_MOVING = 0.05  # share of the noise that counts where nodes move
+_NOISE = 0.1  # share of a new frame in the measured noise
 
 
 @dataclass(frozen=True)
-class _Steady:
-    """What is remembered of one stamp, of P nodes and N points.
+class _Trust:
+    """How corrections of K places have been lately.
 
-    ``nodes`` (P, 3) as they were fitted, their last ``step`` and its ``change`` from the one before, both (P, 3);
-    ``elapsed`` seconds of that step; filtered ``places`` (P, 3) of the nodes and their ``speeds`` (P, 3) a second;
-    filtered ``offsets`` (N, 3) of the points; ``node_noise`` and ``point_noise`` (P,), variances along an axis.
+    Their running ``mean`` (K, 3), and the ``count`` (K, 1) of frames of which a place is the mean.
+    """
+
+    mean: Float64
+    count: Float64
+
+    @classmethod
+    def none(cls, count: int) -> _Trust:
+        return cls(np.zeros((count, 3)), np.zeros((count, 1)))
+
+    def at(self, rows: np.ndarray) -> _Trust:
+        return _Trust(self.mean[rows], self.count[rows])
+
+    def then(self, other: _Trust) -> _Trust:
+        return _Trust(np.concatenate((self.mean, other.mean)), np.concatenate((self.count, other.count)))
+
+    def follow(self, off: Float64, noise: Float64, strength: float) -> tuple[Float64, _Trust]:
+        """How far to go (K, 3) of corrections ``off`` (K, 3); ``noise`` (K,) is their variance along each axis."""
+        mean = self.mean + _MEAN * (off - self.mean)
+        count = self.count + 1
+        at_once = _beyond(off, noise, _AT_ONCE * strength)
+        by_mean = _beyond(mean, noise * (_MEAN / (2 - _MEAN)), strength)
+        rest = np.maximum(1 / (count + 1), _LEAST) * off
+        way = at_once * off + (1 - at_once) * (by_mean * mean + (1 - by_mean) * rest)
+        # What followed the running mean is a mean of about so many frames.
+        count = (1 - at_once) * (count + by_mean * (1 / _MEAN - count))
+        return way, _Trust((1 - at_once) * (1 - by_mean) * mean, count)
+
+
+@dataclass(frozen=True)
+class _State:
+    """What is remembered of one stamp, of P nodes and N points, after ``frames`` frames.
+
+    ``places`` (N, 3) of the points on the surface, their last ``step`` (N, 3), taken in ``elapsed`` seconds, and its
+    ``change`` (N, 3) from the one before; where they were ``shown`` (N, 3); ``speeds`` (P, 3) of the nodes, metres a
+    second; ``node_noise`` (P,) that points about a node share and ``point_noise`` (P,) of single points, both as
+    variances along an axis; what to think of corrections of ``nodes`` and ``points``.
     """
 
     stamp_ns: int
     elapsed: float
-    nodes: Float64
+    frames: int
+    places: Float64
     step: Float64
     change: Float64
-    places: Float64
+    shown: Float64
     speeds: Float64
-    offsets: Float64
     node_noise: Float64
     point_noise: Float64
+    nodes: _Trust
+    points: _Trust
 
 
 class Steadier:
@@ -62,93 +106,108 @@ class Steadier:
 
     def start(self, pose: CarriedPose) -> None:
         """Begin with a first pose, at rest."""
-        rest, unknown, offsets = np.zeros_like(pose.nodes), np.zeros(len(pose.nodes)), np.zeros_like(pose.points)
-        self._state = _Steady(pose.stamp_ns, 1.0, pose.nodes, rest, rest, pose.nodes, rest, offsets, unknown, unknown)
+        nodes, points = len(pose.nodes), len(pose.points)
+        rest, unknown, trust = np.zeros((points, 3)), np.zeros(nodes), (_Trust.none(nodes), _Trust.none(points))
+        known = pose.points, rest, rest, pose.points, np.zeros((nodes, 3)), unknown, unknown
+        self._state = _State(pose.stamp_ns, 1.0, 0, *known, *trust)
 
     def seen(self, change: Rigid) -> None:
         """Go on in another camera's frame."""
         state = self._state
         self._state = replace(
             state,
-            nodes=change.points(state.nodes),
+            places=change.points(state.places),
             step=change.vectors(state.step),
             change=change.vectors(state.change),
-            places=change.points(state.places),
+            shown=change.points(state.shown),
             speeds=change.vectors(state.speeds),
-            offsets=change.vectors(state.offsets),
+            nodes=replace(state.nodes, mean=change.vectors(state.nodes.mean)),
+            points=replace(state.points, mean=change.vectors(state.points.mean)),
         )
 
     def corrected(self, shift: Float64) -> None:
-        """Go on with the nodes moved by ``shift`` (P, 3), which is no motion of the subject."""
+        """Go on with the points moved by ``shift`` (N, 3), which is no motion of the subject."""
         state = self._state
-        self._state = replace(state, nodes=state.nodes + shift, places=state.places + shift)
+        self._state = replace(state, places=state.places + shift, shown=state.shown + shift)
 
     def of(self, kept: Bool) -> None:
         """Go on with only the points ``kept`` (N,)."""
-        self._state = replace(self._state, offsets=self._state.offsets[kept])
+        state = self._state
+        rows = {name: getattr(state, name)[kept] for name in ("places", "step", "change", "shown")}
+        self._state = replace(state, **rows, points=state.points.at(kept))
 
     def born(self, birth: Birth) -> None:
-        """Go on with the new nodes and points too, as those beside them; what has no offset yet lies on the surface."""
-        state, beside, fresh = self._state, birth.growth.beside, birth.growth.nodes
+        """Go on with the new nodes and points too: the nodes as those beside them, the points at rest."""
+        state, beside, count = self._state, birth.growth.beside, len(birth.points)
+        rows = {name: getattr(state, name) for name in ("speeds", "node_noise", "point_noise")}
+        rows = {name: np.concatenate((values, values[beside])) for name, values in rows.items()}
+        rows |= {name: np.concatenate((getattr(state, name), birth.points)) for name in ("places", "shown")}
+        rows |= {name: np.concatenate((getattr(state, name), np.zeros((count, 3)))) for name in ("step", "change")}
+        nodes, points = state.nodes.then(state.nodes.at(beside)), state.points.then(_Trust.none(count))
+        self._state = replace(state, **rows, nodes=nodes, points=points)
 
-        def grown(values: Float64) -> Float64:
-            return np.concatenate((values, values[beside]))
-
-        self._state = replace(
-            state,
-            nodes=np.concatenate((state.nodes, fresh)),
-            step=grown(state.step),
-            change=grown(state.change),
-            places=np.concatenate((state.places, fresh + (state.places - state.nodes)[beside])),
-            speeds=grown(state.speeds),
-            offsets=np.concatenate((state.offsets, np.zeros_like(birth.points))),
-            node_noise=grown(state.node_noise),
-            point_noise=grown(state.point_noise),
-        )
-
-    def step(
-        self, graph: DeformationGraph, pose: CarriedPose, motion: Motion, landed: Bool, places: Float64
-    ) -> Float64:
-        """Take in a new pose, reached by ``motion``; returns where to show the points (N, 3).
-
-        ``places`` (N, 3) are the points as projected onto the surface, those which ``landed`` (N,).
-        """
+    def step(self, graph: DeformationGraph, stamp_ns: int, places: Float64) -> Float64:
+        """Take in where the points came to lie on the surface, ``places`` (N, 3); returns where to show them (N, 3)."""
         if self.strength == 0:
             return places
-        state, ring = self._state, _ring(graph)
-        turns = (graph.blend @ motion.rotations.reshape(-1, 9)).reshape(-1, 3, 3)
-        offsets = np.einsum("nij,nj->ni", turns, state.offsets)
-        off = np.where(landed[:, None], places - pose.points - offsets, 0.0)
-        sums = graph.blend.T @ np.stack(((off**2).sum(axis=1), landed), axis=1)
-        point_noise = _learnt(state.point_noise, sums[:, 0] / np.maximum(3.0 * sums[:, 1], 1e-9))
-        offsets = offsets + self._share(off, graph.blend @ point_noise) * off
-
-        elapsed = 1e-9 * (pose.stamp_ns - state.stamp_ns)
-        step = pose.nodes - state.nodes
+        state, about = self._state, _About(graph)
+        elapsed = 1e-9 * (stamp_ns - state.stamp_ns)
+        step = places - state.places
         change = step - state.step * (elapsed / state.elapsed)
-        # Noise turns back: successive changes of step have a mean product of -4 variances along each axis.
-        echo = ring @ -(change * state.change).sum(axis=1) / 12.0
-        node_noise = _learnt(state.node_noise, echo)
-        expected = state.places + elapsed * state.speeds
-        off = pose.nodes - expected
-        alpha = self._share(ring @ off, np.clip(node_noise, 0.0, ring @ point_noise))
-        filtered = expected + alpha * off
-        speeds = state.speeds + alpha**2 / (2 - alpha) * off / elapsed
-        known = pose.stamp_ns, elapsed, pose.nodes, step, change
-        self._state = _Steady(*known, filtered, speeds, offsets, node_noise, point_noise)
-        shown: Float64 = pose.points + offsets + graph.blend @ (filtered - pose.nodes)
+        alike = about.mean(np.concatenate((step, change, state.change), axis=1))
+        node_step, node_change, node_changed = np.split(alike, 3, axis=1)
+        # Two steps have to be known before there is a change that turns back.
+        share = max(_NOISE, 1.0 / state.frames) if state.frames else 0.0
+        echo = about.ring @ np.stack(
+            (_turned_back(node_change, node_changed), about.mean(_turned_back(change, state.change))), axis=1
+        )
+        node_noise, both = state.node_noise + share * (echo[:, 0] - state.node_noise), state.point_noise
+        point_noise = both + share * (echo[:, 1] - both)
+
+        speeds = about.ring @ node_step / elapsed - state.speeds
+        speeds = state.speeds + max(_SPEED, 1.0 / (state.frames + 1)) * speeds
+        noise = np.maximum(node_noise, 0.0)
+        moving = _beyond(elapsed * speeds, noise * (2 * _SPEED**2 / (2 - _SPEED)), _MOVES)
+        counted = 1 - (1 - _WHILE_MOVING) * moving[:, 0]
+        own = graph.blend @ (counted * np.maximum(point_noise - node_noise, 0.0))
+
+        expected = state.shown + graph.blend @ (elapsed * moving * speeds)
+        off = places - expected
+        common = about.ring @ about.mean(off)
+        nodes_way, nodes = state.nodes.follow(common, counted * noise, self.strength)
+        points_way, points = state.points.follow(off - graph.blend @ common, own, self.strength)
+        shown: Float64 = expected + graph.blend @ nodes_way + points_way
+        known = places, step, change, shown, speeds, node_noise, point_noise
+        self._state = _State(stamp_ns, elapsed, state.frames + 1, *known, nodes, points)
         return shown
 
-    def _share(self, off: Float64, noise: Float64) -> Float64:
-        """Which share (K, 1) of corrections (K, 3) to follow where the ``noise`` has that variance (K,)."""
-        square = (off**2).sum(axis=1, keepdims=True)
-        limit = 3 * self.strength**2 * noise[:, None]
-        return np.maximum(square / np.maximum(square + limit, 1e-300), _LEAST)
+
+class _About:
+    """Means over the points about each node of a graph, and over each node and its neighbours."""
+
+    def __init__(self, graph: DeformationGraph) -> None:
+        self.ring = _ring(graph)
+        self._spread = graph.blend.T.tocsr()
+        self._mass = np.maximum(np.asarray(graph.blend.sum(axis=0)).reshape(-1, 1), 1e-9)
+
+    def mean(self, values: Float64) -> Float64:
+        """Means (P, D) or (P,) of values (N, D) or (N,) of the points about each node."""
+        return (self._spread @ values) / (self._mass if values.ndim == 2 else self._mass[:, 0])
 
 
-def _learnt(before: Float64, now: Float64) -> Float64:
-    """A running mean, with the newest taken in."""
-    return before + _MEMORY * (now - before)
+def _turned_back(change: Float64, before: Float64) -> Float64:
+    """The variance along an axis of which white noise would give successive changes of step (K, 3), on the mean."""
+    return np.einsum("kd,kd->k", change, before) / -12.0
+
+
+def _beyond(vectors: Float64, noise: Float64, strength: float) -> Float64:
+    """From 0 to 1 (K, 1): whether vectors (K, 3) are longer than ``strength`` standard deviations of the ``noise``.
+
+    The noise has that variance (K,) along each axis.
+    """
+    square = (vectors**2).sum(axis=1, keepdims=True) ** 2
+    limit = (3 * strength**2 * noise[:, None]) ** 2
+    return square / np.maximum(square + limit, 1e-300)
 
 
 def _ring(graph: DeformationGraph) -> csr_matrix:

@@ -11,7 +11,8 @@ once, along the surface: limbs that touch later stay apart. From frame to frame 
 (:mod:`nr_tracking.deformation.refinement`), starting from rest or from the velocity, whichever fits better; where
 neither comes close, the network is asked for its guess. The points that come out are projected onto the surface; those
 that are carried on are not, because projection also moves every point a little along the surface, and a hundred frames
-of that are far.
+of that are far. As long as nothing has moved by more than a little, each frame is fitted from the same pose instead of
+the last one, so that a subject at rest does not wander by what single fits err.
 
 Who is tracked changes (:mod:`nr_tracking.tracking.population`): points that leave the surface die, those that come back
 are recognised, and surface without points gets new ones, on new nodes where the graph does not reach. Every keyframe
@@ -38,7 +39,7 @@ from nr_tracking.deformation.normal_equations import Motion, carried, disagreeme
 from nr_tracking.deformation.patches import PatchGraph, build_patches
 from nr_tracking.deformation.projection import Projection, SurfaceIndex, sample_evenly
 from nr_tracking.deformation.refinement import Refiner
-from nr_tracking.deformation.rotations import fit_rigid, rotation_from_vector, vector_from_rotation
+from nr_tracking.deformation.rotations import fit_rigid, rotation_from_vector, straightened, vector_from_rotation
 from nr_tracking.deformation.torch_refinement import TorchRefiner
 from nr_tracking.tracking.confidence import Evidence, calibrated, error_limit
 from nr_tracking.tracking.population import Population, uncovered
@@ -52,6 +53,7 @@ PointMap = Callable[[Float32], Float32]
 _BACK = 0.5  # a lost point is recognised within this share of the distance at which a living one dies
 _FACING = 70.0  # degrees between the normals of a point and of the surface that it lies on, at most
 _FEWEST_BORN = 3  # seeking places without tracks that are worth a birth
+_STILL = 0.02  # of the size: as long as no node is farther from where it was, frames are fitted from the same pose
 _MOST_NODES = 2  # nodes at most, over those of the first surface
 
 
@@ -109,7 +111,7 @@ class PersistentTracks:
         self._population = Population.founded(len(samples.points), self.next_id)
         self.next_id = self._population.next_id
         self._rest, self._canonical = nodes, samples.points
-        self._keyframe, self._frames = self._newest, 0
+        self._keyframe, self._reference, self._frames = self._newest, self._newest, 0
         self._size = float(np.ptp(samples.points, axis=0).max())
         self._spacing = np.sqrt(samples.area / len(samples.points))
         self._node_spacing = np.sqrt(samples.area / len(nodes))
@@ -134,7 +136,7 @@ class PersistentTracks:
         """The next surface is seen from elsewhere: ``change`` leads from the present camera frame to the new one."""
         self._newest = self._pose.seen(change)
         self._previous = self._previous.seen(change) if self._previous is not None else None
-        self._keyframe = self._keyframe.seen(change)
+        self._keyframe, self._reference = self._keyframe.seen(change), self._reference.seen(change)
         self._steadier.seen(change)
         self._pending = change if self._pending is None else change.after(self._pending)
 
@@ -150,8 +152,11 @@ class PersistentTracks:
         if len(surface.faces) == 0:
             raise InputError("no_surface", f"the surface at stamp {stamp_ns} ns has no faces")
         index = SurfaceIndex(surface.vertices, surface.faces)
+        if np.linalg.norm(pose.nodes - self._reference.nodes, axis=1).max() > _STILL * self._size:
+            self._reference = pose
         motion = self._fit(pose, index, stamp_ns, cues or Cues())
-        self._step(pose, motion, stamp_ns)
+        self._step(motion, stamp_ns)
+        self._previous = pose
         self._change, self._pending = self._pending, None
         self._index, self._frames = index, self._frames + 1
         if self._frames % self.settings.keyframe_frames == 0:
@@ -167,13 +172,13 @@ class PersistentTracks:
             landing = self._renew(landing)
         return self._tracks(surface, landing)
 
-    def _step(self, pose: CarriedPose, motion: Motion, stamp_ns: int) -> None:
-        """Go on from ``pose`` by a motion."""
-        graph = self._graph
+    def _step(self, motion: Motion, stamp_ns: int) -> None:
+        """Take the pose that a motion makes of the reference."""
+        graph, pose = self._graph, self._reference
         points, normals = carried(graph, pose.nodes, pose.points, pose.normals, motion)
         self._strain = disagreement(graph, pose.nodes, pose.points, motion, points)
-        self._newest = CarriedPose(stamp_ns, motion.translations, motion.rotations @ pose.turns, points, normals)
-        self._previous = pose
+        turns = straightened(motion.rotations @ pose.turns)
+        self._newest = CarriedPose(stamp_ns, motion.translations, turns, points, normals)
 
     def _land(self) -> Projection:
         """Project the points onto the newest surface."""
@@ -186,15 +191,13 @@ class PersistentTracks:
 
     def _steady(self, landing: Projection) -> None:
         """Find where to show the points."""
-        assert self._previous is not None
-        motion = self._previous.motion_to(self._pose)
-        self._shown = self._steadier.step(self._graph, self._pose, motion, landing.vertex >= 0, self._placed)
+        self._shown = self._steadier.step(self._graph, self._pose.stamp_ns, self._placed)
 
     def _fit(self, pose: CarriedPose, index: SurfaceIndex, stamp_ns: int, cues: Cues) -> Motion:
-        """Fit the graph to the next surface from the best of the guesses."""
-        solved = self._solved
-        starts, asked = self._starts(pose, stamp_ns), cues.guess
-        guess = None if asked is None else lambda: self._guessed(pose, asked)
+        """The motion from the reference to the next surface, fitted from the best of the guesses."""
+        solved, reference = self._solved, self._reference
+        starts, asked = [self._from_reference(pose, start) for start in self._starts(pose, stamp_ns)], cues.guess
+        guess = None if asked is None else lambda: self._from_reference(pose, self._guessed(pose, asked))
         if not self.refinement.enabled:
             return starts[-1] if guess is None else guess()
         target, features = index.target(self.refinement.samples), None
@@ -202,8 +205,12 @@ class PersistentTracks:
             features = cues.embed_previous(pose.points[solved].astype(np.float32))
             sought = target.points[target.sample].astype(np.float32)
             target = replace(target, features=cues.embed_next(sought))
-        known = pose.nodes, pose.points[solved], pose.normals[solved]
+        known = reference.nodes, reference.points[solved], reference.normals[solved]
         return self._refiner.refine(*known, target, self._size, starts, features, guess).motion
+
+    def _from_reference(self, pose: CarriedPose, motion: Motion) -> Motion:
+        """A motion from ``pose``, as one from the reference."""
+        return Motion(motion.rotations @ self._reference.motion_to(pose).rotations, motion.translations)
 
     def _starts(self, pose: CarriedPose, stamp_ns: int) -> list[Motion]:
         """Standing still and, where there is one, going on as before."""
@@ -243,10 +250,10 @@ class PersistentTracks:
             # The frame before is corrected alike: the leap is no motion of the subject.
             assert self._previous is not None
             self._previous = self._previous.corrected(pose, anchored)
-            self._steadier.corrected(anchored.nodes - pose.nodes)
+            self._steadier.corrected(points - pose.points)
             self._newest = anchored
         self._confirmed[:] = self._frames
-        self._keyframe = self._pose
+        self._keyframe = self._reference = self._pose
 
     def _renew(self, landing: Projection) -> Projection:
         """Forget points that stayed away and lay new ones where the surface has none."""
@@ -255,7 +262,8 @@ class PersistentTracks:
             self._graph = part_of(self._graph, np.flatnonzero(kept))
             assert self._previous is not None
             self._newest, self._previous = self._pose.of(kept), self._previous.of(kept)
-            self._keyframe, self._canonical = self._keyframe.of(kept), self._canonical[kept]
+            self._keyframe, self._reference = self._keyframe.of(kept), self._reference.of(kept)
+            self._canonical = self._canonical[kept]
             self._placed, self._strain = self._placed[kept], self._strain[kept]
             self._shown = self._shown[kept]
             self._steadier.of(kept)
@@ -298,6 +306,7 @@ class PersistentTracks:
         self._rest, self._canonical = np.concatenate((self._rest, rest)), np.concatenate((self._canonical, canonical))
         assert self._previous is not None
         self._previous, self._keyframe = birth.into(self._previous), birth.into(self._keyframe)
+        self._reference = birth.into(self._reference)
         self._newest, self._graph = birth.into(pose), growth.graph
         self._shown = np.concatenate((self._shown, points))
         self._steadier.born(birth)
