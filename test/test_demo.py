@@ -39,6 +39,7 @@ def test_node_and_command_line_give_the_same_output(ros_domain, sequence, tmp_pa
     bag = write_bag(tmp_path / "bag", sequence.frames())
     flat = {f"{section}.{name}": value for section, values in QUICK.items() for name, value in values.items()}
     parameters = flat | {
+        "preset": "lite",
         "ros.output_folder": tmp_path / "saved",
         "ros.queue_policy": "all",
         "ros.image_reliability": "reliable",

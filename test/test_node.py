@@ -20,6 +20,7 @@ from fake_tracker import CAMERA, FakeTracker, flat_frame
 from geometry_msgs.msg import PoseArray
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState, GetState
+from rcl_interfaces.msg import Log
 from rcl_interfaces.srv import SetParameters
 from rclpy.executors import MultiThreadedExecutor
 from rclpy.parameter import Parameter
@@ -386,18 +387,21 @@ def test_diagnostics_say_why_there_is_no_depth(start_node, peer):
 def test_camera_that_vanishes_is_missed_and_taken_up_again(start_node, peer):
     node = start_node(ros__silence_s=0.2)
     status = peer.listen(DiagnosticArray, "/diagnostics")
+    said = peer.listen(Log, "/rosout")
     peer.inputs_matched()
     peer.send(flat_frame(stamp(0)))
     through(peer, node, 1)
     for name in ("depth", "camera_info"):
         peer.node.destroy_publisher(peer._inputs.pop(name))
     status.wait(lambda got: any("nobody publishes /depth/image_raw" in m.status[0].message for m in got))
+    said.wait(lambda got: any("no depth for" in m.msg for m in got))
     assert state(peer) == "active"
     peer.publish_inputs().inputs_matched()
     for index in range(30, 35):
         peer.send(flat_frame(stamp(index)))
     through(peer, node, 6)
     assert figures(node).tracked == 6 and not figures(node).dropped
+    assert sum("no depth for" in m.msg and m.level == Log.WARN for m in said.messages) <= 2  # not once a second
 
 
 def test_slow_subscriber_holds_up_neither_inference_nor_others(start_node, peer, ros_domain):

@@ -154,6 +154,17 @@ def test_images_that_are_no_depth_are_named_with_their_encoding(ros_context):
         camera.node.close()
 
 
+def test_what_is_wrong_is_logged_when_it_begins_and_when_it_ends(ros_context, capfd):
+    camera = Camera(ros_context)
+    try:
+        for wrong, message in ((True, "gone 1 s"), (True, "gone 2 s"), (False, "here"), (False, "here still")):
+            camera.node._diagnostics._log(wrong, message)
+    finally:
+        camera.node.close()
+    said = capfd.readouterr().err
+    assert said.count("gone 1 s") == 1 and said.count("here") == 1 and "gone 2 s" not in said
+
+
 def test_memory_of_the_gpu_is_told_where_it_is_used(monkeypatch):
     cuda = SimpleNamespace(
         is_available=lambda: True,

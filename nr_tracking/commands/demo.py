@@ -156,8 +156,8 @@ def _options(arguments: list[str] | None) -> _Options:
     parser.add_argument("--seed", type=int, default=1, help="another figure and another dance")
     parser.add_argument("--rate", type=float, default=0.0, help="replay speed (default: the fastest that is kept up)")
     chosen = _Options(**vars(parser.parse_args(arguments)))
-    if chosen.frames < 2:
-        raise InputError("no_frames", f"frames {chosen.frames}: a dance has at least two")
+    if chosen.frames < _WARM_UP_FRAMES:
+        raise InputError("no_frames", f"frames {chosen.frames}: a dance has at least {_WARM_UP_FRAMES}, two windows")
     if not 0 <= chosen.rate <= 100:
         raise InputError("bad_rate", f"rate {chosen.rate}: choose a speed from 0.01 to 100")
     return chosen

@@ -43,6 +43,7 @@ class Diagnostics:
         steady = Clock(clock_type=ClockType.STEADY_TIME)
         self._timer = node.create_timer(_PERIOD_S, self.publish, clock=steady)
         self._dropped_before = 0
+        self._wrong = False
 
     def watch(self, depth_topic: str, depth_type: str, reliability: str) -> None:
         """Input is expected from now on, of this type on this topic, subscribed to with this reliability."""
@@ -54,12 +55,21 @@ class Diagnostics:
         summary = self._statistics.summary(time.monotonic())
         level, message = self._verdict(summary)
         self._dropped_before = summary.dropped_total
+        self._log(level == DiagnosticStatus.ERROR and self.active, message)
         status = DiagnosticStatus(level=level, name=self._node.get_fully_qualified_name(), message=message)
         status.hardware_id = "depth camera"
         status.values = [KeyValue(key=key, value=value) for key, value in self._values(summary).items()]
         array = DiagnosticArray(status=[status])
         array.header.stamp = self._node.get_clock().now().to_msg()
         self._publisher.publish(array)
+
+    def _log(self, wrong: bool, message: str) -> None:
+        """Say in the log, too, when something begins to be wrong, and when it ends."""
+        if wrong and not self._wrong:
+            self._node.get_logger().warning(message)
+        elif self._wrong and not wrong and self.active:
+            self._node.get_logger().info(message)
+        self._wrong = wrong
 
     def _verdict(self, summary: Summary) -> tuple[bytes, str]:
         if not self.active:
@@ -97,7 +107,8 @@ class Diagnostics:
                 "set ros.image_reliability: best_effort, for a publisher that does its best never matches a reliable "
                 "subscription"
                 if mute
-                else "is it running, and is config/fastdds.xml in use, without which large images are lost?"
+                else "is it running, as the user who runs this node, and is config/fastdds.xml in use, without which "
+                "large images are lost?"
             )
             return f"{self._publishers()} but no image arrives: {mend}"
         images = sorted(name for name, types in self._node.get_topic_names_and_types() if self._depth_type in types)

@@ -143,6 +143,7 @@ class TrackingNode(LifecycleNode):
         )
         self._inputs = Inputs(self, self._input_group, ros, self.statistics, self.worker.submit, self._on_click)
         self._diagnostics.watch(self._inputs.depth_topic, self._inputs.depth_type, ros.image_reliability)
+        self.get_logger().info(f"active: waiting for depth on {self._inputs.depth_topic}")
         return super().on_activate(state)
 
     @_said("deactivated")
