@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -250,12 +251,20 @@ class Surfaces(torch.nn.Module):
         self.begin, self.forget = self.truth.begin, self.truth.forget
 
 
-def test_the_real_tracker_goes_on_from_a_checkpoint_as_if_nothing_had_happened(tmp_path: Path) -> None:
-    def fresh() -> Tracker:
-        tracker = test_tracker.tracker()
-        tracker._reconstructor = Surfaces()
-        return tracker
+def true_surfaces() -> Tracker:
+    tracker = test_tracker.tracker()
+    tracker._reconstructor = Surfaces()
+    return tracker
 
+
+def shipped(preset: str) -> Tracker:
+    return Tracker(load_config(preset, tracks={"count": 500}, refinement={"nodes": 40}))
+
+
+@pytest.mark.parametrize("fresh", [true_surfaces, partial(shipped, "lite"), partial(shipped, "base")])
+def test_the_real_tracker_goes_on_from_a_checkpoint_as_if_nothing_had_happened(
+    fresh: Callable[[], Tracker], tmp_path: Path
+) -> None:
     frames = [test_tracker.frame_at(index) for index in range(12)]
     whole = fresh()
     results = [result for frame in frames[:7] for result in whole.push(frame)]

@@ -88,7 +88,10 @@ class _Writer:
         if isinstance(value, nn.Module):
             return {"module": self._number(value)}
         if isinstance(value, torch.Tensor):
-            return {"tensor": self._array(value.detach().cpu().numpy()), "device": str(value.device)}
+            values = value.detach().cpu()
+            brief = values.dtype == torch.bfloat16  # which numpy does not know; single precision holds it exactly
+            array = self._array((values.float() if brief else values).numpy())
+            return {"tensor": array, "device": str(value.device), "bfloat16": brief}
         if isinstance(value, np.ndarray):
             return {"array": self._array(value)}
         if isinstance(value, np.generic):
@@ -118,6 +121,8 @@ class _Writer:
         if kind.__module__.split(".")[0] != _PACKAGE:
             raise TypeError(f"a checkpoint cannot hold a {kind.__module__}.{kind.__qualname__}")
         name = f"{kind.__module__}:{kind.__qualname__}"
+        if isinstance(value, tuple):  # a NamedTuple, which has no __dict__
+            return {"named": name, "fields": [self.node(item) for item in value]}
         if isinstance(value, BaseModel):
             return {"settings": name, "values": value.model_dump(mode="json")}
         described = {"object": name, "state": [[key, self.node(item)] for key, item in vars(value).items()]}
@@ -131,8 +136,10 @@ class _Writer:
                 return number
         if not self._grow:
             raise TypeError("a network that was not there when tracking began")
-        self.modules.append(module)
-        return len(self.modules) - 1
+        # A field holds parts of a network, which are known by the whole.
+        number = len(self.modules)
+        self.modules += [part for part in module.modules() if not any(part is known for known in self.modules)]
+        return number
 
     def _array(self, values: np.ndarray[Any, Any]) -> str:
         name = f"a{len(self.arrays)}"
@@ -160,7 +167,8 @@ class _Reader:
         if "module" in node:
             return self._modules[node["module"]]
         if "tensor" in node:
-            return torch.from_numpy(self._arrays[node["tensor"]]).to(node["device"])
+            values = torch.from_numpy(self._arrays[node["tensor"]]).to(node["device"])
+            return values.bfloat16() if node["bfloat16"] else values
         if "array" in node:
             return self._arrays[node["array"]]
         if "scalar" in node:
@@ -191,6 +199,9 @@ class _Reader:
             generator = np.random.Generator(_GENERATORS[node["generator"]]())
             generator.bit_generator.state = self.value(node["state"])
             return generator
+        if "named" in node:
+            kind = _class(node["named"], tuple)
+            return kind(*map(self.value, node["fields"]))
         if "settings" in node:
             kind = _class(node["settings"], BaseModel)
             return kind.model_validate(node["values"])  # type: ignore[attr-defined]

@@ -30,6 +30,7 @@ from sensor_msgs.msg import CameraInfo, Image
 from nr_tracking.data.sequence import Sequence, is_sequence, read_sequence
 from nr_tracking.ros.bags import RecordedMessage, Recording, encode, open_recording, unpacked
 from nr_tracking.ros.messages import Kind, frame_messages
+from nr_tracking.ros.share import use_fastdds_profile
 from nr_tracking.types import InputError
 
 _TOPICS: dict[Kind, tuple[type[Any], str]] = {
@@ -212,6 +213,7 @@ class ReplayNode(Node):
 
 def main(args: list[str] | None = None) -> int:
     """Play a recording until its end, SIGINT or SIGTERM."""
+    use_fastdds_profile()
     rclpy.init(args=args)
     node = ReplayNode()
     executor = SingleThreadedExecutor()

@@ -10,6 +10,7 @@ from rclpy.executors import ExternalShutdownException, MultiThreadedExecutor
 
 from nr_tracking.config import ConfigError
 from nr_tracking.ros.memory import share_heaps
+from nr_tracking.ros.share import use_fastdds_profile
 from nr_tracking.ros.tracking_node import NODE_NAME, TrackingNode
 
 _THREADS = 4  # a node's input, services, diagnostics, and one to spare
@@ -18,6 +19,7 @@ _THREADS = 4  # a node's input, services, diagnostics, and one to spare
 def run(make_nodes: Callable[[], Sequence[TrackingNode]], args: list[str] | None = None) -> int:
     """Run tracking nodes in this process until a signal ends it; returns the exit code."""
     share_heaps()
+    use_fastdds_profile()
     rclpy.init(args=args)
     try:
         nodes = make_nodes()

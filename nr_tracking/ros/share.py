@@ -24,3 +24,8 @@ def share_folder() -> Path:
 def fastdds_profile() -> Path:
     """The Fast DDS profile with room for images in shared memory."""
     return share_folder() / "config" / "fastdds.xml"
+
+
+def use_fastdds_profile() -> None:
+    """Have Fast DDS load the profile in this process, before ``rclpy.init``; somebody's own profile stays."""
+    os.environ.setdefault("FASTDDS_DEFAULT_PROFILES_FILE", str(fastdds_profile()))

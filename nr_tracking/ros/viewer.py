@@ -27,6 +27,7 @@ class LiveView(Node):
     def __init__(self, source: str, rerun: Any, **node_options: Any) -> None:
         super().__init__("nr_tracking_view", **node_options)
         self._rerun = rerun
+        self._frames: set[str] = set()
         # Serialised: meshes of many triangles are read by numpy and never become Python objects.
         self.create_subscription(Marker, f"{source}/mesh", self.on_mesh, _LAST, raw=True)
         self.create_subscription(Marker, f"{source}/correspondences", self.on_motion, _ALL, raw=True)
@@ -58,6 +59,10 @@ class LiveView(Node):
         self._log(stamp_ns, f"{message.header.frame_id}/tracks", shown)
 
     def _log(self, stamp_ns: int, path: str, shown: Any) -> None:
+        frame_id = path.rpartition("/")[0]
+        if frame_id not in self._frames and "optical" in frame_id:  # otherwise the viewer takes z for up
+            self._rerun.log(frame_id, self._rerun.ViewCoordinates.RDF, static=True)
+        self._frames.add(frame_id)
         self._rerun.set_time("stamp", timestamp=stamp_ns / 1e9)
         self._rerun.log(path, shown)
 
