@@ -102,6 +102,8 @@ def test_folders_without_recordings_say_what_they_hold(tmp_path):
     with pytest.raises(InputError, match=r"thesis\.tex"):
         find_recordings(tmp_path)
     assert summary_table([Finished("a", 5, 3, {"no_depth": 2})]) == "a  done    3 of 5 frames (2 no_depth)\n"
+    damaged = Finished("a", 5, 5, notices=["the file ends early", "another"])
+    assert summary_table([damaged]) == "a  done    5 of 5 frames; the file ends early (and 1 more)\n"
 
 
 def test_the_command_line_passes_settings_on_and_tells_of_failures(tmp_path, monkeypatch, capsys):

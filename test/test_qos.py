@@ -42,7 +42,7 @@ def node_of(ros_context):
 
 
 def qos_of(node, topic):
-    """The quality that the graph shows, as soon as it does: a new endpoint takes a moment to be known, its name more."""
+    """The quality that the graph shows: a new endpoint takes a moment to be known, its name longer."""
     start = time.monotonic()
     while True:
         waited = time.monotonic() - start

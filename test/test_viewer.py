@@ -22,9 +22,12 @@ class Rerun(SimpleNamespace):
     def __init__(self):
         kinds = ("Mesh3D", "LineStrips3D", "Points3D")
         made = {kind: lambda *a, _kind=kind, **k: SimpleNamespace(kind=_kind, arguments=a, **k) for kind in kinds}
-        super().__init__(**made, calls=[], logged={})
+        super().__init__(**made, calls=[], logged={}, ViewCoordinates=SimpleNamespace(RDF="RDF"))
 
-    def log(self, path, shown):
+    def log(self, path, shown, static=False):
+        if static:
+            self.calls.append((path, shown))
+            return
         self.logged.setdefault(path, []).append((self.time, shown))
 
     def set_time(self, name, timestamp):
@@ -39,7 +42,9 @@ class Rerun(SimpleNamespace):
     def serve_grpc(self):
         return "address"
 
-    def serve_web_viewer(self, connect_to):
+    def serve_web_viewer(self, web_port, connect_to):
+        if ("web", connect_to) in self.calls:
+            raise RuntimeError("address already in use")
         self.calls.append(("web", connect_to))
 
 
@@ -97,8 +102,20 @@ def wait_for(condition):
         time.sleep(0.01)
 
 
-def test_the_command_opens_file_browser_or_window(monkeypatch, tmp_path):
+def test_the_viewer_is_told_which_way_is_up(ros_context):
+    rerun = Rerun()
+    view = viewer.LiveView("/nr_tracking", rerun, context=ros_context)
+    try:
+        for frame_id in ("camera_depth_optical_frame", "odom", "camera_depth_optical_frame"):
+            view._log(1, f"{frame_id}/tracks", "points")
+    finally:
+        view.destroy_node()
+    assert rerun.calls == [("camera_depth_optical_frame", "RDF")]
+
+
+def test_the_command_opens_file_browser_or_window(monkeypatch, tmp_path, capsys):
     rerun, shown = Rerun(), []
+    monkeypatch.setenv("DISPLAY", ":0")
     monkeypatch.setitem(sys.modules, "rerun", rerun)
     monkeypatch.setattr(viewer, "show", lambda source, given: shown.append((source, given)))
     assert cli.main(["view", "--live", "/front/nr_tracking"]) == 0
@@ -107,5 +124,12 @@ def test_the_command_opens_file_browser_or_window(monkeypatch, tmp_path):
     assert [source for source, _ in shown] == ["/front/nr_tracking", "/nr_tracking", "/nr_tracking"]
     spawned = [("init", True), ("init", False), ("web", "address"), ("init", False), ("save", str(tmp_path / "a.rrd"))]
     assert rerun.calls == spawned
+    assert "http://127.0.0.1:9090/?url=address" in capsys.readouterr().out
+    assert cli.main(["view", "--live", "/nr_tracking", "--web"]) == 2
+    assert "address already in use; is another one running?" in capsys.readouterr().err
+    for name in ("DISPLAY", "WAYLAND_DISPLAY"):
+        monkeypatch.delenv(name, raising=False)
+    assert cli.main(["view", "--live", "/nr_tracking"]) == 2
+    assert "--web shows it in a browser" in capsys.readouterr().err
     with pytest.raises(SystemExit):
         cli.main(["view"])

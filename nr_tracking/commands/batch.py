@@ -31,7 +31,11 @@ Job = tuple[str, list[str], str]
 
 @dataclass(frozen=True)
 class Finished:
-    """What became of one recording. ``error`` is empty where it was tracked; ``dropped`` counts frames by reason."""
+    """What became of one recording.
+
+    ``error`` is empty where it was tracked; ``dropped`` counts frames by reason; ``notices`` say what else was found, such
+    as damage to the file beside the frames that were read.
+    """
 
     name: str
     frames: int = 0
@@ -39,6 +43,7 @@ class Finished:
     dropped: dict[str, int] = field(default_factory=dict)
     seconds: float = 0.0
     error: str = ""
+    notices: list[str] = field(default_factory=list)
 
 
 class Executor(Protocol):
@@ -167,6 +172,9 @@ def summary_table(finished: list[Finished]) -> str:
     for each in finished:
         dropped = ", ".join(f"{count} {reason}" for reason, count in each.dropped.items())
         told = each.error or f"{each.tracked} of {each.frames} frames" + (f" ({dropped})" if dropped else "")
+        if each.notices:
+            more = f" (and {len(each.notices) - 1} more)" if len(each.notices) > 1 else ""
+            told += f"; {each.notices[0][:_SAID]}{more}"
         lines.append(f"{each.name:{width}}  {'FAILED' if each.error else 'done  '}  {told}")
     return "\n".join(lines) + "\n"
 
@@ -178,7 +186,7 @@ def _outcome(name: str, output: Path, log: Path, code: int, seconds: float) -> F
         except InputError as error:
             return Finished(name, seconds=seconds, error=str(error))
         reasons = Counter(reason.split(":")[0][:80] for reason in run.dropped.values())
-        return Finished(name, run.frames, run.tracked, dict(reasons), round(seconds, 2))
+        return Finished(name, run.frames, run.tracked, dict(reasons), round(seconds, 2), notices=list(run.notices))
     said = log.read_text(errors="replace").strip().splitlines()[-1:] if log.is_file() else []
     how = f"ended by signal {-code}" if code < 0 else f"exit code {code}"
     return Finished(name, seconds=round(seconds, 2), error=f"{how}: {''.join(said)[-_SAID:]}")
@@ -191,4 +199,4 @@ def _write_summary(output: Path, finished: dict[str, Finished]) -> None:
     with written_file(output / "summary.csv") as partial, partial.open("w", newline="") as file:
         writer = csv.DictWriter(file, [*Finished.__dataclass_fields__])
         writer.writeheader()
-        writer.writerows({**row, "dropped": json.dumps(row["dropped"])} for row in rows)
+        writer.writerows({**row, **{name: json.dumps(row[name]) for name in ("dropped", "notices")}} for row in rows)

@@ -60,7 +60,9 @@ def view(output: Path, save: Path | None = None, web: bool = False) -> None:
 def _open(rerun: Any, save: Path | None, web: bool) -> None:
     """Begin a recording that goes to a file, a browser, or a window of the viewer."""
     if save is None and not web and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
-        raise InputError("no_display", "there is no display for a window: --web shows it in a browser, --save FILE keeps it")
+        raise InputError(
+            "no_display", "there is no display for a window: --web shows it in a browser, --save FILE keeps it"
+        )
     rerun.init("nr_tracking", spawn=save is None and not web)
     if save is not None:
         rerun.save(save)

@@ -15,6 +15,7 @@ from visualization_msgs.msg import Marker
 
 from nr_tracking.ros.cdr import read_marker
 from nr_tracking.ros.outputs import TRACK_FIELDS
+from nr_tracking.ros.share import use_fastdds_profile
 
 _LAST = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 _ALL = QoSProfile(depth=10, reliability=ReliabilityPolicy.RELIABLE)
@@ -69,6 +70,7 @@ class LiveView(Node):
 
 def show(source: str, rerun: Any) -> None:
     """Show a node until SIGINT or SIGTERM."""
+    use_fastdds_profile()
     rclpy.init()
     view = LiveView(source, rerun)
     executor = SingleThreadedExecutor()
