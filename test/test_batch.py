@@ -12,7 +12,7 @@ from ball_recording import contents, write_ball
 
 from nr_tracking.commands.batch import Finished, LocalProcesses, RayCluster, batch, find_recordings, summary_table
 from nr_tracking.ros.bags import write_bag
-from nr_tracking.tracking.result import read_output
+from nr_tracking.tracking.result import Run, read_output
 from nr_tracking.types import InputError
 
 SCRIPT = """
@@ -76,6 +76,23 @@ def test_one_failed_recording_never_stops_the_rest_and_a_rerun_continues(recordi
     assert again["well"].tracked == again["first"].tracked == 4 and again["damaged"].error
     assert contents(output / "first") == before
     assert os.stat(output / "first" / "tracks.npz").st_mtime_ns == changed
+
+
+def test_damage_that_left_something_to_track_is_marked(tmp_path):
+    class Tracks(LocalProcesses):
+        def run(self, jobs):
+            (name, command, _) = jobs[0]
+            output = Path(command[-1])
+            output.mkdir(parents=True)
+            Run(frames=12, tracked=12, notices=["the file ends early"]).write(output)
+            yield name, 0, 1.0
+
+    (tmp_path / "recordings").mkdir()
+    write_ball(tmp_path / "recordings" / "cut", 2)
+    (done,) = batch(tmp_path / "recordings", tmp_path / "out", Tracks(1), command=lambda *given: [str(given[1])])
+    assert done.notices == ["the file ends early"]
+    assert summary_table([done]) == "cut  done    12 of 12 frames; the file ends early\n"
+    assert json.loads((tmp_path / "out" / "summary.json").read_text())[0]["notices"] == done.notices
 
 
 def test_workers_may_work_elsewhere_than_where_the_command_was_given(recordings, tmp_path, monkeypatch):

@@ -33,8 +33,8 @@ Job = tuple[str, list[str], str]
 class Finished:
     """What became of one recording.
 
-    ``error`` is empty where it was tracked; ``dropped`` counts frames by reason; ``notices`` say what else was found, such
-    as damage to the file beside the frames that were read.
+    ``error`` is empty where it was tracked; ``dropped`` counts frames by reason; ``notices`` say what else was found,
+    such as damage to the file beside the frames that were read.
     """
 
     name: str
