@@ -183,7 +183,7 @@ def back_project(depth: Float32, intrinsics: Intrinsics) -> Float32:
 
 def points_at(pixels: Int64, depth: Float32, intrinsics: Intrinsics) -> Float32:
     """Those of :func:`back_project` at ``pixels`` (N,), flat indices of the image: (N, 3)."""
-    return _rays(intrinsics).reshape(-1, 3)[pixels] * depth.reshape(-1)[pixels, None]
+    return _rays(intrinsics).reshape(-1, 3).take(pixels, axis=0) * depth.reshape(-1).take(pixels)[:, None]
 
 
 def thinned_points(mask: Bool, depth: Float32, intrinsics: Intrinsics, count: int) -> Float32:

@@ -44,16 +44,17 @@ class Plane:
         heights = self._flat(cloud, tolerance)
         if self.bend is not None:
             near = np.flatnonzero(np.abs(heights) < _BEND + 3)  # for what is farther away it makes no difference
-            heights[near] -= self._bent(self.bend, self._terms(cloud[near]), tolerance[near])
+            bends = _polynomial(self.bend, *self._places(cloud.take(near, axis=0)))
+            heights[near] -= self._limited(bends, tolerance[near])
         return heights
 
     def bent(self, cloud: Float32, tolerance: Float32) -> Plane:
         """The height field through the points (N, 3) near this plane, and near what they lead on to."""
-        flat, terms = self._flat(cloud, tolerance), self._terms(cloud)
+        flat, terms = self._flat(cloud, tolerance), _monomials(*self._places(cloud))
         width = float(1 / np.linalg.norm(self.axes, axis=0).max())
         plane, bend = replace(self, most=_BEND_RATIO * width), np.zeros(terms.shape[1], np.float32)
         for _ in range(_BEND_STEPS):
-            near = np.abs(flat - plane._bent(bend, terms, tolerance)) < 2
+            near = np.abs(flat - plane._limited(terms @ bend, tolerance)) < 2
             taken = terms[near].astype(np.float64)
             squares = taken.T @ taken + _RIDGE * max(len(taken), 1) * np.eye(len(bend))
             bend = np.linalg.solve(squares, taken.T @ flat[near]).astype(np.float32)
@@ -62,15 +63,29 @@ class Plane:
     def _flat(self, cloud: Float32, tolerance: Float32) -> Float32:
         return (np.float32(self.offset) - cloud @ self.normal) / tolerance
 
-    def _bent(self, bend: Float32, terms: Float32, tolerance: Float32) -> Float32:
+    def _limited(self, bends: Float32, tolerance: Float32) -> Float32:
+        """Departures (N,) from the plane, no larger than they may be."""
         most = np.minimum(np.float32(_BEND), np.float32(self.most) / tolerance)
-        return np.clip(terms @ bend, -most, most)
+        return np.clip(bends, -most, most)
 
-    def _terms(self, cloud: Float32) -> Float32:
-        """Monomials (N, 10) of the places on the plane; beyond its ends those of the ends."""
-        u, v = np.clip((cloud - self.centre) @ self.axes, -1, 1).T
-        uu, vv = u * u, v * v  # products: a power takes many times as long
-        return np.stack([np.ones_like(u), u, v, uu, u * v, vv, uu * u, uu * v, u * vv, vv * v], axis=1)
+    def _places(self, cloud: Float32) -> tuple[Float32, Float32]:
+        """Where points (N, 3) are on the plane, two (N,); beyond its ends at the ends."""
+        u, v = np.clip(self.axes.T @ cloud.T - (self.centre @ self.axes)[:, None], -1, 1)
+        return u, v
+
+
+def _monomials(u: Float32, v: Float32) -> Float32:
+    """Those of a cubic (N, 10) at the places ``u`` and ``v`` (N,)."""
+    uu, vv = u * u, v * v  # products: a power takes many times as long
+    return np.stack([np.ones_like(u), u, v, uu, u * v, vv, uu * u, uu * v, u * vv, vv * v], axis=1)
+
+
+def _polynomial(bend: Float32, u: Float32, v: Float32) -> Float32:
+    """A cubic (N,) of these coefficients, :func:`_monomials` by ``bend``, without a row for each point."""
+    one, first, second, uu, uv, vv, uuu, uuv, uvv, vvv = bend
+    along = (uuu * u + (uuv * v + uu)) * u + ((uvv * v + uv) * v + first)
+    found: Float32 = along * u + (((vvv * v + vv) * v + second) * v + one)
+    return found
 
 
 def fit_plane(cloud: Float32) -> Plane:

@@ -9,7 +9,7 @@ from nr_tracking.sensing.camera import points_at
 from nr_tracking.sensing.components import keep_near_largest
 from nr_tracking.sensing.spill import without_spill
 from nr_tracking.sensing.supports import heights_over_supports
-from nr_tracking.types import Bool, DepthFrame, Float32, InputError
+from nr_tracking.types import Bool, DepthFrame, Float32, InputError, Int64
 
 
 def find_subject(frame: DepthFrame, config: SubjectConfig, place: Float32 | None = None) -> Bool:
@@ -28,21 +28,22 @@ def find_subject(frame: DepthFrame, config: SubjectConfig, place: Float32 | None
     _require(subject, config, f"within {config.depth_min_m} to {config.depth_max_m} m of depth")
     pixels = np.flatnonzero(subject)
     cloud = points_at(pixels, depth, frame.intrinsics)
-    kept = _in_region(cloud, config)
-    subject.flat[pixels] = kept
+    kept = np.flatnonzero(_in_region(cloud, config))
+    if len(kept) < len(pixels):  # what is thrown away is not much, as a rule, but copying the rest takes time
+        cloud, pixels = cloud.take(kept, axis=0), pixels[kept]
+        subject = _at(pixels, subject.shape)
     _require(subject, config, f"in the region box {config.region_min_m} to {config.region_max_m}")
     if frame.mask is not None:
         subject &= frame.mask
         _require(subject, config, "under the mask")
         return without_spill(depth, subject, config)
-    pixels, cloud = pixels[kept], cloud[kept]
     heights = None
     if config.remove_plane:
         heights = heights_over_supports(cloud, pixels, subject.shape, config)
         if heights is not None:
-            kept = np.abs(heights) >= 1
-            subject.flat[pixels] = kept
-            cloud, heights = cloud[kept], heights[kept]
+            kept = np.flatnonzero(np.abs(heights) >= 1)
+            cloud, heights = cloud.take(kept, axis=0), heights[kept]
+            subject = _at(pixels[kept], subject.shape)
         _require(subject, config, "apart from large planes (remove_plane)")
     subject = keep_near_largest(depth, cloud, subject, config, heights, place)
     _require(subject, config, "in one place")
@@ -55,6 +56,13 @@ def _in_region(cloud: Float32, config: SubjectConfig) -> Bool:
     for axis, (lower, upper) in enumerate(zip(config.region_min_m, config.region_max_m, strict=True)):
         inside &= (cloud[:, axis] >= lower) & (cloud[:, axis] <= upper)
     return inside
+
+
+def _at(pixels: Int64, shape: tuple[int, ...]) -> Bool:
+    """The image of ``shape`` that is True at ``pixels`` (N,), flat indices."""
+    image = np.zeros(shape, bool)
+    image.reshape(-1)[pixels] = True
+    return image
 
 
 def _require(subject: Bool, config: SubjectConfig, where: str) -> None:
