@@ -78,6 +78,13 @@ def test_a_clicked_subject_is_followed_though_others_come_where_it_was():
     assert not events
 
 
+def test_a_late_image_does_not_make_the_subject_another_one():
+    follower, config = SubjectFollower(), SubjectConfig(choice="nearest")
+    stamps = (1.0, 1.033, 1.066, 1.05, 1.1)
+    assert [follower.choose(two(stamp=stamp), config)[1] for stamp in stamps] == [True, False, False, False, False]
+    assert follower.choose(two(stamp=0.0), config)[1]  # the recording began again
+
+
 def test_a_lost_subject_is_waited_for_and_found_again():
     events = []
     follower = SubjectFollower(events.append)

@@ -273,6 +273,21 @@ def test_a_correction_of_drift_is_shown_at_once_and_is_no_motion(figure):
     assert max(off[38:]) < 1.4 * max(off[20:38])
 
 
+@pytest.mark.parametrize("backend", ["numpy", "torch"])
+def test_rotations_stay_rotations_over_many_keyframes(figure, backend):
+    """Each keyframe goes by the last one's rotations turned back: an error of rounding must not double every time."""
+    refinement = REFINEMENT.model_copy(update={"backend": backend})
+    tracks = PersistentTracks(refinement, TRACKS.model_copy(update={"count": 200, "keyframe_frames": 1}))
+    vertices, faces = figure
+    first = tracks.start(surface_of(vertices, faces), 0)
+    for step in range(1, 45):
+        turned = (vertices @ rotation([0, 1, 0], 0.02 * step).T).astype(np.float32)
+        found = tracks.advance(surface_of(turned, faces), step * STEP_NS)
+    turns = tracks._pose.turns
+    assert np.abs(turns @ np.swapaxes(turns, 1, 2) - np.eye(3)).max() < 1e-6
+    assert np.isin(first.ids, found.ids).mean() > 0.95
+
+
 def test_patches_keep_their_motion_though_points_are_forgotten_on_the_way():
     """Which point a vertex goes with is found once a surface, and points that are forgotten change their places."""
     settings = TRACKS.model_copy(update={"patience_s": 0.05, "memory_s": 0.0, "renew_frames": 2})

@@ -124,6 +124,9 @@ class _Session:
         """Take up the state of an interrupted run of the same request."""
         _require_same(self.folder, Run.read(self.folder), self.run)
         state = checkpoint.load(self._checkpoint, self._modules)
+        if missing := {"tracker", "rows", "whereabouts", "events", "done", "digest"} - state.keys():
+            lacks = f"{self._checkpoint} lacks {', '.join(sorted(missing))}: another version wrote it"
+            raise InputError("bad_checkpoint", f"{lacks}; run without --resume")
         vars(self.tracker).update(state["tracker"])
         self.rows = state["rows"]
         self.events[:] = state["events"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sys
 import threading
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import numpy as np
 
 from nr_tracking.normals import vertex_normals
 from nr_tracking.tracking.result import read_output
+from nr_tracking.tracking.rows import NO_STAMP
 from nr_tracking.types import InputError
 
 _PORT = 9090
@@ -37,7 +39,8 @@ def view(output: Path, save: Path | None = None, web: bool = False) -> None:
     rerun.log("camera", rerun.ViewCoordinates.RDF, static=True)
     for row in range(len(result)):
         rerun.set_time("frame", sequence=row)
-        rerun.set_time("stamp", timestamp=result.stamps_ns[row] / 1e9)
+        if result.stamps_ns[row] != NO_STAMP:
+            rerun.set_time("stamp", timestamp=result.stamps_ns[row] / 1e9)
         mesh = result.mesh(row)
         if mesh is None:
             rerun.log("camera", rerun.Clear(recursive=True))
@@ -59,7 +62,8 @@ def view(output: Path, save: Path | None = None, web: bool = False) -> None:
 
 def _open(rerun: Any, save: Path | None, web: bool) -> None:
     """Begin a recording that goes to a file, a browser, or a window of the viewer."""
-    if save is None and not web and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
+    windowless = sys.platform == "linux" and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
+    if save is None and not web and windowless:
         raise InputError(
             "no_display", "there is no display for a window: --web shows it in a browser, --save FILE keeps it"
         )

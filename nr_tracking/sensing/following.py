@@ -19,6 +19,7 @@ from nr_tracking.types import DepthFrame, Float32, InputError
 
 _REACH = 0.5  # of the subject's size: it may move so far from one image to the next
 _REACH_M = 0.1
+_LATE_S = 1.0  # an image older by less is late; by more, the recording began again
 _SAMPLES = 2000
 _NO_SUBJECT = ("no_subject", "no_depth")
 
@@ -105,7 +106,8 @@ class SubjectFollower:
         check_frame(frame)
         known = self.whereabouts
         missing_s = (frame.stamp_ns - known.seen_ns) / 1e9
-        given_up = known.place is not None and not 0 <= missing_s <= config.lost_s
+        late = known.place is not None and -_LATE_S < missing_s < 0  # the tracker will leave such an image out
+        given_up = known.place is not None and not late and not 0 <= missing_s <= config.lost_s
         try:
             found, cloud = self._find(frame, config, given_up)
         except InputError:
@@ -125,7 +127,7 @@ class SubjectFollower:
             self._on_event(f"{what} after {missing_s:.2f} s")
         known.lost = False
         known.place, known.size = cloud.mean(axis=0), float(np.ptp(cloud, axis=0).max())
-        known.seen_ns = frame.stamp_ns
+        known.seen_ns = max(known.seen_ns, frame.stamp_ns) if late else frame.stamp_ns
         return found, another
 
     def _find(self, frame: DepthFrame, config: SubjectConfig, given_up: bool) -> tuple[DepthFrame, Float32]:

@@ -8,6 +8,7 @@ import numpy as np
 
 from nr_tracking.deformation.carrier import Growth
 from nr_tracking.deformation.normal_equations import Motion
+from nr_tracking.deformation.rotations import straightened
 from nr_tracking.tracking.rigid import Rigid
 from nr_tracking.types import Bool, Float64, Int64
 
@@ -29,7 +30,8 @@ class CarriedPose:
     def seen(self, change: Rigid) -> CarriedPose:
         """The same in another frame."""
         nodes, points = change.points(self.nodes), change.points(self.points)
-        return CarriedPose(self.stamp_ns, nodes, change.rotation @ self.turns, points, change.vectors(self.normals))
+        turns = straightened(change.rotation @ self.turns)
+        return CarriedPose(self.stamp_ns, nodes, turns, points, change.vectors(self.normals))
 
     def of(self, kept: Bool) -> CarriedPose:
         """With only the points ``kept`` (N,)."""

@@ -39,6 +39,7 @@ _SPEED = 0.15  # share of a new frame in the speeds of nodes
 _MOVES = 4.0  # standard deviations of a speed beyond which it is one
 _WHILE_MOVING = 0.05  # share of the noise that counts where nodes move
 _NOISE = 0.1  # share of a new frame in the measured noise
+_UNEVEN = 2.5  # ratio of two intervals beyond which they say nothing about noise
 
 
 @dataclass(frozen=True)
@@ -153,11 +154,13 @@ class Steadier:
         state, about = self._state, _About(graph)
         elapsed = 1e-9 * (stamp_ns - state.stamp_ns)
         step = places - state.places
-        change = step - state.step * (elapsed / state.elapsed)
+        ratio = elapsed / state.elapsed
+        change = step - state.step * min(ratio, _UNEVEN)
         alike = about.mean(np.concatenate((step, change, state.change), axis=1))
         node_step, node_change, node_changed = np.split(alike, 3, axis=1)
-        # Two steps have to be known before there is a change that turns back.
-        share = max(_NOISE, 1.0 / state.frames) if state.frames else 0.0
+        # Two steps have to be known before there is a change that turns back, and they have to be of about one length.
+        even = state.frames < 2 or 1 / _UNEVEN < ratio < _UNEVEN
+        share = max(_NOISE, 1.0 / state.frames) if state.frames and even else 0.0
         echo = about.ring @ np.stack(
             (_turned_back(node_change, node_changed), about.mean(_turned_back(change, state.change))), axis=1
         )

@@ -134,7 +134,7 @@ class Tracker:
         self._reconstructor.forget()
         self._order.forget()
         self._volume: Volume | None = None
-        self._place: Float32 | None = None  # of the subject in the newest frame
+        self._place: tuple[Float32, Float64 | None] | None = None  # of the subject in the newest frame, and its pose
         self._tracks = PersistentTracks(
             self.config.refinement, self.config.tracks, self._tracks.next_id, self.config.device
         )
@@ -152,17 +152,25 @@ class Tracker:
         """
         check_pose(frame.pose)
         restarted = self._order.jumped_back(frame.stamp_ns)
-        view = observe(normalised(frame), self.config.subject, None if restarted else self._place)
+        view = observe(normalised(frame), self.config.subject, None if restarted else self._expected(frame.pose))
         results = []
         if restarted:
             results = self.flush()
             self.reset()
         self._order.accept(frame.stamp_ns)
-        self._place = view.cloud.mean(axis=0)
+        self._place = view.cloud.mean(axis=0), frame.pose
         self._reconstructor.begin(view, self._volume)  # the next window's cube is nearly always that of the last one
         if window := self._window.push(view):
             self._begin(window)
         return results + self._finished(most_running=1 if self._ready is not None else 0)
+
+    def _expected(self, pose: Float64 | None) -> Float32 | None:
+        """Where a camera at ``pose`` sees the place (3,) at which the subject was before; None if unknown."""
+        if self._place is None:
+            return None
+        place, before = self._place
+        change = change_of_view(before, pose)
+        return place if change is None else change.points(place[None])[0].astype(np.float32)
 
     @property
     def _ready(self) -> Callable[[], None] | None:

@@ -244,7 +244,8 @@ class PersistentTracks:
             known = key.nodes, key.points[solved], key.normals[solved]
             leap = self._refiner.refine(*known, target, self._size, [key.motion_to(pose)]).motion
             points, normals = carried(self._graph, key.nodes, key.points, key.normals, leap)
-            anchored = CarriedPose(pose.stamp_ns, leap.translations, leap.rotations @ key.turns, points, normals)
+            turns = straightened(leap.rotations @ key.turns)
+            anchored = CarriedPose(pose.stamp_ns, leap.translations, turns, points, normals)
             apart = np.linalg.norm(points - pose.points, axis=1)
             self._population.reject(apart > self.settings.keyframe_ratio * self._size)
             # The frame before is corrected alike: the leap is no motion of the subject.
