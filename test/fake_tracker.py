@@ -5,7 +5,7 @@ import threading
 import numpy as np
 
 from nr_tracking.config import load_config
-from nr_tracking.tracking.stamps import StampOrder
+from nr_tracking.sensing.stamps import StampOrder
 from nr_tracking.types import DepthFrame, InputError, Intrinsics, Patches, Surface, TrackedFrame, Tracks
 
 CORNERS = np.array([[0, 0, 0], [1, 0, 0], [0, 1, 0], [0, 0, 1]], np.float32)

@@ -25,8 +25,8 @@ from nr_tracking.config import load_config
 from nr_tracking.ros.bags import encode
 from nr_tracking.ros.messages import frame_messages
 from nr_tracking.ros.tracking_node import TrackingNode
+from nr_tracking.sensing.stamps import StampOrder
 from nr_tracking.tracking.reconstruction import observe
-from nr_tracking.tracking.stamps import StampOrder
 
 MESSAGES = int(os.environ.get("NR_TRACKING_FUZZ", "600"))
 BATCH = 20

@@ -25,7 +25,7 @@ from sensor_msgs.msg import PointCloud2
 from std_srvs.srv import Trigger
 from visualization_msgs.msg import Marker
 
-from nr_tracking.ros.share import fastdds_profile
+from nr_tracking.ros.share import use_fastdds_profile
 from nr_tracking.types import InputError
 
 _NODE = "/nr_tracking"
@@ -85,7 +85,7 @@ class Session:
         logs.mkdir(parents=True, exist_ok=True)
         os.environ.setdefault("ROS_DOMAIN_ID", str(1 + os.getpid() % 100))
         os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
-        os.environ.setdefault("FASTDDS_DEFAULT_PROFILES_FILE", str(fastdds_profile()))
+        use_fastdds_profile()
         self._meshes = self._clouds = 0
         self._reports = 0
         self._before = Figures()

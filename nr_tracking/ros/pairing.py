@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 from nr_tracking.ros.compressed import CompressedImage
 from nr_tracking.ros.conversions import CameraInfo, Image, stamp_ns
-from nr_tracking.tracking.stamps import StampOrder
+from nr_tracking.sensing.stamps import StampOrder
 from nr_tracking.types import InputError
 
 T = TypeVar("T")

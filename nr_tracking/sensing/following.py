@@ -14,12 +14,12 @@ import numpy as np
 
 from nr_tracking.config import SubjectConfig
 from nr_tracking.sensing.camera import check_frame, thinned_points
+from nr_tracking.sensing.stamps import StampOrder
 from nr_tracking.sensing.subject import find_subject
 from nr_tracking.types import DepthFrame, Float32, InputError
 
 _REACH = 0.5  # of the subject's size: it may move so far from one image to the next
 _REACH_M = 0.1
-_LATE_S = 1.0  # an image older by less is late; by more, the recording began again
 _SAMPLES = 2000
 _NO_SUBJECT = ("no_subject", "no_depth")
 
@@ -105,8 +105,10 @@ class SubjectFollower:
             self.whereabouts.chosen_by = asked
         check_frame(frame)
         known = self.whereabouts
-        missing_s = (frame.stamp_ns - known.seen_ns) / 1e9
-        late = known.place is not None and -_LATE_S < missing_s < 0  # the tracker will leave such an image out
+        missing_ns = frame.stamp_ns - known.seen_ns
+        missing_s = missing_ns / 1e9
+        # The tracker will leave such an image out; one that is older still begins anew.
+        late = known.place is not None and -StampOrder.LOOP_NS < missing_ns < 0
         given_up = known.place is not None and not late and not 0 <= missing_s <= config.lost_s
         try:
             found, cloud = self._find(frame, config, given_up)

@@ -28,12 +28,12 @@ from nr_tracking.fields.averaging import AveragedField
 from nr_tracking.fields.completion import CompletionNetwork
 from nr_tracking.fields.weights import load_weights, weights_path
 from nr_tracking.sensing.camera import normalised
+from nr_tracking.sensing.stamps import StampOrder
 from nr_tracking.sensing.volume import Volume, fit_volume, follow
 from nr_tracking.tracking.adaptation import DecoderAdapter, PatchedFrame
 from nr_tracking.tracking.parallel import Workers
 from nr_tracking.tracking.reconstruction import PendingWindow, Reconstructor, View, observe
 from nr_tracking.tracking.rigid import Rigid, change_of_view, check_pose, fixed_frame
-from nr_tracking.tracking.stamps import StampOrder
 from nr_tracking.tracking.timing import StageClock
 from nr_tracking.tracking.tracks import Cues, PersistentTracks
 from nr_tracking.tracking.velocities import MotionEstimator
