@@ -144,7 +144,12 @@ class ModelConfig(Section):
         le=64,
     )
     rays: bool = setting(False, "complete along the camera's rays too: the field is a mean of that and the cube's own")
-    ray_share: float = setting(0.5, "weight of distances along rays in that mean", ge=0, le=1)
+    ray_share: float = setting(
+        0.5,
+        "weight of distances along rays in that mean; at 1 the network in the cube runs only for associations",
+        ge=0,
+        le=1,
+    )
     ray_pixels: int = setting(
         128, "side of the image along rays; a multiple of 32", unit="pixel", ge=32, le=1024, multiple_of=32
     )

@@ -50,6 +50,9 @@ class TrainingConfig(Section):
         (0, 0, 0, 0, 0), "model.ray_channels of a smaller ray network that learns beside the trained one; 0 for none"
     )
     distillation: float = setting(40.0, "weight of a student's distances along rays against its teacher's", ge=0)
+    freeze_teacher: bool = setting(
+        False, "under the rays schedule only the student learns, from the ray network of the starting weights"
+    )
     subject_pixels: int = setting(
         240, "images made from clips show the subject at most this long", unit="pixel", ge=32, le=10_000
     )

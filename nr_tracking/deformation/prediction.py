@@ -20,7 +20,7 @@ from nr_tracking.deformation.association import associate, row_entropy
 from nr_tracking.deformation.blending import blend_weights, deform
 from nr_tracking.deformation.decoder import DeformationDecoder
 from nr_tracking.deformation.patches import PatchGraph
-from nr_tracking.fields.field import FieldWindow
+from nr_tracking.fields.averaging import CompletedField
 from nr_tracking.sensing.volume import Volume
 from nr_tracking.types import Float32
 
@@ -29,7 +29,7 @@ from nr_tracking.types import Float32
 class PlacedFrame:
     """Frame ``index`` of a field that was completed in the cube ``volume``."""
 
-    field: FieldWindow
+    field: CompletedField
     volume: Volume
     index: int
 
@@ -37,7 +37,7 @@ class PlacedFrame:
     def embedding(self, points: Float32) -> torch.Tensor:
         """Unit vectors (N, E), on the field's device, at metric ``points`` (N, 3)."""
         places = torch.from_numpy(np.ascontiguousarray(self.volume.to_box(points), np.float32))
-        places = places.to(self.field.coarse.device)
+        places = places.to(self.field.device)
         return self.field.embedding(places, torch.full((len(places),), self.index, device=places.device))
 
 

@@ -13,14 +13,17 @@ import torch
 from torch import Tensor
 
 from nr_tracking.fields.field import FieldWindow, cubic_shares, interpolate_dense
+from nr_tracking.fields.ray_window import RayWindow
 from nr_tracking.sensing.volume import Volume
+
+CompletedField = FieldWindow | RayWindow
 
 
 @dataclass(frozen=True)
 class PlacedField:
     """The fields of a window together with the cube that they were completed in."""
 
-    field: FieldWindow
+    field: CompletedField
     volume: Volume
 
 

@@ -193,6 +193,11 @@ class FieldWindow:
         self.resolution = self.fine_grid.resolution
         self.levels = (coarse.shape[1], self.middle_grid.resolution, self.fine_grid.resolution)
 
+    @property
+    def device(self) -> torch.device:
+        """Where points are to be given."""
+        return self.coarse.device
+
     def level_features(self, level: int, points: Tensor, frame: Tensor) -> tuple[Tensor, Tensor]:
         """Features (Q, C) of one scale and valid (Q,) bool; ``level`` is its resolution, one of ``levels``."""
         if level == self.levels[0]:
@@ -205,10 +210,12 @@ class FieldWindow:
         """Signed distance (Q,) in box sides as one scale has it, and valid (Q,) bool.
 
         ``level`` is the scale's resolution, one of ``levels``. The coarse scale is valid everywhere, a finer one where
-        all eight voxels around a point are active; elsewhere its value means nothing.
+        all eight voxels around a point are active; elsewhere its value means nothing. Mixed with that along rays, if
+        both have a share in the field.
         """
         features, valid = self.level_features(level, points, frame)
-        return self._mixed(self.distance(features, points), points, frame), valid
+        own = self.distance(features, points)
+        return (own if self.rays is not None and self.rays.share == 1 else self._mixed(own, points, frame)), valid
 
     def sdf(self, points: Tensor, frame: Tensor) -> Tensor:
         """Signed distance (Q,) in box sides from the finest scale there is, blended where one ends."""

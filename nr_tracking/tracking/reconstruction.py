@@ -23,6 +23,7 @@ from nr_tracking.fields.completion import CompletionNetwork
 from nr_tracking.fields.field import FieldWindow
 from nr_tracking.fields.fusion import FrameCodes
 from nr_tracking.fields.meshing import extract_surface
+from nr_tracking.fields.ray_window import RayWindow
 from nr_tracking.fields.rays import RayField, joined_fields
 from nr_tracking.sensing.camera import check_frame, rectify, thinned_points
 from nr_tracking.sensing.emptiness import EmptySpace
@@ -124,7 +125,7 @@ class Reconstructor:
         """Start working on a frame while its window fills; it will probably be completed in ``volume``, if known."""
         if self.config.model.rays:
             self._rays_ahead.start(view, None, self._rays, self._workers)
-        if volume is not None:
+        if volume is not None and not self._by_rays:
             self._ahead.start(view, volume, self._input, self._workers)
 
     def forget(self) -> None:
@@ -138,19 +139,25 @@ class Reconstructor:
 
         The last ``new`` of them are to be completed, all unless it is given.
         """
-        cubes = neighbouring_cubes(volume, self.config.volume.cubes)
+        cubes = [volume] if self._by_rays else neighbouring_cubes(volume, self.config.volume.cubes)
         rays = self._rays_ahead.take(views, None, self._rays, self._workers) if self.config.model.rays else []
-        inputs = self._ahead.take(views, cubes[0], self._input, self._workers)
+        inputs = [] if self._by_rays else self._ahead.take(views, volume, self._input, self._workers)
         return PendingWindow(views, len(views) if new is None else new, cubes, rays, inputs)
 
     def complete(self, window: PendingWindow, clock: StageClock) -> AveragedField:
         """The distance fields of a window, one for each new view, in the box coordinates of its volume.
 
-        They are the mean over ``volume.cubes`` completions, of which the first is in the window's volume itself.
+        They are the mean over ``volume.cubes`` completions, of which the first is in the window's volume itself. With
+        ``model.ray_share`` at 1 they are known along the rays already.
         """
         rays = [part.result() for part in window.rays]
         for part in rays:
             _count(part.seconds, clock)
+        if self._by_rays:
+            along = joined_fields([part.seen_from(window.cubes[0]) for part in rays[-window.new :]])
+            features = FeaturesLater(self, window.views, rays, window.cubes[0], window.new)
+            field = RayWindow(along, self.config.model.resolution, features)
+            return AveragedField([PlacedField(field, window.cubes[0])])
         inputs = [part.result() for part in window.inputs]
         cubes, earlier = window.cubes, len(window.views) - window.new
         known = self._codes_of(window.views[:earlier], cubes[0])
@@ -161,6 +168,17 @@ class Reconstructor:
         fields = [future.result() for future in futures]
         self._keep_codes(window, fields[0])
         return AveragedField([PlacedField(field, cube) for field, cube in zip(fields, cubes, strict=True)])
+
+    @property
+    def _by_rays(self) -> bool:
+        """Whether surfaces are known along rays alone, and the network in the cube runs only where it is asked."""
+        return self.config.model.rays and self.config.model.ray_share == 1
+
+    def completed_in_cube(
+        self, views: Sequence[View], rays: Sequence[FrameRays], volume: Volume, new: int
+    ) -> FieldWindow:
+        """What the network in the cube makes of the last ``new`` of ``views``, the other ones being attended to."""
+        return self._completed_anew(views, rays, volume, StageClock(), len(views) - new)
 
     def _codes_of(self, views: Sequence[View], cube: Volume) -> FrameCodes | None:
         """What earlier windows found out about ``views`` in the same cube, None unless that is all of them."""
@@ -227,6 +245,24 @@ class Reconstructor:
         depth = view.subject_depth
         observed = observed_points(points, depth, view.frame, _SEEN_VOXELS * voxel)
         return Surface(points, faces, confidence_of(points, observed, depth, view.frame, voxel), observed)
+
+
+@dataclass(frozen=True)
+class FeaturesLater:
+    """The network in the cube, to be run on a window when its features are asked for.
+
+    ``rays`` of all ``views``, of which the last ``new`` are to be completed in the cube ``volume``.
+    """
+
+    reconstructor: Reconstructor
+    views: Sequence[View]
+    rays: Sequence[FrameRays]
+    volume: Volume
+    new: int
+
+    def field(self) -> FieldWindow:
+        """Run it."""
+        return self.reconstructor.completed_in_cube(self.views, self.rays, self.volume, self.new)
 
 
 def _seen_in(

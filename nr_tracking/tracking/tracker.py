@@ -31,11 +31,12 @@ from nr_tracking.sensing.camera import normalised
 from nr_tracking.sensing.stamps import StampOrder
 from nr_tracking.sensing.volume import Volume, fit_volume, follow
 from nr_tracking.tracking.adaptation import DecoderAdapter, PatchedFrame
+from nr_tracking.tracking.fitting import Cues
 from nr_tracking.tracking.parallel import Workers
 from nr_tracking.tracking.reconstruction import PendingWindow, Reconstructor, View, observe
 from nr_tracking.tracking.rigid import Rigid, change_of_view, check_pose, fixed_frame
 from nr_tracking.tracking.timing import StageClock
-from nr_tracking.tracking.tracks import Cues, PersistentTracks
+from nr_tracking.tracking.tracks import PersistentTracks
 from nr_tracking.tracking.velocities import MotionEstimator
 from nr_tracking.tracking.window import SlidingWindow, Window
 from nr_tracking.types import DepthFrame, Float32, Float64, InputError, Patches, Surface, TrackedFrame

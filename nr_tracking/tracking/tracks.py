@@ -8,11 +8,10 @@
 
 Points are sampled evenly by area on the first surface and hang on the nodes of a deformation graph that is built there,
 once, along the surface: limbs that touch later stay apart. From frame to frame the graph is fitted to the next surface
-(:mod:`nr_tracking.deformation.refinement`), starting from rest or from the velocity, whichever fits better; where
-neither comes close, the network is asked for its guess. The points that come out are projected onto the surface; those
-that are carried on are not, because projection also moves every point a little along the surface, and a hundred frames
-of that are far. As long as nothing has moved by more than a little, each frame is fitted from the same pose instead of
-the last one, so that a subject at rest does not wander by what single fits err.
+(:mod:`nr_tracking.tracking.fitting`). The points that come out are projected onto the surface; those that are carried
+on are not, because projection also moves every point a little along the surface, and a hundred frames of that are far.
+As long as nothing has moved by more than a little, each frame is fitted from the same pose instead of the last one, so
+that a subject at rest does not wander by what single fits err.
 
 Who is tracked changes (:mod:`nr_tracking.tracking.population`): points that leave the surface die, those that come back
 are recognised, and surface without points gets new ones, on new nodes where the graph does not reach. Every keyframe
@@ -27,7 +26,6 @@ tracked points: patches of a frame's own surface, previous positions and corresp
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy.spatial import cKDTree
@@ -38,37 +36,20 @@ from nr_tracking.deformation.matching import even_sample, nearest_similar
 from nr_tracking.deformation.normal_equations import Motion, carried, disagreement, still
 from nr_tracking.deformation.patches import PatchGraph, build_patches
 from nr_tracking.deformation.projection import Projection, SurfaceIndex, sample_evenly
-from nr_tracking.deformation.refinement import Refiner
-from nr_tracking.deformation.rotations import fit_rigid, rotation_from_vector, straightened, vector_from_rotation
-from nr_tracking.deformation.torch_refinement import TorchRefiner
+from nr_tracking.deformation.rotations import fit_rigid, straightened
 from nr_tracking.tracking.confidence import Evidence, calibrated, error_limit
+from nr_tracking.tracking.fitting import Cues, GraphFitter, Passage
 from nr_tracking.tracking.population import Population, uncovered
 from nr_tracking.tracking.pose import Birth, CarriedPose
 from nr_tracking.tracking.rigid import Rigid
 from nr_tracking.tracking.steadying import Steadier
 from nr_tracking.types import Bool, Float32, Float64, InputError, Int64, Patches, Surface, Tracks
 
-PointMap = Callable[[Float32], Float32]
-
 _BACK = 0.5  # a lost point is recognised within this share of the distance at which a living one dies
 _FACING = 70.0  # degrees between the normals of a point and of the surface that it lies on, at most
 _FEWEST_BORN = 3  # seeking places without tracks that are worth a birth
 _STILL = 0.02  # of the size: as long as no node is farther from where it was, frames are fitted from the same pose
 _MOST_NODES = 2  # nodes at most, over those of the first surface
-
-
-@dataclass(frozen=True)
-class Cues:
-    """What the network knows about a pair of frames; all of it is optional.
-
-    ``guess`` maps points (N, 3) on the previous surface to where they should be now (N, 3), metres. ``embed_previous``
-    and ``embed_next`` map points (N, 3) on the previous and on the next surface to unit embeddings (N, E). What is on
-    the previous surface is given as the newest camera sees it, see :meth:`PersistentTracks.moved_camera`.
-    """
-
-    guess: PointMap | None = None
-    embed_previous: PointMap | None = None
-    embed_next: PointMap | None = None
 
 
 class PersistentTracks:
@@ -118,19 +99,13 @@ class PersistentTracks:
         self._most_nodes = _MOST_NODES * len(nodes)
         self._previous, self._traced = None, None
         self._strain, self._confirmed = np.zeros((2, len(samples.points)))
-        self._choose_samples()
+        self._prepare()
         self._landing = Projection.on_surface(samples)
         return self._tracks(surface, self._landing)
 
-    def _choose_samples(self) -> None:
-        """Which points the graph is fitted by; whenever points or nodes have changed."""
-        self._solved = even_sample(self._pose.points, self.refinement.samples)
-        graph = part_of(self._graph, self._solved)
-        self._refiner: Refiner | TorchRefiner = (
-            TorchRefiner(self.refinement, graph, self._device)
-            if self.refinement.backend == "torch"
-            else Refiner(self.refinement, graph)
-        )
+    def _prepare(self) -> None:
+        """Choose by which points the graph is fitted; whenever points or nodes have changed."""
+        self._fitter = GraphFitter(self.refinement, self._graph, self._pose.points, self._size, self._device)
 
     def moved_camera(self, change: Rigid) -> None:
         """The next surface is seen from elsewhere: ``change`` leads from the present camera frame to the new one."""
@@ -154,14 +129,17 @@ class PersistentTracks:
         index = SurfaceIndex(surface.vertices, surface.faces)
         if np.linalg.norm(pose.nodes - self._reference.nodes, axis=1).max() > _STILL * self._size:
             self._reference = pose
-        motion = self._fit(pose, index, stamp_ns, cues or Cues())
-        self._step(motion, stamp_ns)
+        passage = Passage(self._reference, pose, self._previous, stamp_ns)
+        self._step(self._fitter.fit(passage, index, cues or Cues()), stamp_ns)
         self._previous = pose
         self._change, self._pending = self._pending, None
         self._index, self._frames = index, self._frames + 1
-        if self._frames % self.settings.keyframe_frames == 0:
-            self._anchor()
         landing = self._land()
+        if self._frames % self.settings.keyframe_frames == 0:
+            uncorrected = self._placed
+            self._anchor()
+            landing = self._land()
+            self._steadier.corrected(self._placed - uncorrected)
         self._steady(landing)
         reach = self.settings.death_ratio * self._size
         near, back = landing.distance <= reach, landing.distance <= _BACK * reach
@@ -193,56 +171,15 @@ class PersistentTracks:
         """Find where to show the points."""
         self._shown = self._steadier.step(self._graph, self._pose.stamp_ns, self._placed)
 
-    def _fit(self, pose: CarriedPose, index: SurfaceIndex, stamp_ns: int, cues: Cues) -> Motion:
-        """The motion from the reference to the next surface, fitted from the best of the guesses."""
-        solved, reference = self._solved, self._reference
-        starts, asked = [self._from_reference(pose, start) for start in self._starts(pose, stamp_ns)], cues.guess
-        guess = None if asked is None else lambda: self._from_reference(pose, self._guessed(pose, asked))
-        if not self.refinement.enabled:
-            return starts[-1] if guess is None else guess()
-        target, features = index.target(self.refinement.samples), None
-        if cues.embed_previous is not None and cues.embed_next is not None and self.refinement.embedding > 0:
-            features = cues.embed_previous(pose.points[solved].astype(np.float32))
-            sought = target.points[target.sample].astype(np.float32)
-            target = replace(target, features=cues.embed_next(sought))
-        known = reference.nodes, reference.points[solved], reference.normals[solved]
-        return self._refiner.refine(*known, target, self._size, starts, features, guess).motion
-
-    def _from_reference(self, pose: CarriedPose, motion: Motion) -> Motion:
-        """A motion from ``pose``, as one from the reference."""
-        return Motion(motion.rotations @ self._reference.motion_to(pose).rotations, motion.translations)
-
-    def _starts(self, pose: CarriedPose, stamp_ns: int) -> list[Motion]:
-        """Standing still and, where there is one, going on as before."""
-        starts = [still(pose.nodes)]
-        if self._previous is not None and self.refinement.velocity > 0:
-            last = self._previous.motion_to(pose)
-            elapsed = (stamp_ns - pose.stamp_ns) / (pose.stamp_ns - self._previous.stamp_ns)
-            share = self.refinement.velocity * min(elapsed, 4.0)
-            turn = rotation_from_vector(share * vector_from_rotation(last.rotations))
-            starts.append(Motion(turn, pose.nodes + share * (pose.nodes - self._previous.nodes)))
-        return starts
-
-    def _guessed(self, pose: CarriedPose, guess: PointMap) -> Motion:
-        """The network's guess as a motion of the nodes."""
-        # The nodes themselves are asked too, so that none is without an answer.
-        asked = np.concatenate((pose.nodes, pose.points[self._solved]))
-        owner = self._graph.index[self._solved, self._graph.weight[self._solved].argmax(axis=1)]
-        owner = np.concatenate((np.arange(len(pose.nodes)), owner))
-        goal = np.asarray(guess(asked.astype(np.float32)), np.float64)
-        return Motion(*fit_rigid(asked, goal, owner, len(pose.nodes), pose.nodes))
-
     def _anchor(self) -> None:
         """Fit the motion since the last keyframe in one leap, go on from there, and end the points that it denies.
 
         Bozic et al., "Neural Non-Rigid Tracking", reject correspondences that differ by 0.20 m between keyframes 50
         frames apart, for people of about 1.8 m.
         """
-        pose, key, solved = self._pose, self._keyframe, self._solved
+        pose, key = self._pose, self._keyframe
         if self.refinement.enabled:
-            target = self._index.target(self.refinement.samples)
-            known = key.nodes, key.points[solved], key.normals[solved]
-            leap = self._refiner.refine(*known, target, self._size, [key.motion_to(pose)]).motion
+            leap = self._fitter.leap(key, pose, self._index)
             points, normals = carried(self._graph, key.nodes, key.points, key.normals, leap)
             turns = straightened(leap.rotations @ key.turns)
             anchored = CarriedPose(pose.stamp_ns, leap.translations, turns, points, normals)
@@ -251,7 +188,6 @@ class PersistentTracks:
             # The frame before is corrected alike: the leap is no motion of the subject.
             assert self._previous is not None
             self._previous = self._previous.corrected(pose, anchored)
-            self._steadier.corrected(points - pose.points)
             self._newest = anchored
         self._confirmed[:] = self._frames
         self._keyframe = self._reference = self._pose
@@ -272,7 +208,7 @@ class PersistentTracks:
             self._traced = None  # it names points by their old places
         born = self._lay()
         if born or not kept.all():
-            self._choose_samples()
+            self._prepare()
             landing = self._land()
         return landing
 

@@ -10,8 +10,10 @@ from torch import Tensor, nn
 from nr_tracking.config import Config, ModelConfig
 from nr_tracking.deformation.decoder import DeformationDecoder
 from nr_tracking.fields.completion import CompletionNetwork
+from nr_tracking.fields.rays import RayNetwork
 from nr_tracking.fields.weights import load_weights, save_weights
 from nr_tracking.training.checkpoints import load_checkpoint
+from nr_tracking.training.narrowing import narrow_rays
 from nr_tracking.training.schedule import ScheduleName
 from nr_tracking.types import InputError
 
@@ -42,9 +44,14 @@ def build_networks(config: Config, schedule: ScheduleName, start: Path | str | N
     if schedule in ("rays", "deformation"):
         completion.requires_grad_(False)
     if completion.rays is not None and schedule != "deformation":
-        completion.rays.requires_grad_(schedule == "rays" or start is None or not config.training.freeze_rays)
+        learns = start is None or not (
+            config.training.freeze_teacher if schedule == "rays" else config.training.freeze_rays
+        )
+        completion.rays.requires_grad_(learns)
     if "student" in networks:
         student = cast(CompletionNetwork, networks["student"].requires_grad_(False))
+        if start is not None:
+            narrow_rays(cast(RayNetwork, completion.rays), cast(RayNetwork, student.rays))
         student.mixed_precision = config.training.bfloat16
         cast(nn.Module, student.rays).requires_grad_(True)
     return networks

@@ -270,11 +270,16 @@ class Run:
         """Complete the frames of all windows along their rays; a student learns from the truth and from the result."""
         training = self.config.training
         images = joined([batch.window.rays for batch in batches if batch.window.rays is not None])
-        field = cast(CompletionNetwork, self.networks["completion"]).complete_rays(images)
-        rows = [
-            ray_losses(predicted, batch, training)
-            for predicted, batch in zip(along_rays(field, batches), batches, strict=True)
-        ]
+        teacher = cast(CompletionNetwork, self.networks["completion"])
+        learns = any(parameter.requires_grad for parameter in teacher.parameters())
+        with torch.set_grad_enabled(learns):
+            field = teacher.complete_rays(images)
+        rows: list[dict[str, Tensor]] = [{} for _ in batches]
+        if learns:
+            rows = [
+                ray_losses(predicted, batch, training)
+                for predicted, batch in zip(along_rays(field, batches), batches, strict=True)
+            ]
         if "student" in self.networks:
             learnt = cast(CompletionNetwork, self.networks["student"]).complete_rays(images)
             taught = training.distillation * (learnt.distances - field.distances.detach()).abs().mean()
@@ -317,7 +322,7 @@ class Run:
         if not self.team.leads:
             return self.team.agreed(scores)
         if self.validation is not None and (Path(self.validation) / "manifest.json").is_file():
-            scores = validate(self.average["completion"].eval(), WindowCache(self.validation), self.config)
+            scores = validate(self.average.eval(), WindowCache(self.validation), self.config)
             self.journal.write("validation", self.step_count, **scores, seconds=round(self.seconds, 3))
         self.journal.plot(self.folder / "curve.png")
         return self.team.agreed(scores)
@@ -381,7 +386,7 @@ class Run:
         scores, path = self.validate(), self.folder / "weights.safetensors"
         if self.team.leads:
             if scores:
-                noisy = validate(self.average["completion"], WindowCache(str(self.validation)), self.config, noisy=True)
+                noisy = validate(self.average, WindowCache(str(self.validation)), self.config, noisy=True)
                 self.journal.write("noisy_validation", self.step_count, **noisy, seconds=round(self.seconds, 3))
             self.checkpoint()
             export_weights(self.config, self.folder, path, scores)

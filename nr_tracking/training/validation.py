@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from nr_tracking.config import Config
 from nr_tracking.data.cache import WindowCache, WindowSample
+from nr_tracking.fields.completion import CompletionNetwork
 from nr_tracking.fields.field import FieldWindow
+from nr_tracking.sensing.ray_images import RayImages
 from nr_tracking.training.batches import TrainingBatch, prepare, sample_weights
 from nr_tracking.types import InputError
 
@@ -31,18 +35,19 @@ _ONLY_NOISE = {
 
 
 @torch.no_grad()
-def validate(completion: nn.Module, windows: WindowCache, config: Config, *, noisy: bool = False) -> dict[str, float]:
-    """Score fields and embedding over windows drawn evenly over a cache.
+def validate(networks: nn.ModuleDict, windows: WindowCache, config: Config, *, noisy: bool = False) -> dict[str, float]:
+    """Score fields and embedding of ``networks["completion"]`` over windows drawn evenly over a cache.
 
     The network finds its own refinement masks, and nothing is jittered; depth is clean unless ``noisy``, when it comes
     through random sensors, the same ones for everybody. Means over the windows: ``iou`` and ``coarse_iou`` (of the
     coarsest level alone), ``surface_cells``: distance of true surface points from the zero level in cells of R, and
     ``match``: how far the embedding's choice among the points of another frame lies from the true one, in box sides.
+    With rays, ``ray_iou`` is that of what is known along them alone, and ``student_iou`` the same of a student.
     Windows that the noise empties are left out.
     """
     if noisy:
         config = config.model_copy(update={"training": config.training.model_copy(update=_ONLY_NOISE)})
-    device = next(completion.parameters()).device
+    device = next(networks.parameters()).device
     count = min(config.training.validation_windows, len(windows))
     rows = []
     for number in np.linspace(0, len(windows) - 1, count).round().astype(int):
@@ -53,24 +58,30 @@ def validate(completion: nn.Module, windows: WindowCache, config: Config, *, noi
             if error.reason != "no_subject":
                 raise
             continue
-        rows.append(_scores(completion, sample, batch.to(device)))
+        rows.append(_scores(networks, sample, batch.to(device)))
     if not rows:
         raise InputError("no_subject", f"none of the {count} validation windows in {windows.folder} shows a subject")
     means = {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}
     return {**means, "windows": len(rows)}
 
 
-def _scores(completion: nn.Module, sample: WindowSample, batch: TrainingBatch) -> dict[str, float]:
+def _scores(networks: nn.ModuleDict, sample: WindowSample, batch: TrainingBatch) -> dict[str, float]:
     """Score one window."""
-    field = completion(batch.window)
+    field = networks["completion"](batch.window)
     frames, count = sample.sdf.shape
     points = torch.from_numpy(batch.volume.to_box(sample.points).astype(np.float32)).reshape(-1, 3).to(batch.points)
     frame = torch.arange(frames, device=points.device).repeat_interleave(count)
     coarse, known = field.level_sdf(field.levels[0], points, frame)
     inside = (batch.tracks.abs() < 0.5).all(-1)
     on_surface = field.sdf(batch.tracks[inside], inside.nonzero()[:, 0])
+    along = {} if field.rays is None else {"ray_iou": field.rays}
+    if "student" in networks:
+        along["student_iou"] = cast(CompletionNetwork, networks["student"]).complete_rays(
+            cast(RayImages, batch.window.rays)
+        )
     return {
         "iou": _iou(field.sdf(points, frame), points, sample),
+        **{name: _iou(rays.sdf(points, frame), points, sample) for name, rays in along.items()},
         "coarse_iou": _iou(torch.where(known, coarse, 1.0), points, sample),
         "surface_cells": float(on_surface.abs().mean()) * field.levels[-1],
         "match": _match_error(field, batch),
