@@ -324,6 +324,15 @@ class Config(Section):
     training: TrainingConfig = TrainingConfig()
     ros: RosConfig = RosConfig()
 
+    @model_validator(mode="after")
+    def _cubes_count(self) -> Self:
+        if self.volume.cubes > 1 and self.model.rays and self.model.ray_share == 1:
+            raise ValueError(
+                f"volume.cubes is {self.volume.cubes}: with model.ray_share 1 nothing is completed in a cube; "
+                "set it to 1"
+            )
+        return self
+
 
 def load_config(source: str | Path | dict[str, Any] = DEFAULT_PRESET, **overrides: Any) -> Config:
     """Build a configuration from a preset's name, a YAML file or a nested dictionary.
@@ -396,7 +405,7 @@ def _explain(error: ValidationError) -> str:
             hint = f"did you mean {close[0]!r}?" if close else f"known: {', '.join(section.model_fields)}"
             lines.append(f"{key}: unknown setting; {hint}")
         elif fault["type"] == "value_error":  # settings that do not go together
-            lines.append(f"{key}.{fault['ctx']['error']}")
+            lines.append(f"{key}.{fault['ctx']['error']}" if key else str(fault["ctx"]["error"]))
         else:
             lines.append(f"{key}: {fault['input']!r} is not allowed: {fault['msg']}")
     return "; ".join(lines)

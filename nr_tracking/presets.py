@@ -1,9 +1,10 @@
 """What sets the presets apart: values laid over the defaults of :mod:`nr_tracking.config`.
 
-``test`` is for unit tests. ``lite`` (0.3 M parameters) is the smallest with weights, and spares what time it can.
-``base`` (12.3 M) is as fine, 64 voxels a side, and much wider where a voxel is large, which costs little: the seen
-surface needs resolution, and the unseen one knowledge of bodies. It also completes along rays, on the image, where
-7.5 M of its parameters are. ``full``, 128 voxels a side, is for training and running on a GPU.
+``test`` is for unit tests. ``lite`` (3.9 M parameters, of which 3.6 M complete along rays) spares what time it can: its
+surfaces are those along rays, and its network in the cube runs only where a motion is too large to be found without
+it. ``base`` (12.3 M) takes the mean of both, at 64 voxels a side, and is much wider where a voxel or a pixel is large,
+which costs little: the seen surface needs resolution, and the unseen one knowledge of bodies. ``full``, 128 voxels a
+side, is for training and running on a GPU.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ PRESET_VALUES: dict[str, dict[str, Any]] = {
         },
         "deformation": {"patches": 60, "hierarchy": (20, 8)},
     },
-    "lite": {"mesh": {"pull": False}},
+    "lite": {"model": {"rays": True, "ray_share": 1.0, "ray_channels": (24, 48, 96, 160, 192)}},
     "base": {
         "model": {
             "sparse_channels": (16, 32, 64),

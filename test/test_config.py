@@ -37,6 +37,10 @@ def test_a_value_out_of_range_names_key_value_and_limit():
             {"subject": {"region_min_m": [0, 60, 0]}},
             r"subject\.region_min_m is 60\.0 in y: .* region_max_m there, 50\.0",
         ),
+        (
+            {"volume": {"cubes": 3}},
+            r"volume\.cubes is 3: with model\.ray_share 1 nothing is completed in a cube; set it to 1",
+        ),
         ({"tracks": {"count": 9000}}, r"tracks\.budget is 8000: it must be at least count, 9000"),
     ],
 )

@@ -299,6 +299,22 @@ class TestTraining:
         moved = {name for name in learnt if not torch.equal(learnt[name], final[name])}
         assert moved and not any(name.startswith("rays.") for name in moved)
 
+    def test_where_the_field_is_along_rays_alone_all_of_a_new_network_learns_at_once(self, tmp_path, cache):
+        config = load_config("test", model={**RAYS, "ray_share": 1.0}, training={**QUICK, "freeze_rays": True})
+        torch.manual_seed(config.training.seed)
+        fresh = build_networks(config, "completion", None)["completion"].state_dict()
+        first = train(config, cache, tmp_path / "all", schedule="completion", steps=20)
+        learnt = read_weights(first).part("completion")
+        moved = {name.split(".")[0] for name in learnt if not torch.equal(fresh[name], learnt[name])}
+        assert moved >= {"rays", "dense_encoder", "fine_decoder", "distance", "embedding"}
+        rows = [json.loads(line) for line in (tmp_path / "all" / "log.jsonl").read_text().splitlines()]
+        losses = [row["ray_distance"] for row in rows if row["kind"] == "step"]
+        assert np.mean(losses[-4:]) < 0.8 * np.mean(losses[:4])
+
+        train(config, cache, tmp_path / "rest", schedule="completion", steps=2, start=first)
+        rows = [json.loads(line) for line in (tmp_path / "rest" / "log.jsonl").read_text().splitlines()]
+        assert not any("ray_distance" in row for row in rows)  # frozen now
+
     def test_a_student_learns_beside_its_teacher(self, tmp_path, cache):
         """It nears truth and teacher, its weights are a file of their own, and nothing of it but rays moves."""
         training = {

@@ -86,21 +86,26 @@ def bench(
     ends, moved = _ends(recording, results or warm, config)
     result["machine"] = {"copy_gb_s": limits.bandwidth / 1e9, "matrix_gflop_s": limits.rate / 1e9}
     result["percentiles"] = {stage: percentiles(values) for stage, values in {**times, **ends}.items()}
-    result["floors"] = {stage: limits.floor(moved=count) for stage, count in moved.items()}
+    result["floors"] = {
+        stage: limits.floor(moved=count) for stage, count in moved.items() if stage in result["percentiles"]
+    }
     if watch is not None:
         _add_network(result, watch, config, limits)
     return result
 
 
 def _add_network(result: dict[str, Any], watch: NetworkWatch, config: Config, limits: Limits) -> None:
-    """The parts of the network, a frame: all cubes of a window over the frames that are new in it."""
+    """The parts of the network, a frame: all cubes of a window over the frames that are new in it.
+
+    Nothing where the network in the cube did not run, because no motion was too large to be found without it.
+    """
     share = config.volume.cubes / config.window.stride
-    for part, values in watch.seconds.items():
-        result["percentiles"][part] = percentiles([share * seconds for seconds in values[config.volume.cubes :]])
-    counted = watch.operations()
-    for part, count in counted.items():
-        result["floors"][part] = limits.floor(operations=share * count)
-    result["floors"]["network"] = limits.floor(operations=share * sum(counted.values()))
+    if counted := watch.operations():
+        for part, values in watch.seconds.items():
+            result["percentiles"][part] = percentiles([share * seconds for seconds in values[config.volume.cubes :]])
+        for part, count in counted.items():
+            result["floors"][part] = limits.floor(operations=share * count)
+        result["floors"]["network"] = limits.floor(operations=share * sum(counted.values()))
     if along := watch.ray_operations():
         result["floors"]["rays"] = limits.floor(operations=config.volume.cubes * along)
 

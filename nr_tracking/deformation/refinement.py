@@ -127,17 +127,17 @@ class Refiner:
         size: float,
         starts: Sequence[Motion] = (),
         features: Float32 | None = None,
-        guess: Callable[[], Motion] | None = None,
+        guesses: Sequence[Callable[[], Motion]] = (),
     ) -> Fit:
         """Fit the motion from the present pose to ``target``.
 
         ``nodes`` (P, 3), ``points`` (S, 3) and unit ``normals`` (S, 3) are the present pose; ``size`` the subject's;
-        ``starts`` guesses of the motion, the best of which is taken (none: standing still); ``features`` (S, C) unit
-        rows that go with the target's, or None; ``guess`` makes a further start, asked for where none comes close.
+        ``starts`` of the motion, the best of which is taken (none: standing still); ``features`` (S, C) unit rows that
+        go with the target's, or None; ``guesses`` make further starts, each asked for where none before comes close.
         """
         problem = _Problem(nodes, edge_arms(self.graph, nodes), points, normals, target, size, features)
         descent = _Descent(self.config.iterations, self.config.damping)
-        start = self._best(problem, starts or [still(nodes)], guess)
+        start = self._best(problem, starts or [still(nodes)], guesses)
         state, motion = self._descend(problem, self._at(problem, start), descent)
         return Fit(motion, self._residuals(state), tuple(descent.energies))
 
@@ -166,18 +166,19 @@ class Refiner:
                 descent.damping, descent.held = 10 * max(descent.damping, 1e-3), False
         return state, state.motion
 
-    def _best(self, problem: _Problem, starts: Sequence[Motion], guess: Callable[[], Motion] | None = None) -> Motion:
+    def _best(self, problem: _Problem, starts: Sequence[Motion], guesses: Sequence[Callable[[], Motion]]) -> Motion:
         """The start that comes nearest to the target, told by a part of the samples, without bending what is stiff.
 
-        A guess is dear to come by, so it is asked for only where no start comes close.
+        Guesses are dear to come by, so each is asked for only where nothing before comes close.
         """
-        if len(starts) == 1 and guess is None:
+        if len(starts) == 1 and not guesses:
             return starts[0]
         states = [self._at(problem, motion, _COARSE) for motion in starts]
         best = max(states, key=lambda state: state.closeness)
-        if guess is not None and best.closeness < _CLOSE:
-            guessed = self._at(problem, guess(), _COARSE)
-            best = guessed if guessed.closeness > best.closeness else best
+        for guess in guesses:
+            if best.closeness >= _CLOSE:
+                break
+            best = max(best, self._at(problem, guess(), _COARSE), key=lambda state: state.closeness)
         return best.motion
 
     def _at(self, problem: _Problem, motion: Motion, every: int = 1) -> _State:

@@ -50,13 +50,13 @@ class TorchRefiner:
         size: float,
         starts: Sequence[Motion] = (),
         features: Float32 | None = None,
-        guess: Callable[[], Motion] | None = None,
+        guesses: Sequence[Callable[[], Motion]] = (),
     ) -> Fit:
         """Fit the motion from the present pose to ``target``; see :meth:`.refinement.Refiner.refine`.
 
-        All starts are tried side by side, so ``guess`` is always asked.
+        All starts are tried side by side, so all ``guesses`` are always asked.
         """
-        motions = [*(starts or [still(nodes)]), *([guess()] if guess else [])]
+        motions = [*(starts or [still(nodes)]), *(guess() for guess in guesses)]
         rotations = self._tensor(np.stack([motion.rotations for motion in motions]))
         translations = self._tensor(np.stack([motion.translations for motion in motions]))
         here, surface, sides = (self._tensor(values[None]) for values in (nodes, points, normals))
@@ -66,10 +66,10 @@ class TorchRefiner:
             count = len(motions)
             tried, several = (values.expand(count, -1, -1) for values in (surface, sides))
             terms = [_repeated(term, count)]
-            guesses = self._solver(size, 0).solve(
+            tests = self._solver(size, 0).solve(
                 here.expand(count, -1, -1), tried, several, terms, start=(rotations, translations)
             )
-            best = int(guesses.energies[0].argmin())
+            best = int(tests.energies[0].argmin())
         own = slice(best, best + 1)
         solver = self._solver(size, self.config.iterations)
         found = solver.solve(here, surface, sides, [term], start=(rotations[own], translations[own]))

@@ -1,7 +1,7 @@
 """How likely it is that a track is where it says: a calibrated probability from what is known about it.
 
-A logistic function of the evidence below, fitted to the tracks of nine recordings of the training split (17 frames, six
-without and three with a sensor's noise, the base preset) by :mod:`nr_tracking.evaluation.calibration`, which does so
+A logistic function of the evidence below, fitted to the tracks of 13 recordings of the training split (17 frames, nine
+without and four with a sensor's noise, the base preset) by :mod:`nr_tracking.evaluation.calibration`, which does so
 again when the weights of the network have changed. The probability is that of lying within 3 cm at a distance of 2 m,
 and in proportion elsewhere (:mod:`nr_tracking.evaluation.reliability`). docs/tracks.md says how far to believe it.
 """
@@ -17,8 +17,8 @@ from nr_tracking.types import Bool, Float32, Float64
 LIMIT_PER_DISTANCE = 0.015
 """The error that the confidence is about, over the distance from the camera: 3 cm at 2 m."""
 
-_BIAS = 2.331
-_WEIGHTS = (-2.529, -1.447, 4.011, -6.836, -1.106)
+_BIAS = 1.653
+_WEIGHTS = (-2.694, -1.396, 3.945, -7.955, -0.768)
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,8 @@
 """One frame of a track: how the deformation graph comes to lie on the next surface, and from where that is sought.
 
-The fit starts from rest or from the velocity, whichever comes closer; where neither comes close, the network is asked
-for its guess. It goes from a reference pose, which is not always the last one, straight to the new surface.
+The fit starts from rest or from the velocity, whichever comes closer; where neither comes close, from where the body
+would be had it only been shifted, and if that is not close either, the network is asked for its guess. From a reference
+pose, which is not always the last one, it goes straight to the new surface.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import numpy as np
 
 from nr_tracking.config import RefinementConfig
 from nr_tracking.deformation.carrier import part_of
-from nr_tracking.deformation.matching import even_sample
+from nr_tracking.deformation.matching import Target, even_sample
 from nr_tracking.deformation.normal_equations import DeformationGraph, Motion, still
 from nr_tracking.deformation.projection import SurfaceIndex
 from nr_tracking.deformation.refinement import Refiner
@@ -75,16 +76,18 @@ class GraphFitter:
         """The motion from the reference to the surface of ``index``, from the best of the starts."""
         reference, pose, asked, solved = passage.reference, passage.pose, cues.guess, self._solved
         starts = [_from_reference(passage, start) for start in self._starts(passage)]
-        guess = None if asked is None else lambda: _from_reference(passage, self._guessed(pose, asked))
         if not self._settings.enabled:
-            return starts[-1] if guess is None else guess()
+            return starts[-1] if asked is None else _from_reference(passage, self._guessed(pose, asked))
         target, features = index.target(self._settings.samples), None
         if cues.embed_previous is not None and cues.embed_next is not None and self._settings.embedding > 0:
             features = cues.embed_previous(pose.points[solved].astype(np.float32))
             sought = target.points[target.sample].astype(np.float32)
             target = replace(target, features=cues.embed_next(sought))
         known = reference.nodes, reference.points[solved], reference.normals[solved]
-        return self._refiner.refine(*known, target, self._size, starts, features, guess).motion
+        guesses = [lambda: _from_reference(passage, self._shifted(pose, target))]
+        if asked is not None:
+            guesses.append(lambda: _from_reference(passage, self._guessed(pose, asked)))
+        return self._refiner.refine(*known, target, self._size, starts, features, guesses).motion
 
     def leap(self, key: CarriedPose, pose: CarriedPose, index: SurfaceIndex) -> Motion:
         """The motion from a keyframe to the surface of ``index``, on which ``pose`` lies already."""
@@ -103,6 +106,11 @@ class GraphFitter:
             turn = rotation_from_vector(share * vector_from_rotation(last.rotations))
             starts.append(Motion(turn, pose.nodes + share * (pose.nodes - before.nodes)))
         return starts
+
+    def _shifted(self, pose: CarriedPose, target: Target) -> Motion:
+        """As if the body had only been shifted: its middle comes to lie on that of the surface."""
+        shift = target.points.mean(axis=0) - pose.points[self._solved].mean(axis=0)
+        return Motion(still(pose.nodes).rotations, pose.nodes + shift)
 
     def _guessed(self, pose: CarriedPose, guess: PointMap) -> Motion:
         """The network's guess as a motion of the nodes."""

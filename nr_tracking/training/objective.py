@@ -42,6 +42,9 @@ def field_losses(field: FieldWindow, batch: TrainingBatch, stage: Stage, trainin
         if smooth > 0:
             (gradient,) = torch.autograd.grad(predicted.sum(), points, create_graph=True)
             found[f"eikonal_{level}"] = smooth * losses.eikonal(gradient[valid])
+    if weights.completes and field.rays is not None and field.rays.share == 1 and field.rays.distances.requires_grad:
+        # No level has a part of them: where they learn, they need a loss of their own.
+        found |= ray_losses(field.rays.sdf(batch.points, batch.frame), batch, training)
     if weights.contrast > 0:
         found["contrast"] = weights.contrast * contrast_loss(field, batch, training)
     return found
