@@ -1,10 +1,10 @@
 """What sets the presets apart: values laid over the defaults of :mod:`nr_tracking.config`.
 
 ``test`` is for unit tests. ``lite`` (3.9 M parameters, of which 3.6 M complete along rays) spares what time it can: its
-surfaces are those along rays, and its network in the cube runs only where a motion is too large to be found without
-it. ``base`` (12.3 M) takes the mean of both, at 64 voxels a side, and is much wider where a voxel or a pixel is large,
-which costs little: the seen surface needs resolution, and the unseen one knowledge of bodies. ``full``, 128 voxels a
-side, is for training and running on a GPU.
+surfaces are those along rays, frame by frame, and its network in the cube runs only if the network's guess of motions
+is switched on. ``base`` (12.3 M) takes the mean of both, at 64 voxels a side, and is much wider where a voxel or a pixel
+is large, which costs little: the seen surface needs resolution, and the unseen one knowledge of bodies. ``full``, 128
+voxels a side, is for training and running on a GPU.
 """
 
 from __future__ import annotations
@@ -32,7 +32,11 @@ PRESET_VALUES: dict[str, dict[str, Any]] = {
         },
         "deformation": {"patches": 60, "hierarchy": (20, 8)},
     },
-    "lite": {"model": {"rays": True, "ray_share": 1.0, "ray_channels": (24, 48, 96, 160, 192)}},
+    "lite": {
+        "model": {"rays": True, "ray_share": 1.0, "ray_channels": (24, 48, 96, 160, 192)},
+        "deformation": {"backend": "none"},
+        "window": {"length": 2, "stride": 1},
+    },
     "base": {
         "model": {
             "sparse_channels": (16, 32, 64),
