@@ -139,7 +139,7 @@ class Reconstructor:
 
         The last ``new`` of them are to be completed, all unless it is given.
         """
-        cubes = [volume] if self._by_rays else neighbouring_cubes(volume, self.config.volume.cubes)
+        cubes = neighbouring_cubes(volume, self.config.volume.cubes)
         rays = self._rays_ahead.take(views, None, self._rays, self._workers) if self.config.model.rays else []
         inputs = [] if self._by_rays else self._ahead.take(views, volume, self._input, self._workers)
         return PendingWindow(views, len(views) if new is None else new, cubes, rays, inputs)
