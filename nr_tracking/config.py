@@ -164,6 +164,11 @@ class ModelConfig(Section):
         4, "weight matrices that edges of the deformation decoder choose among", ge=1, le=16
     )
 
+    @property
+    def rays_alone(self) -> bool:
+        """Whether surfaces are known along rays alone: the network in the cube runs only where it is asked."""
+        return self.rays and self.ray_share == 1
+
 
 class MeshConfig(Section):
     """The zero level set."""
@@ -220,7 +225,7 @@ class RefinementConfig(Section):
 class WindowConfig(Section):
     """The sliding window."""
 
-    length: int = setting(5, "frames in a window, N", ge=2, le=17)
+    length: int = setting(5, "frames in a window, N; along rays alone, stride + 1 will do", ge=2, le=17)
     stride: int = setting(4, "new frames per window: length - 1 for throughput, 1 for the lowest latency", ge=1, le=16)
     overlap: bool = setting(
         True, "live, complete a window while tracks follow the last one: more frames a second, each a little later"
@@ -326,7 +331,7 @@ class Config(Section):
 
     @model_validator(mode="after")
     def _cubes_count(self) -> Self:
-        if self.volume.cubes > 1 and self.model.rays and self.model.ray_share == 1:
+        if self.volume.cubes > 1 and self.model.rays_alone:
             raise ValueError(
                 f"volume.cubes is {self.volume.cubes}: with model.ray_share 1 nothing is completed in a cube; "
                 "set it to 1"

@@ -35,7 +35,7 @@ PRESET_VALUES: dict[str, dict[str, Any]] = {
     "lite": {
         "model": {"rays": True, "ray_share": 1.0, "ray_channels": (24, 48, 96, 160, 192)},
         "deformation": {"backend": "none"},
-        "window": {"length": 2, "stride": 1},
+        "window": {"stride": 1},
     },
     "base": {
         "model": {

@@ -125,7 +125,7 @@ class Reconstructor:
         """Start working on a frame while its window fills; it will probably be completed in ``volume``, if known."""
         if self.config.model.rays:
             self._rays_ahead.start(view, None, self._rays, self._workers)
-        if volume is not None and not self._by_rays:
+        if volume is not None and not self.config.model.rays_alone:
             self._ahead.start(view, volume, self._input, self._workers)
 
     def forget(self) -> None:
@@ -141,7 +141,7 @@ class Reconstructor:
         """
         cubes = neighbouring_cubes(volume, self.config.volume.cubes)
         rays = self._rays_ahead.take(views, None, self._rays, self._workers) if self.config.model.rays else []
-        inputs = [] if self._by_rays else self._ahead.take(views, volume, self._input, self._workers)
+        inputs = [] if self.config.model.rays_alone else self._ahead.take(views, volume, self._input, self._workers)
         return PendingWindow(views, len(views) if new is None else new, cubes, rays, inputs)
 
     def complete(self, window: PendingWindow, clock: StageClock) -> AveragedField:
@@ -153,7 +153,7 @@ class Reconstructor:
         rays = [part.result() for part in window.rays]
         for part in rays:
             _count(part.seconds, clock)
-        if self._by_rays:
+        if self.config.model.rays_alone:
             along = joined_fields([part.seen_from(window.cubes[0]) for part in rays[-window.new :]])
             features = FeaturesLater(self, window.views, rays, window.cubes[0], window.new)
             field = RayWindow(along, self.config.model.resolution, features)
@@ -168,11 +168,6 @@ class Reconstructor:
         fields = [future.result() for future in futures]
         self._keep_codes(window, fields[0])
         return AveragedField([PlacedField(field, cube) for field, cube in zip(fields, cubes, strict=True)])
-
-    @property
-    def _by_rays(self) -> bool:
-        """Whether surfaces are known along rays alone, and the network in the cube runs only where it is asked."""
-        return self.config.model.rays and self.config.model.ray_share == 1
 
     def completed_in_cube(
         self, views: Sequence[View], rays: Sequence[FrameRays], volume: Volume, new: int

@@ -121,7 +121,9 @@ class Tracker:
         if adapts:  # other trackers may share the networks
             self._decoder = copy.deepcopy(self._decoder)
         self._adapter = DecoderAdapter(self._decoder, config) if adapts else None
-        self._window: SlidingWindow[View] = SlidingWindow(config.window.length, config.window.stride)
+        # Along rays alone a frame needs no other one: a longer window would only make its cube larger.
+        length = config.window.stride + 1 if config.model.rays_alone else config.window.length
+        self._window: SlidingWindow[View] = SlidingWindow(length, config.window.stride)
         self._order = StampOrder()
         self._tracks = PersistentTracks(config.refinement, config.tracks, device=config.device)
         self.reset()
