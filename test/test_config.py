@@ -31,7 +31,7 @@ def test_a_value_out_of_range_names_key_value_and_limit():
 @pytest.mark.parametrize(
     ("values", "said"),
     [
-        ({"window": {"length": 3}}, r"window\.stride is 4: it must be below length, 3"),
+        ({"window": {"length": 3, "stride": 4}}, r"window\.stride is 4: it must be below length, 3"),
         ({"subject": {"depth_min_m": 7.0}}, r"subject\.depth_min_m is 7\.0: it must be below depth_max_m, 6\.0"),
         (
             {"subject": {"region_min_m": [0, 60, 0]}},
