@@ -268,13 +268,14 @@ def test_the_real_tracker_goes_on_from_a_checkpoint_as_if_nothing_had_happened(
     frames = [test_tracker.frame_at(index) for index in range(12)]
     whole = fresh()
     results = [result for frame in frames[:7] for result in whole.push(frame)]
+    early, left = len(results), 12 - len(results)
     checkpoint.save(tmp_path / "state", {"tracker": vars(whole)}, checkpoint.modules_of(vars(whole)))
     continued = fresh()
     vars(continued).update(checkpoint.load(tmp_path / "state", checkpoint.modules_of(vars(continued)))["tracker"])
     for tracker in (whole, continued):
         results += [result for frame in frames[7:] for result in tracker.push(frame)] + tracker.flush()
-    assert len(results) == 5 + 2 * 7
-    for ours, theirs in zip(results[5:12], results[12:], strict=True):
+    assert 5 <= early < 12 and len(results) == early + 2 * left
+    for ours, theirs in zip(results[early:12], results[12:], strict=True):
         assert ours.stamp_ns == theirs.stamp_ns
         np.testing.assert_array_equal(ours.tracks.ids, theirs.tracks.ids)
         np.testing.assert_array_equal(ours.tracks.positions, theirs.tracks.positions)
