@@ -25,6 +25,7 @@ from nr_tracking.types import Float32, Float64
 
 PointMap = Callable[[Float32], Float32]
 
+_FARTHEST_SHIFT = 0.5  # sizes that a body shifts between two frames, at most
 _LONGEST_AHEAD = 4.0  # frames' time over which the last motion goes on, at most
 
 
@@ -110,6 +111,8 @@ class GraphFitter:
     def _shifted(self, pose: CarriedPose, target: Target) -> Motion:
         """As if the body had only been shifted: its middle comes to lie on that of the surface."""
         shift = target.points.mean(axis=0) - pose.points[self._solved].mean(axis=0)
+        if np.linalg.norm(shift) > _FARTHEST_SHIFT * self._size:
+            shift = np.zeros(3)  # it is somebody else
         return Motion(still(pose.nodes).rotations, pose.nodes + shift)
 
     def _guessed(self, pose: CarriedPose, guess: PointMap) -> Motion:
