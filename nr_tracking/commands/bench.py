@@ -97,7 +97,7 @@ def bench(
 def _add_network(result: dict[str, Any], watch: NetworkWatch, config: Config, limits: Limits) -> None:
     """The parts of the network, a frame: all cubes of a window over the frames that are new in it.
 
-    Nothing where the network in the cube did not run, because no motion was too large to be found without it.
+    Nothing where the network in the cube did not run: surfaces along rays alone do not need it.
     """
     share = config.volume.cubes / config.window.stride
     if counted := watch.operations():

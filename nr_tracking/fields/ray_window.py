@@ -12,7 +12,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from nr_tracking.fields.field import FieldWindow, lattice, upsample
+from nr_tracking.fields.field import FieldWindow, upsample
+from nr_tracking.fields.ray_prior import RayPrior
 from nr_tracking.fields.rays import RayField
 
 _BAND = 2.0  # voxels from the surface within which the grid is exact
@@ -37,6 +38,7 @@ class RayWindow:
         self.rays = rays
         self.resolution = resolution
         self._source = source
+        self._coarse = RayPrior(rays, resolution // 2).whole
 
     @property
     def device(self) -> torch.device:
@@ -57,18 +59,13 @@ class RayWindow:
 
         Exact within two voxels of the surface; elsewhere interpolated between every second one, to half a pixel.
         """
-        like, half = self.rays.distances, self.resolution // 2
-        points = lattice(half, like)
-        coarse = self.rays.sdf_of_nearest(points, self._all(frame, points)).view(half, half, half)
-        values = upsample(coarse, 2)
+        values = upsample(self._coarse[frame], 2)
         near = (values.abs() < _BAND / self.resolution).nonzero()
-        places = (near.to(like) + 0.5) / self.resolution - 0.5
-        values[tuple(near.t())] = self.rays.sdf(places, self._all(frame, places))
+        places = (near.to(values) + 0.5) / self.resolution - 0.5
+        frames = torch.full((len(places),), frame, dtype=torch.int64, device=places.device)
+        values[tuple(near.t())] = self.rays.sdf(places, frames)
         return values
 
     @cached_property
     def _features(self) -> FieldWindow:
         return self._source.field()
-
-    def _all(self, frame: int, points: Tensor) -> Tensor:
-        return torch.full((len(points),), frame, dtype=torch.int64, device=points.device)

@@ -23,8 +23,8 @@ def narrow_rays(teacher: RayNetwork, student: RayNetwork) -> None:
     """
     levels = [_kept(_stream_use(teacher, level), _width(student, level)) for level in range(len(teacher.encoder))]
     for level, (wide, narrow) in enumerate(zip(teacher.encoder, student.encoder, strict=True)):
-        entry, norm = (part for part in wide[:2])  # type: ignore[index]
-        into, into_norm = (part for part in narrow[:2])  # type: ignore[index]
+        entry, norm = wide[0], wide[1]  # type: ignore[index]
+        into, into_norm = narrow[0], narrow[1]  # type: ignore[index]
         from_above = torch.arange(entry.weight.shape[1]) if level == 0 else levels[level - 1]
         into.weight.copy_(_taken(entry.weight, levels[level], from_above))
         _take_norm(norm, into_norm, levels[level])

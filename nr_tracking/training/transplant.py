@@ -33,16 +33,17 @@ def transplanted(rays: Weights, weights: Weights, preset: str) -> dict[str, dict
     own, along = weights.part("completion"), rays.part("completion")
     completion = {}
     for name, parameter in wanted.items():
-        found = (along if name.startswith(_RAYS) else own).get(name)
+        of_rays = name.startswith(_RAYS)
+        found = (along if of_rays else own).get(name)
         if found is None:
             raise InputError("wrong_weights", f"there is no {name}, which preset {preset!r} needs")
-        if not name.startswith(_RAYS):
+        if not of_rays:
             found = _with_more_inputs(found, parameter.shape)
         if found.shape != parameter.shape:
             raise InputError(
                 "wrong_weights", f"{name} is {tuple(found.shape)}, preset {preset!r} needs {tuple(parameter.shape)}"
             )
-        completion[name] = found.bfloat16() if name.startswith(_RAYS) and found.dim() == 4 else found
+        completion[name] = found.bfloat16() if of_rays and found.dim() == 4 else found
     return {"completion": completion, "deformation": weights.part("deformation")}
 
 
