@@ -1,20 +1,32 @@
-"""Normals of a triangle mesh at its vertices."""
+"""Normals of a triangle mesh, by component: several times quicker than ``np.cross`` on rows."""
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
+from numpy.typing import NDArray
 
 from nr_tracking.types import Float64
 
 
+def cross(first: NDArray[Any], second: NDArray[Any]) -> NDArray[Any]:
+    """Cross products (3, ...) of vectors (3, ...)."""
+    (ax, ay, az), (bx, by, bz) = first, second
+    return np.stack((ay * bz - az * by, az * bx - ax * bz, ax * by - ay * bx))
+
+
+def face_normals(vertices: NDArray[Any], faces: NDArray[Any]) -> NDArray[Any]:
+    """Normals (3, F) of faces (F, 3), as long as twice their area, of vertices (V, 3)."""
+    axes = vertices.T
+    first, second, third = (axes.take(corner, axis=1) for corner in faces.T)
+    return cross(second - first, third - first)
+
+
 def vertex_normals(vertices: np.ndarray, faces: np.ndarray) -> Float64:
     """Unit normals (V, 3), faces weighted by area; zero where a vertex has no face."""
-    x, y, z = np.asarray(vertices, np.float64).T
-    first, second, third = np.asarray(faces, np.int64).T
-    # By component and by corner: several times quicker than np.cross and one sum over all corners.
-    (ax, ay, az), (bx, by, bz) = ([axis[end] - axis[first] for axis in (x, y, z)] for end in (second, third))
-    total = np.zeros((len(x), 3))
-    for axis, area in enumerate((ay * bz - az * by, az * bx - ax * bz, ax * by - ay * bx)):
-        for corner in (first, second, third):
-            total[:, axis] += np.bincount(corner, area, minlength=len(x))
+    total = np.zeros((len(vertices), 3))
+    for axis, area in enumerate(face_normals(np.asarray(vertices, np.float64), faces)):
+        for corner in np.asarray(faces, np.int64).T:
+            total[:, axis] += np.bincount(corner, area, minlength=len(vertices))
     return total / np.maximum(np.linalg.norm(total, axis=1, keepdims=True), 1e-30)

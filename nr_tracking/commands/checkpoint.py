@@ -185,9 +185,7 @@ class _Reader:
             parts = tuple(self.value(node[name]) for name in ("data", "indices", "indptr"))
             return _SPARSE[node["sparse"]](parts, shape=tuple(node["shape"]))
         if "neighbours" in node:
-            return cKDTree(
-                self.value(node["neighbours"]), leafsize=node["leafsize"], balanced_tree=False, compact_nodes=False
-            )
+            return cKDTree(self.value(node["neighbours"]), leafsize=node["leafsize"], balanced_tree=False)
         if "workers" in node:
             cores = os.cpu_count() or 1
             return Workers(max(1, min(int(node["workers"]), cores)), max(1, min(int(node["threads"]), cores + 1)))

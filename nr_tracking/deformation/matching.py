@@ -75,7 +75,7 @@ def find_matches(
     """
     there = np.full(len(points), -1)
     there[::every] = nearest_similar(target.tree, target.normals, points[::every], normals[::every], radius, cosine)
-    tree = cKDTree(points, balanced_tree=False, compact_nodes=False)
+    tree = cKDTree(points, balanced_tree=False)
     seeking = target.sample[::every]
     back = nearest_similar(tree, normals, target.points[seeking], target.normals[seeking], radius, cosine)
     return _joined(there, back, target, seeking)
@@ -118,7 +118,7 @@ def _nearest_alike(
     reach: float,
 ) -> Int64:
     """For each of ours the most alike of theirs, -1 where there is none; both are points, normals and features."""
-    tree = cKDTree(theirs[0], balanced_tree=False, compact_nodes=False)
+    tree = cKDTree(theirs[0], balanced_tree=False)
     count = min(_COMPARED, tree.n)
     distance, found = tree.query(ours[0], k=np.arange(1, count + 1), distance_upper_bound=radius)
     usable = np.isfinite(distance)

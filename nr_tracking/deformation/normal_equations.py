@@ -20,6 +20,7 @@ from scipy.sparse import csr_matrix
 from scipy.sparse.csgraph import reverse_cuthill_mckee
 
 from nr_tracking.deformation.rotations import rotation_from_vector
+from nr_tracking.normals import cross
 from nr_tracking.types import Float32, Float64, Int32, Int64
 
 HELD = 0.1
@@ -273,7 +274,7 @@ class NormalEquations:
         torque = np.stack([moment[:, i, j] - moment[:, j, i] for i, j in ((1, 2), (2, 0), (0, 1))], axis=1)
         pushed = -stiffness[:, None] * edge_gap
         right = np.concatenate((torque, force), axis=1)
-        right += self._gather_near @ np.concatenate((_cross(turned_arms.T, pushed.T).T, pushed), axis=1)
+        right += self._gather_near @ np.concatenate((cross(turned_arms.T, pushed.T).T, pushed), axis=1)
         right[:, 3:] -= self._gather_far @ pushed
         return right
 
@@ -289,16 +290,16 @@ class NormalEquations:
         # With X = [x]x the blocks are X W, its transpose and X (X W)^T: cross products of x with columns. What a sample
         # gives is symmetric, so 21 of its 36 entries are summed.
         weights = np.ascontiguousarray(information.transpose(1, 2, 0), np.float32)
-        turned = _cross(arms, weights)
-        twice = _cross(arms, turned.transpose(1, 0, 2))
+        turned = cross(arms, weights)
+        twice = cross(arms, turned.transpose(1, 0, 2))
         single = np.concatenate((twice[_UPPER], turned.reshape(9, -1), weights[_UPPER]))
         summed = np.ascontiguousarray((self._gather @ np.ascontiguousarray(single.T)).T)
         blocks: Float32 = summed.take(_EXPANDED, axis=0).reshape(6, 6, -1)
 
         shift = np.ascontiguousarray((places - origin).T, np.float32)[:, None]
-        blocks[:3] -= _cross(shift.take(self._row, axis=2), blocks[3:])
+        blocks[:3] -= cross(shift.take(self._row, axis=2), blocks[3:])
         flipped = blocks.transpose(1, 0, 2)
-        flipped[:3] -= _cross(shift.take(self._column, axis=2), flipped[3:])
+        flipped[:3] -= cross(shift.take(self._column, axis=2), flipped[3:])
         self._add_edges(blocks, turned_arms.T.astype(np.float32), stiffness.astype(np.float32))
         return blocks
 
@@ -372,9 +373,3 @@ class NormalEquations:
 def _summation(group: Int64, count: int) -> csr_matrix:
     """A sparse matrix that sums rows by ``group``: (count, N) times (N, D)."""
     return csr_matrix((np.ones(len(group), np.float32), (group, np.arange(len(group)))), shape=(count, len(group)))
-
-
-def _cross(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """Cross products (3, ...) of vectors (3, ...): by component, several times quicker than np.cross."""
-    (ax, ay, az), (bx, by, bz) = first, second
-    return np.stack((ay * bz - az * by, az * bx - ax * bz, ax * by - ay * bx))

@@ -8,7 +8,7 @@ import numpy as np
 from scipy.spatial import cKDTree
 
 from nr_tracking.deformation.matching import Target, even_sample, space_order
-from nr_tracking.normals import vertex_normals
+from nr_tracking.normals import face_normals, vertex_normals
 from nr_tracking.types import Bool, Float64, InputError, Int64
 
 _CANDIDATES = 4  # nearest vertices that describe the surface near a point
@@ -74,7 +74,7 @@ def sample_evenly(vertices: np.ndarray, faces: np.ndarray, count: int, seed: int
     area.
     """
     corners = np.asarray(vertices, np.float64)[faces]
-    across = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
+    across = face_normals(np.asarray(vertices, np.float64), faces).T
     area = np.linalg.norm(across, axis=1)
     if not area.sum() > 0:
         raise InputError("no_surface", f"a mesh of {len(vertices)} vertices and {len(faces)} faces has no area")
@@ -100,7 +100,7 @@ class SurfaceIndex:
     def __init__(self, vertices: np.ndarray, faces: np.ndarray) -> None:
         self.points: Float64 = np.asarray(vertices, np.float64)
         self.normals = vertex_normals(self.points, faces)
-        self.tree = cKDTree(self.points, balanced_tree=False, compact_nodes=False)
+        self.tree = cKDTree(self.points, balanced_tree=False)
         self._point_axes, self._normal_axes = np.ascontiguousarray(self.points.T), np.ascontiguousarray(self.normals.T)
 
     def target(self, samples: int) -> Target:
@@ -110,7 +110,7 @@ class SurfaceIndex:
         """
         chosen = even_sample(self.points, _FOUND_PER_SEEKING * samples)
         points = self.points[chosen]
-        tree = cKDTree(points, balanced_tree=False, compact_nodes=False)
+        tree = cKDTree(points, balanced_tree=False)
         # The choice runs along a space-filling curve: every third of it is even again.
         return Target(points, self.normals[chosen], tree, np.arange(0, len(chosen), _stride(len(chosen), samples)))
 

@@ -8,6 +8,7 @@ from torch.nn import functional
 
 from nr_tracking.fields.encoder import DenseResidual, SparseResidual, norm_groups
 from nr_tracking.fields.field import DistanceMLP, interpolate_dense, lattice
+from nr_tracking.fields.pointwise import Pointwise3d
 from nr_tracking.fields.sparse import (
     SparseGrid,
     SubmanifoldConv,
@@ -33,10 +34,8 @@ class DenseDecoder(nn.Module):
         self.blocks = nn.ModuleList(
             nn.Sequential(*(DenseResidual(widths[i]) for _ in range(blocks))) for i in range(octaves)
         )
-        self.narrow = nn.ModuleList(nn.Conv3d(widths[i], widths[i + 1], kernel_size=1) for i in range(octaves))
-        self.skips = nn.ModuleList(
-            nn.Conv3d(skip_channels[octaves - 1 - i], widths[i + 1], kernel_size=1) for i in range(octaves)
-        )
+        self.narrow = nn.ModuleList(Pointwise3d(widths[i], widths[i + 1]) for i in range(octaves))
+        self.skips = nn.ModuleList(Pointwise3d(skip_channels[octaves - 1 - i], widths[i + 1]) for i in range(octaves))
         self.convs = nn.ModuleList(
             _norm_relu(nn.Conv3d(width, width, kernel_size=3, padding=1)) for width in widths[1:]
         )

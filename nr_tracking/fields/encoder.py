@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from nr_tracking.fields.pointwise import Pointwise3d
 from nr_tracking.fields.sparse import DownConv, SparseGrid, SubmanifoldConv
 
 
@@ -90,7 +91,7 @@ class DenseEncoder(nn.Module):
             )
             for i in range(octaves)
         )
-        self.last = nn.Conv3d(widths[-1], latent, kernel_size=1)
+        self.last = Pointwise3d(widths[-1], latent)
         self.skip_channels = widths[:-1]
 
     def forward(self, grid: Tensor) -> tuple[Tensor, list[Tensor]]:

@@ -332,11 +332,16 @@ def upsample_smoothly(values: Tensor, factor: int) -> Tensor:
 
 
 def _interpolated(values: Tensor, factor: int, shares: Callable[[Tensor, int], Tensor]) -> Tensor:
-    for _ in range(3):  # interpolate along the last axis and bring the next one there
-        count = values.shape[2]
-        axis = torch.arange(count * factor, device=values.device, dtype=values.dtype)
-        values = (values @ shares((axis + 0.5) / factor - 0.5, count).t()).permute(2, 0, 1)
-    return values.contiguous()
+    def along(axis: int) -> Tensor:
+        """What each of an axis' values has of the finer ones, (n factor, n)."""
+        count = values.shape[axis]
+        place = torch.arange(count * factor, device=values.device, dtype=values.dtype)
+        return shares((place + 0.5) / factor - 0.5, count)
+
+    first, second, third = values.shape
+    values = (values.reshape(-1, third) @ along(2).t()).view(first, second, -1)
+    values = along(1) @ values  # a product for each of the first axis, without turning anything around
+    return (along(0) @ values.view(first, -1)).view(first * factor, second * factor, third * factor)
 
 
 def cubic_shares(position: Tensor, count: int) -> Tensor:

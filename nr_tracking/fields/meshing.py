@@ -22,6 +22,7 @@ from torch.nn import functional
 from nr_tracking.config import MeshConfig
 from nr_tracking.fields.field import upsample_smoothly
 from nr_tracking.fields.settling import settle
+from nr_tracking.normals import face_normals
 from nr_tracking.types import Bool, Float32, InputError, Int32
 
 REACH = 0.75  # voxels from the surface: what is thinner may lie between voxel centres
@@ -172,11 +173,11 @@ def _without_small_components(vertices: Float32, faces: Int32, minimum: float) -
     components, labels = connected_components(graph, directed=False)
     if components == 1:
         return vertices, faces
-    corners = vertices[faces].astype(np.float64)
-    normals = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
-    owner = labels[faces[:, 0]]
-    areas = np.bincount(owner, weights=np.linalg.norm(normals, axis=1), minlength=components)
-    volumes = np.bincount(owner, weights=(normals * corners[:, 0]).sum(1), minlength=components)
+    places = vertices.astype(np.float64)
+    normals, first = face_normals(places, faces), faces[:, 0]
+    owner = labels[first]
+    areas = np.bincount(owner, weights=np.sqrt((normals**2).sum(0)), minlength=components)
+    volumes = np.bincount(owner, weights=(normals * places.T[:, first]).sum(0), minlength=components)
     solid = volumes > 0
     keep = solid & (areas >= minimum * areas[solid].sum())
     keep[np.where(solid, areas, -1.0).argmax()] = True

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from nr_tracking.fields.encoder import norm_groups
+from nr_tracking.fields.pointwise import Pointwise2d, at_each_place
 from nr_tracking.sensing.ray_images import CHANNELS, FAR, RayImages, along_rays
 
 LIMIT = 0.1  # box sides: larger distances are not told apart
@@ -154,9 +155,9 @@ class RayNetwork(nn.Module):
             nn.Sequential(entry, *_norm_relu(width), *(ImageResidual(width) for _ in range(count)))
             for entry, width, count in zip(entries, channels, blocks, strict=True)
         )
-        self.narrow = nn.ModuleList(nn.Conv2d(wider, wide, kernel_size=1) for wide, wider in pairwise(channels))
+        self.narrow = nn.ModuleList(Pointwise2d(wider, wide) for wide, wider in pairwise(channels))
         self.decoder = nn.ModuleList(ImageResidual(width) for width in channels[:-1])
-        self.last = nn.Conv2d(channels[0], 4 * steps, kernel_size=1)
+        self.last = Pointwise2d(channels[0], 4 * steps)
         with torch.no_grad():
             # Before training, everything is a slab of a thickness that limbs have.
             self.last.weight.mul_(0.02)
@@ -177,7 +178,7 @@ class RayNetwork(nn.Module):
         # Four pixels from each one, with the depths of a pixel side by side: what is copied then lies together.
         steps = len(cast(Tensor, self.depths))
         weight, bias = (part.unflatten(0, (steps, 4)).transpose(0, 1).flatten(0, 1) for part in self.last.parameters())
-        quarters = functional.conv2d(grid, weight, bias).unflatten(1, (2, 2, steps)).permute(0, 4, 1, 5, 2, 3)
+        quarters = at_each_place(grid, weight, bias).unflatten(1, (2, 2, steps)).permute(0, 4, 1, 5, 2, 3)
         fine = quarters.float().reshape(-1, *images.front.shape[1:], steps).mul_(LIMIT)
         return RayField(fine, cast(Tensor, self.depths), images.front, images.view, images.place, self.share)
 

@@ -15,6 +15,7 @@ import torch
 from scipy.sparse import csr_array
 from torch import Tensor
 
+from nr_tracking.normals import face_normals
 from nr_tracking.types import Bool, Float32, Float64, Int32
 
 _ROUNDS = 2  # of spreading
@@ -41,24 +42,18 @@ def settle(
     places = vertices.astype(np.float64)
     still = ~movable[:, None]
     for _ in range(_ROUNDS):
-        normals = _unit(around @ _across(places, corners))
+        normals = _unit(around @ face_normals(places, faces).T)
         step = neighbours @ places / degree - places
-        step -= normals * (step * normals).sum(axis=1, keepdims=True)
+        step -= normals * np.einsum("vi,vi->v", step, normals)[:, None]
         places += np.where(still, 0.0, _SPREAD * step)
 
-    across = _across(places, corners)
-    area = np.linalg.norm(across, axis=1)
+    across = face_normals(places, faces)
+    area = np.sqrt((across**2).sum(axis=0))
     middles = torch.from_numpy(places[corners].mean(axis=0).astype(np.float32))
     missed = np.clip(distance(middles).cpu().numpy().astype(np.float64), -_FARTHEST * cell, _FARTHEST * cell)
     outward = _SHARE * (around @ (area * missed)) / np.maximum(around @ area, 1e-30)
-    return (places - np.where(still, 0.0, outward[:, None] * _unit(around @ across))).astype(np.float32)
-
-
-def _across(places: Float64, corners: np.ndarray) -> Float64:
-    """Normals of faces (F, 3), as long as twice their area; ``corners`` (3, F)."""
-    a, b, c = places[corners]
-    return np.cross(b - a, c - a)
+    return (places - np.where(still, 0.0, outward[:, None] * _unit(around @ across.T))).astype(np.float32)
 
 
 def _unit(vectors: Float64) -> Float64:
-    return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-30)
+    return vectors / np.maximum(np.sqrt(np.einsum("vi,vi->v", vectors, vectors)), 1e-30)[:, None]

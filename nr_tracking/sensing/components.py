@@ -77,7 +77,8 @@ def keep_near_largest(
     kept = np.zeros(count + 1, bool)
     kept[largest] = True
     kept |= (_near(cloud, part, kept, config, in_room) | _in_front(cloud, part, largest, count, config)) & stones
-    kept |= _near(cloud, part, kept, config, in_room)
+    if not kept[1:].all():
+        kept |= _near(cloud, part, kept, config, in_room)
     kept &= ~barred
     if kept[1:].all():
         return subject
@@ -150,9 +151,12 @@ def connected_parts(depth: Float32, subject: Bool, gap: float) -> tuple[NDArray[
         torn[far] |= subject[near] & (depth[far] - depth[near] > gaps[far])
     labels, count = ndimage.label(subject & ~torn)
     # The farther side of each step was taken out to cut the parts apart; give it back to the part it lies on.
-    for near, far in neighbours():
-        alike = torn[far] & (labels[far] == 0) & (np.abs(depth[far] - depth[near]) <= gaps[far])
-        labels[far] = np.where(alike, labels[near], labels[far])
+    rows, columns = np.nonzero(torn)
+    own, reach, given = depth[rows, columns], gaps[rows, columns], np.zeros(len(rows), np.int32)
+    for down, right in ((0, -1), (0, 1), (-1, 0), (1, 0)):
+        beside = (rows + down).clip(0, len(depth) - 1), (columns + right).clip(0, depth.shape[1] - 1)
+        alike = (given == 0) & (np.abs(own - depth[beside]) <= reach)
+        labels[rows, columns] = given = np.where(alike, labels[beside], given)
     labels[~subject] = 0
     return labels, int(count)
 

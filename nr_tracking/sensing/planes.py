@@ -7,9 +7,11 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from nr_tracking.types import Float32
+from nr_tracking.types import Float32, Int64
 
 _HYPOTHESES = 400  # they all miss a plane that covers a fifth of the pixels with probability 0.04
+_FINALISTS = 30  # of them go on to more points
+_JUDGES = (300, 1000)  # points that judge all hypotheses; that judge the finalists, and bend the plane found
 _PLANES = 6  # a corner of a room has three, and furniture has some
 _NOISE_DEPTH_M = 2.0  # beyond it the tolerance grows with the square of depth, as a depth camera's noise does
 _BEND = 6.0  # tolerances by which a surface may depart from its plane
@@ -117,15 +119,23 @@ def find_planes(cloud: Float32, tolerance: Float32, first: float, further: float
             break
         normals = normals[proper] / lengths[proper, None]
         offsets = (normals * triangles[proper, 0]).sum(axis=1)
-        scored = left[::3]
-        heights = normals @ cloud[scored].T
-        heights -= offsets[:, None]
-        votes = np.count_nonzero(np.abs(heights, out=heights) < tolerance[scored], axis=1)
-        best = int(votes.argmax())
-        inside = left[np.abs(cloud[left] @ normals[best] - offsets[best]) < tolerance[left]]
-        plane = fit_plane(cloud[inside]).bent(cloud[left], tolerance[left])
-        inside = np.abs(plane.heights(cloud[left], tolerance[left])) < 1
+        few, more = (left[:: max(1, len(left) // count)] for count in _JUDGES)
+        votes = _votes(normals, offsets, cloud[few], tolerance[few])
+        finalists = np.argpartition(votes, max(len(votes) - _FINALISTS, 0))[-_FINALISTS:]
+        votes = _votes(normals[finalists], offsets[finalists], cloud[more], tolerance[more])
+        best = finalists[votes.argmax()]
+        points, tolerances = cloud[left], tolerance[left]
+        plane = fit_plane(points[np.abs(points @ normals[best] - offsets[best]) < tolerances])
+        plane = plane.bent(cloud[more], tolerance[more])
+        inside = np.abs(plane.heights(points, tolerances)) < 1
         if inside.sum() < least:
             return
         yield plane
         left, least = left[~inside], further * len(cloud)
+
+
+def _votes(normals: Float32, offsets: Float32, cloud: Float32, tolerance: Float32) -> Int64:
+    """How many points (N, 3) lie within ``tolerance`` (N,) of planes by ``normals`` (H, 3), ``offsets`` (H,): (H,)."""
+    heights = normals @ cloud.T
+    heights -= offsets[:, None]
+    return np.count_nonzero(np.abs(heights, out=heights) < tolerance, axis=1)

@@ -302,7 +302,7 @@ class PersistentTracks:
         # Most are known from the projection of the points: the others alone are searched for.
         near = self._landing.nearest(points, self._placed, alive)
         lone, living = np.flatnonzero(near < 0), np.flatnonzero(alive)
-        tree = cKDTree(self._placed[living], balanced_tree=False, compact_nodes=False)
+        tree = cKDTree(self._placed[living], balanced_tree=False)
         sides = self._pose.normals[living]
         found = nearest_similar(tree, sides, points[lone], normals[lone], np.inf, self._cosine)
         found = np.where(found >= 0, found, tree.query(points[lone])[1])

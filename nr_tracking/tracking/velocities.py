@@ -70,7 +70,7 @@ class MotionEstimator:
         self._stamps: deque[int] = deque(maxlen=_WINDOW)
         self._offset = np.empty((3, 0), np.float32)
         self._history = np.empty((0, 3, 0), np.float32)
-        self._fits = np.empty((len(_FITS), _TERMS, 3, 0), np.float32)
+        self._tangents = np.empty((len(_FITS), 2, 3, 0), np.float32)  # place and speed by each fit
         self._score = np.empty((len(_FITS), 0), np.float32)
         self._squared = np.empty(0, np.float32)
         self._known = np.empty(0, np.float32)
@@ -106,11 +106,12 @@ class MotionEstimator:
         self._stamps.append(stamp_ns)
         self._history = np.concatenate((self._history[-(_WINDOW - 1) :], places[None]))
         times = np.array([1e-9 * (stamp - stamp_ns) for stamp in self._stamps])
-        self._fits = _fit_polynomials(self._history, times, _FITS)
+        fits = _fit_polynomials(self._history, times, _FITS)
+        self._tangents = fits[:, :2]
         chosen = (self._score + _COMMON * self._score.sum(axis=1, keepdims=True) / max(len(ids), 1)).argmin(axis=0)
         if not self._past:
             chosen[:] = _FIRST_FIT
-        flat = self._fits.reshape(len(_FITS), 3 * _TERMS, len(chosen))
+        flat = fits.reshape(len(_FITS), 3 * _TERMS, len(chosen))
         best = np.take_along_axis(flat, chosen[None, None], axis=0)
         smoothed, speed, half_acceleration = best.reshape(_TERMS, 3, -1)
         # The tracked place itself is where a prediction starts: smoothing it would only make it late.
@@ -151,8 +152,9 @@ class MotionEstimator:
         """Hold the tangent of each fit against where the points are, and against the difference across its frame."""
         last, before = self._past[-1], self._past[-min(2, len(self._past))]
         elapsed, across = (np.float32(1e-9 * (stamp_ns - past.stamp_ns)) for past in (last, before))
-        foretold = self._fits[:, 1] + (self._fits[:, 0] - places) / elapsed
-        present = self._fits[:, 1] - (places - before.place) / across
+        place, speed = self._tangents[:, 0], self._tangents[:, 1]
+        foretold = speed + (place - places) / elapsed
+        present = speed - (places - before.place) / across
         # What foretells best lags behind least, but is also damped; the difference across a frame is neither.
         squared = 0.25 * (foretold**2).sum(axis=1) + (present**2).sum(axis=1)
         self._score = np.where(seen & np.isfinite(squared), _KEPT_SCORE * self._score + squared, self._score)
@@ -185,15 +187,16 @@ class MotionEstimator:
         if len(np.unique(ids)) != len(ids):
             raise ValueError("ids of tracked points must be distinct")
         order = np.argsort(self._ids, kind="stable")
-        position = np.searchsorted(self._ids, ids, sorter=order)
-        source = np.append(order, len(order))[position]
-        source = np.where(np.append(self._ids, -1)[source] == ids, source, len(order))
+        source = np.append(order, 0)[np.searchsorted(self._ids, ids, sorter=order)]
+        known = self._ids[source] == ids if len(order) else np.zeros(len(ids), bool)
+        new = np.flatnonzero(~known)
 
         def taken(values: Float32, missing: float) -> Float32:
-            blank = np.full((*values.shape[:-1], 1), missing, np.float32)
-            return np.concatenate((values, blank), axis=-1).take(source, axis=-1)
+            found = values.take(source, axis=-1) if len(order) else np.empty((*values.shape[:-1], len(ids)), np.float32)
+            found[..., new] = missing
+            return found
 
-        self._history, self._fits = taken(self._history, np.nan), taken(self._fits, np.nan)
+        self._history, self._tangents = taken(self._history, np.nan), taken(self._tangents, np.nan)
         self._offset, self._score = taken(self._offset, 0.0), taken(self._score, 0.0)
         self._squared, self._known = taken(self._squared, 0.0), taken(self._known, 0.0)
         for index, past in enumerate(self._past):
