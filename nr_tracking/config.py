@@ -183,7 +183,7 @@ class WindowConfig(Section):
 class TracksConfig(Section):
     """Persistent points."""
 
-    count: int = setting(6000, "tracked points, evenly by area over the whole surface", ge=100, le=100_000)
+    count: int = setting(3000, "tracked points, evenly by area over the whole surface", ge=100, le=100_000)
     snap: float = setting(1.0, "share of the way to the next surface that a track is projected, 0 for none", ge=0, le=1)
     steady: float = setting(
         4.0,
@@ -191,7 +191,7 @@ class TracksConfig(Section):
         ge=0,
         le=10,
     )
-    budget: int = setting(8000, "points at most, with those that are born where surface comes into view", ge=100)
+    budget: int = setting(4000, "points at most, with those that are born where surface comes into view", ge=100)
     renew_frames: int = setting(10, "frames between looks for surface without tracks", unit="frame", ge=1, le=1000)
     birth_ratio: float = setting(
         4.0, "surface this many mean distances between tracks away from all of them gets new ones", ge=1.5, le=100

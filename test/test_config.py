@@ -41,7 +41,7 @@ def test_a_value_out_of_range_names_key_value_and_limit():
             {"volume": {"cubes": 3}},
             r"volume\.cubes is 3: with model\.ray_share 1 nothing is completed in a cube; set it to 1",
         ),
-        ({"tracks": {"count": 9000}}, r"tracks\.budget is 8000: it must be at least count, 9000"),
+        ({"tracks": {"count": 9000}}, r"tracks\.budget is 4000: it must be at least count, 9000"),
     ],
 )
 def test_values_that_do_not_go_together_name_both(values, said):

@@ -65,18 +65,14 @@ def space_order(points: Float64) -> Int64:
     return np.argsort(code, kind="stable")
 
 
-def find_matches(
-    points: Float64, normals: Float64, target: Target, radius: float, cosine: float, every: int = 1
-) -> Matches:
+def find_matches(points: Float64, normals: Float64, target: Target, radius: float, cosine: float) -> Matches:
     """Match moving samples (S, 3) with unit normals to the target, nearest in space, both ways.
 
-    ``radius`` bounds the distance, ``cosine`` is the least product of matched normals. Of either side, ``every`` so
-    many samples seek; all can be found.
+    ``radius`` bounds the distance, ``cosine`` is the least product of matched normals.
     """
-    there = np.full(len(points), -1)
-    there[::every] = nearest_similar(target.tree, target.normals, points[::every], normals[::every], radius, cosine)
+    there = nearest_similar(target.tree, target.normals, points, normals, radius, cosine)
     tree = cKDTree(points, balanced_tree=False)
-    seeking = target.sample[::every]
+    seeking = target.sample
     back = nearest_similar(tree, normals, target.points[seeking], target.normals[seeking], radius, cosine)
     return _joined(there, back, target, seeking)
 
@@ -89,7 +85,6 @@ def find_matches_with_features(
     radius: float,
     cosine: float,
     reach: float,
-    every: int = 1,
 ) -> Matches:
     """Match as :func:`find_matches`, nearest in space and feature together, among the target's sample.
 
@@ -101,13 +96,10 @@ def find_matches_with_features(
     seeking = target.sample
     moving = points, normals, features
     sampled = target.points[seeking], target.normals[seeking], target.features
-    there = np.full(len(points), -1)
     found, back = (
-        _nearest_alike(theirs, (ours[0][::every], ours[1][::every], ours[2][::every]), radius, cosine, reach)
-        for theirs, ours in ((sampled, moving), (moving, sampled))
+        _nearest_alike(theirs, ours, radius, cosine, reach) for theirs, ours in ((sampled, moving), (moving, sampled))
     )
-    there[::every] = np.where(found >= 0, seeking[found], -1)
-    return _joined(there, back, target, seeking[::every])
+    return _joined(np.where(found >= 0, seeking[found], -1), back, target, seeking)
 
 
 def _nearest_alike(

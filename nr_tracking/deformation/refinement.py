@@ -23,7 +23,8 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from nr_tracking.config import RefinementConfig
-from nr_tracking.deformation.matching import Matches, Target, find_matches, find_matches_with_features
+from nr_tracking.deformation.carrier import part_of
+from nr_tracking.deformation.matching import Matches, Target, find_matches, find_matches_with_features, nearest_similar
 from nr_tracking.deformation.normal_equations import (
     DeformationGraph,
     Motion,
@@ -78,7 +79,7 @@ class _State:
     """One motion and all that is known about it.
 
     ``gap`` (N, 3) leads from each matched sample to its match, ``weight`` (N,) is its robust weight; ``edge_gap`` and
-    ``edge_weight`` (2E,) are those of rigidity; ``closeness`` is 1 on the target and 0 out of reach, less what bends.
+    ``edge_weight`` (2E,) are those of rigidity.
     """
 
     motion: Motion
@@ -90,7 +91,6 @@ class _State:
     edge_gap: Float64
     edge_weight: Float64
     energy: float
-    closeness: float
 
 
 @dataclass
@@ -114,6 +114,7 @@ class Refiner:
         self.config = config
         self.graph = graph
         self._equations = NormalEquations(graph)
+        self._few = part_of(graph, np.arange(0, len(graph.index), _COARSE))
         self._cosine = float(np.cos(np.deg2rad(config.normal_degrees)))
         # Rigidity is a mean over edges and data a mean over samples, so neither count changes their balance.
         self._rigidity = config.rigidity / max(2 * len(graph.edges), 1)
@@ -173,45 +174,65 @@ class Refiner:
         """
         if len(starts) == 1 and not guesses:
             return starts[0]
-        states = [self._at(problem, motion, _COARSE) for motion in starts]
-        best = max(states, key=lambda state: state.closeness)
+        best = max(((self._closeness(problem, motion), motion) for motion in starts), key=_first)
         for guess in guesses:
-            if best.closeness >= _CLOSE:
+            if best[0] >= _CLOSE:
                 break
-            best = max(best, self._at(problem, guess(), _COARSE), key=lambda state: state.closeness)
-        return best.motion
+            motion = guess()
+            best = max(best, (self._closeness(problem, motion), motion), key=_first)
+        return best[1]
 
-    def _at(self, problem: _Problem, motion: Motion, every: int = 1) -> _State:
-        """Move, match and weigh; ``every`` so many samples seek, on either side."""
+    def _closeness(self, problem: _Problem, motion: Motion) -> float:
+        """1 on the target and 0 out of reach, less what bends; told by a part of the samples, from their side alone."""
+        target, radius = problem.target, self.config.match_radius * problem.size
+        points, normals = problem.points[::_COARSE], problem.normals[::_COARSE]
+        points, normals = carried(self._few, problem.nodes, points, normals, motion)
+        found = nearest_similar(target.tree, target.normals, points, normals, radius, self._cosine)
+        near = np.flatnonzero(found >= 0)
+        goal = found[near]
+        remaining = self._remaining(problem, target.normals[goal], target.points[goal] - points[near])
+        _, edge_gap = edge_gaps(self.graph, problem.edge_arms, motion)
+        _, tension = robust_rigidity(edge_gap, self.config.rigidity_limit * problem.size)
+        bent = self._rigidity * float(tension.sum())
+        return float((remaining**3).sum()) / len(points) - bent / max(2 / 3 * self._limit(problem), 1e-300)
+
+    def _at(self, problem: _Problem, motion: Motion) -> _State:
+        """Move, match and weigh."""
         graph, config = self.graph, self.config
         points, normals = carried(graph, problem.nodes, problem.points, problem.normals, motion)
-        matches = self._matches(problem, points, normals, every)
+        matches = self._matches(problem, points, normals)
         gap = matches.place - points[matches.sample]
 
         # Each direction is a mean over those that seek; who finds nothing costs as much as a match at the radius.
-        share = np.full(len(gap), 1.0 / len(points[::every]))
-        share[matches.forward :] = 1.0 / len(problem.target.sample[::every])
-        plane, point = config.point_to_plane, config.point_to_point
-        limit = (plane + point) * (config.match_radius * problem.size) ** 2
-        squared = plane * _products(matches.normal, gap) ** 2 + point * _products(gap, gap)
-        remaining = 1 - np.minimum(squared / limit, 1.0) if limit > 0 else np.zeros(len(gap))
+        share = np.full(len(gap), 1.0 / len(points))
+        share[matches.forward :] = 1.0 / len(problem.target.sample)
+        remaining = self._remaining(problem, matches.normal, gap)
         weight = share * remaining**2
-        close = weight * remaining
         turned_arms, edge_gap = edge_gaps(graph, problem.edge_arms, motion)
         edge_weight, tension = robust_rigidity(edge_gap, config.rigidity_limit * problem.size)
         bent = self._rigidity * float(tension.sum())
-        energy = limit / 3 * (2.0 - float(close.sum())) + bent
-        closeness = float(close[: matches.forward].sum()) - bent / max(2 / 3 * limit, 1e-300)
-        rigidity = turned_arms, edge_gap, edge_weight
-        return _State(motion, points, matches, gap, weight, *rigidity, energy, closeness)
+        energy = self._limit(problem) / 3 * (2.0 - float((weight * remaining).sum())) + bent
+        return _State(motion, points, matches, gap, weight, turned_arms, edge_gap, edge_weight, energy)
 
-    def _matches(self, problem: _Problem, points: Float64, normals: Float64, every: int) -> Matches:
+    def _limit(self, problem: _Problem) -> float:
+        """The squared residual of a match at the radius."""
+        config = self.config
+        return (config.point_to_plane + config.point_to_point) * (config.match_radius * problem.size) ** 2
+
+    def _remaining(self, problem: _Problem, normal: Float64, gap: Float64) -> Float64:
+        """What Tukey's biweight leaves of matches (N,) that lie ``gap`` (N, 3) away: 1 on them, 0 at the radius."""
+        plane, point = self.config.point_to_plane, self.config.point_to_point
+        limit = self._limit(problem)
+        squared = plane * _products(normal, gap) ** 2 + point * _products(gap, gap)
+        return 1 - np.minimum(squared / limit, 1.0) if limit > 0 else np.zeros(len(gap))
+
+    def _matches(self, problem: _Problem, points: Float64, normals: Float64) -> Matches:
         target, radius = problem.target, self.config.match_radius * problem.size
         if problem.features is None or target.features is None or self.config.embedding == 0:
-            return find_matches(points, normals, target, radius, self._cosine, every)
+            return find_matches(points, normals, target, radius, self._cosine)
         reach = self.config.embedding * problem.size
         moving = points, normals, problem.features
-        return find_matches_with_features(*moving, target, radius, self._cosine, reach, every)
+        return find_matches_with_features(*moving, target, radius, self._cosine, reach)
 
     def _step(self, problem: _Problem, state: _State, descent: _Descent) -> Float64:
         """Solve for the increments (P, 6) of one step, by the matrix of an earlier one if that is held."""
@@ -239,6 +260,10 @@ class Refiner:
         residuals = np.full(len(self.graph.index), np.nan)
         residuals[state.matches.sample[forward]] = np.abs(_products(state.matches.normal[forward], state.gap[forward]))
         return residuals
+
+
+def _first(measured: tuple[float, Motion]) -> float:
+    return measured[0]
 
 
 def _products(first: Float64, second: Float64) -> Float64:
