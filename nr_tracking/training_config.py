@@ -49,7 +49,7 @@ class TrainingConfig(Section):
     student_channels: tuple[int, int, int, int, int] = setting(
         (0, 0, 0, 0, 0), "model.ray_channels of a smaller ray network that learns beside the trained one; 0 for none"
     )
-    distillation: float = setting(40.0, "weight of a student's distances along rays against its teacher's", ge=0)
+    distillation: float = setting(5.0, "weight of a student's distances along rays against its teacher's", ge=0)
     freeze_teacher: bool = setting(
         False, "under the rays schedule only the student learns, from the ray network of the starting weights"
     )

@@ -14,8 +14,8 @@ from nr_tracking.fields.completion import CompletionNetwork
 from nr_tracking.fields.meshing import extract_surface
 from nr_tracking.fields.rays import ELSEWHERE, RayField, RayNetwork, Steps, ray_depths
 from nr_tracking.fields.weights import read_weights, save_weights
-from nr_tracking.sensing.ray_images import FAR, REACH, RayImages, along_rays, continued, joined, ray_image
-from nr_tracking.sensing.volume import Volume
+from nr_tracking.sensing.ray_images import FAR, REACH, RayImages, along_rays, continued, joined, ray_cube, ray_image
+from nr_tracking.sensing.volume import Volume, fit_volume
 from nr_tracking.training.batches import one_frame, prepare
 from nr_tracking.training.networks import build_networks
 from nr_tracking.training.objective import along_rays as distances_of
@@ -88,7 +88,7 @@ class TestImages:
         z = depth.numpy()[v, u]
         metric = np.stack([(u - CAMERA.cx) / CAMERA.fx * z, (v - CAMERA.cy) / CAMERA.fy * z, z], axis=1)
         points = torch.from_numpy(volume.to_box(metric).astype(np.float32))
-        place, deep = along_rays(points, images.view.expand(len(points), 3))
+        place, deep, _ = along_rays(points, images.view.expand(len(points), 3))
         at = ((place + 0.5) * 128 - 0.5).round().long()
         assert (images.front[0, at[:, 1], at[:, 0]] - deep).abs().median() < 0.002
         assert bool((images.channels[0, 0, at[:, 1], at[:, 0]] == 1).float().mean() > 0.99)
@@ -125,6 +125,20 @@ class TestImages:
         assert front[20, 25] == z[20, 20], "of two as near, the frontmost"
         assert set(front[reached].unique().tolist()) == {z[20, 20].item(), z[20, 30].item()}
 
+    @pytest.mark.parametrize("distance", [0.5, 0.7, 3.0])
+    def test_all_of_a_close_subject_is_in_the_image(self, distance):
+        """What is nearer than the middle of the cube looks larger than the cube's side."""
+        depth, config = ball(CAMERA, np.array([0.02, -0.03, distance]), 0.2), load_config("lite")
+        v, u = np.nonzero(depth.numpy())
+        z = depth.numpy()[v, u]
+        cloud = np.stack(((u - CAMERA.cx) / CAMERA.fx * z, (v - CAMERA.cy) / CAMERA.fy * z, z), axis=1)
+        own, fitted = ray_cube(cloud, config.volume), fit_volume(cloud, config.volume)
+        assert own.side >= fitted.side and (own.side == fitted.side or distance < 1)
+        points = torch.from_numpy(own.to_box(cloud).astype(np.float32))
+        images = ray_image(depth, None, CAMERA, own, 64)
+        _, _, beside = along_rays(points, images.view.expand(len(points), 3))
+        assert float((beside > 0).float().mean()) < 0.003
+
     def test_a_cube_behind_the_camera_is_refused(self):
         with pytest.raises(ValueError, match="before the camera"):
             ray_image(torch.ones(240, 320), None, CAMERA, Volume(np.array([0.0, 0.0, -1.0]), 0.5), 32)
@@ -158,7 +172,9 @@ class TestField:
                 front = float(field.front[frame[index], row + r, column + c])
                 values = field.distances[frame[index], row + r, column + c].numpy()
                 total += share * (ELSEWHERE if front >= FAR else np.interp(z - front, field.depths.numpy(), values))
-            assert abs(found[index] - place[3] * total) < 1e-4
+            beside = max(abs(gx), abs(gy)) - 0.5
+            expected = max(total, beside * near) if beside > 0 else total
+            assert abs(found[index] - place[3] * expected) < 1e-4
 
     def test_the_same_field_in_another_window(self):
         """Where the window's cube lies changes no distance in metres."""
@@ -173,6 +189,23 @@ class TestField:
             points = torch.from_numpy(window.to_box(metric).astype(np.float32))
             found.append(window.side * field.sdf(points, torch.zeros(300, dtype=torch.int64)))
         torch.testing.assert_close(found[0], found[1], atol=1e-5, rtol=1e-4)
+
+    def test_nothing_goes_on_beside_the_image(self):
+        """Rays at the border are inside of the subject; beside the image there is nothing, and the farther the less."""
+        field = replace(self.random_field(), distances=torch.full((2, 8, 8, 9), -0.05), front=torch.zeros(2, 8, 8))
+        across = torch.linspace(0, 0.9, 26)
+        points = torch.stack((across, torch.zeros(26), torch.full((26,), 0.1)), dim=1)
+        frame = torch.ones(26, dtype=torch.int64)
+        for found in (field.sdf(points, frame), field.sdf_of_nearest(points, frame)):
+            inside = found < 0
+            assert inside[0] and not inside[-1] and int(inside.int().diff().abs().sum()) == 1
+            assert bool((found[~inside].diff() > 0).all())
+
+    def test_more_values_than_a_small_integer_counts(self, monkeypatch):
+        field, points, frame = self.random_field(), torch.rand(50, 3) - 0.5, torch.arange(50) % 2
+        expected = field.sdf(points, frame)
+        monkeypatch.setattr("nr_tracking.fields.rays._MOST_BY_INT32", 100)
+        assert torch.equal(field.sdf(points, frame), expected)
 
     def test_the_nearest_ray_alone(self):
         """Where distances do not change from pixel to pixel, one ray says what four say."""
@@ -357,6 +390,24 @@ class TestTraining:
             apart.append(float(taught.detach()))
         assert apart[-1] < 0.3 * apart[0]
         assert all(parameter.grad is None for parameter in rays[0].parameters())
+
+    def test_a_teacher_has_the_same_say_over_any_number_of_windows(self, tmp_path, cache):
+        """The mean over the windows of a step does not fall with their number."""
+        means = []
+        for count in (1, 3):
+            training = {**QUICK, "student_channels": STUDENT, "windows_per_step": 3}
+            config = load_config("test", model=RAYS, training=training)
+            run = Run(config, cache, tmp_path / str(count), "rays", Plan(1, None), None, None)
+            batches = next(run.windows_of_epoch())
+            groups = [batches[start : start + count] for start in range(0, 3, count)]
+            rows = [row for group in groups for row in run.ray_losses(group)]
+            means.append(np.mean([float(row["student_taught"].detach()) for row in rows]))
+        assert means[0] == pytest.approx(means[1], rel=0.02)
+
+    def test_frozen_without_a_student_there_is_nothing_to_learn(self):
+        config = load_config("test", model=RAYS, training={"freeze_teacher": True})
+        with pytest.raises(InputError, match=r"training\.student_channels"):
+            build_networks(config, "rays", None)
 
     def test_frames_together_have_the_losses_that_they_have_alone(self):
         """Windows of one and of three frames go through the network at once; none meets another's frames."""

@@ -19,6 +19,7 @@ from nr_tracking import DepthFrame, InputError, Intrinsics, Surface, Tracker, lo
 from nr_tracking.data.rendering import rasterize, render_depth
 from nr_tracking.deformation.decoder import DeformationDecoder
 from nr_tracking.fields.completion import CompletionNetwork
+from nr_tracking.tracking.reconstruction import observe
 from nr_tracking.tracking.tracker import Networks, load_networks
 
 CAMERA = Intrinsics(160, 120, 150.0, 150.0, 79.5, 59.5)
@@ -241,6 +242,7 @@ def test_a_failure_in_a_window_is_told_with_a_later_frame_when_live(monkeypatch)
         (DepthFrame(9 * STEP_NS, np.ones((12, 16), np.float32), CAMERA), "wrong_size"),
         (frame_at(4, stamp_ns=5 * STEP_NS), "stamp_repeated"),
         (frame_at(3), "stamp_out_of_order"),
+        (replace(frame_at(9), pose=np.eye(4)), "bad_pose"),
     ],
 )
 def test_a_bad_frame_is_refused_by_name_and_changes_nothing(frame: DepthFrame, reason: str):
@@ -253,6 +255,30 @@ def test_a_bad_frame_is_refused_by_name_and_changes_nothing(frame: DepthFrame, r
     assert raised.value.reason == reason
     for expected, found in zip(run(undisturbed, range(5, 9)), run(disturbed, range(5, 9)), strict=True):
         np.testing.assert_array_equal(expected.tracks.positions, found.tracks.positions)
+
+
+def test_a_subject_of_one_pixel_is_refused_alone():
+    """No cube can be put around it, and the frames before and after it do not suffer."""
+    config = load_config("test", subject={"minimum_pixels": 1})
+    depth = np.zeros((120, 160), np.float32)
+    depth[60, 80] = 1.0
+    with pytest.raises(InputError, match="single point") as raised:
+        observe(DepthFrame(STEP_NS, depth, CAMERA), config.subject)
+    assert raised.value.reason == "no_subject"
+
+
+def test_a_recording_that_starts_again_does_so_whatever_its_third_frame_is_like():
+    """The third earlier stamp in a row tells; where that frame cannot be used, the one after it starts anew."""
+    made = tracker()
+    for index in range(8):
+        made.push(frame_at(index))
+    reasons = []
+    for frame in (frame_at(0), frame_at(1), replace(frame_at(2), depth=np.zeros((120, 160), np.float32))):
+        with pytest.raises(InputError) as raised:
+            made.push(frame)
+        reasons.append(raised.value.reason)
+    assert reasons == ["stamp_out_of_order", "stamp_out_of_order", "no_depth"]
+    made.push(frame_at(3))
 
 
 def test_depth_and_masks_of_other_types_and_strides_give_the_same_results():

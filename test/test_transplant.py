@@ -52,9 +52,26 @@ def test_a_network_without_rays_gets_some_and_finds_the_features_that_it_found(t
         ({"ray_channels": (24, 48, 96, 160, 200)}, r"rays\.encoder\.4\.\S+ is \(200, .*preset 'lite' needs \(192, "),
     ],
 )
-def test_what_does_not_fit_is_named(tmp_path, changes, said):
+def test_rays_that_do_not_fit_are_named(tmp_path, changes, said):
     saved(tmp_path / "plain.safetensors", LITE.model_copy(update={"rays": False}), seed=1)
     saved(tmp_path / "rays.safetensors", LITE.model_copy(update=changes), seed=2)
+    with pytest.raises(InputError, match=said):
+        main([*(str(tmp_path / f"{name}.safetensors") for name in ("rays", "plain", "out")), "--preset", "lite"])
+    assert not (tmp_path / "out.safetensors").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "deformation", "said"),
+    [
+        ({"mlp_width": 8}, True, r"distance\.\S+ is \("),
+        ({"dense_channels": (8, 8)}, True, r"dense_decoder\.\S+ is \("),
+        ({"deformation_width": 32}, True, r" is \("),
+        ({}, False, "there is no part 'deformation'|there is no "),
+    ],
+)
+def test_other_networks_that_do_not_fit_are_named_and_not_filled_up(tmp_path, changes, deformation, said):
+    saved(tmp_path / "rays.safetensors", LITE, seed=1)
+    saved(tmp_path / "plain.safetensors", LITE.model_copy(update=changes), seed=2, deformation=deformation)
     with pytest.raises(InputError, match=said):
         main([*(str(tmp_path / f"{name}.safetensors") for name in ("rays", "plain", "out")), "--preset", "lite"])
     assert not (tmp_path / "out.safetensors").exists()

@@ -17,14 +17,8 @@ def associate(features_i: Tensor, features_j: Tensor, scale: float | Tensor) -> 
 
     ``features_i`` (..., P_i, C) and ``features_j`` (..., P_j, C), of any length; returns (..., P_i, P_j), each row a
     distribution. A small scale blurs every match towards the centroid, a large one starves all but the best of
-    gradient: :func:`row_entropy` tells where one stands.
+    gradient.
     """
     unit_i = torch.nn.functional.normalize(features_i, dim=-1)
     unit_j = torch.nn.functional.normalize(features_j, dim=-1)
     return torch.softmax(scale * (unit_i @ unit_j.transpose(-1, -2)), dim=-1)
-
-
-def row_entropy(association: Tensor) -> Tensor:
-    """Entropy of each row (..., P_i) as a share of the largest possible: 0 certain, 1 uniform."""
-    entropy = -torch.xlogy(association, association).sum(dim=-1)
-    return entropy / torch.log(torch.tensor(max(association.shape[-1], 2), dtype=association.dtype))

@@ -79,6 +79,8 @@ def grow_carrier(
         near = np.argsort(cdist(points, added), axis=1)[:, :2]
         offered = np.concatenate((offered, number[near]), axis=1)
     distance = np.linalg.norm(points[:, None] - every[offered], axis=2)
+    # Where a node has few neighbours, rows are padded with one of them, which counts once.
+    distance[np.tril(offered[:, :, None] == offered[:, None], -1).any(axis=2)] = np.inf
     kept = np.argsort(distance, axis=1, kind="stable")[:, : graph.index.shape[1]]
     index, distance = np.take_along_axis(offered, kept, 1), np.take_along_axis(distance, kept, 1)
     weight = np.exp(-0.5 * (distance**2 - distance[:, :1] ** 2) / spacing**2)

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from scipy.spatial import cKDTree
 
-from nr_tracking.deformation.association import associate, row_entropy
+from nr_tracking.deformation.association import associate
 from nr_tracking.deformation.blending import blend_weights, deform
 from nr_tracking.deformation.decoder import DeformationDecoder
 from nr_tracking.deformation.patches import PatchGraph
@@ -45,14 +45,12 @@ class PlacedFrame:
 class PatchMotion:
     """How the P patches of ``graph`` move, in metres.
 
-    ``rotations`` (P, 3, 3); ``translations`` (P, 3), the new positions of the centres; ``certainty`` (P,) in [0, 1],
-    one less the entropy of the association as a share of the largest possible.
+    ``rotations`` (P, 3, 3); ``translations`` (P, 3), the new positions of the centres.
     """
 
     graph: PatchGraph
     rotations: Float32
     translations: Float32
-    certainty: Float32
 
     def carry(self, points: Float32, vertices: Float32) -> Float32:
         """Move ``points`` (N, 3) on the surface that the patches were cut from, the blend of eq. 22.
@@ -80,6 +78,5 @@ def predict_motion(
     association = associate(features[0], features[1], softmax_scale)
     matched = association @ centres[1]
     rotations, translations = decoder(centres[0], features[0], matched, association @ features[1], source[1])
-    certainty = 1.0 - row_entropy(association)
     moved = volume.to_metric(translations.cpu().numpy())
-    return PatchMotion(source[1], rotations.cpu().numpy(), moved, certainty.cpu().numpy())
+    return PatchMotion(source[1], rotations.cpu().numpy(), moved)

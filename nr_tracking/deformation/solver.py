@@ -137,7 +137,7 @@ class _Level:
 
 @dataclass(frozen=True)
 class _State:
-    """A motion and the linearisation at it; ``right`` (B, 6P) and the matrices are those of the finest level."""
+    """A motion and the linearisation at it; ``right`` (B, P, 6) and the matrices are those of the finest level."""
 
     rotations: Tensor
     translations: Tensor

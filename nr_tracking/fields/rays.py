@@ -25,6 +25,7 @@ from nr_tracking.sensing.ray_images import CHANNELS, FAR, RayImages, along_rays
 LIMIT = 0.1  # box sides: larger distances are not told apart
 ELSEWHERE = 0.06  # distance in box sides where no subject is near the ray
 DEEPEST = 0.9  # box sides behind the seen surface up to which a ray is known
+_MOST_BY_INT32 = 2**31 - 1
 _CELLS = 20  # of the table in which steps are looked up, for each of them: finer than the closest two
 _BEFORE = (-0.06, -0.03, -0.012)
 _SLAB = 0.08  # box sides: how thick everything is before training
@@ -63,7 +64,7 @@ class RayField:
         Linear in depth along each of the four nearest rays, and bilinear between them.
         """
         side = self.front.shape[1]
-        position, z, scale = self._on_image(points, frame)
+        position, z, beside, scale = self._on_image(points, frame)
         lower = position.detach().floor().clamp(max=side - 2)
         right, down = (position - lower).unbind(1)
         column, row = lower.int().unbind(1)
@@ -71,25 +72,30 @@ class RayField:
         rays = torch.stack((first, first + 1, first + side, first + (side + 1)))
         left, up = 1 - right, 1 - down
         weights = torch.stack((up * left, up * right, down * left, down * right))
-        return scale * (weights * self._along(rays, z.expand(4, -1))).sum(0)
+        return scale * torch.maximum((weights * self._along(rays, z.expand(4, -1))).sum(0), beside)
 
     def sdf_of_nearest(self, points: Tensor, frame: Tensor) -> Tensor:
         """Like :meth:`sdf`, along the nearest ray alone: at a quarter of the price, and off by half a pixel."""
         side = self.front.shape[1]
-        position, z, scale = self._on_image(points, frame)
+        position, z, beside, scale = self._on_image(points, frame)
         column, row = position.round().int().unbind(1)
-        return scale * self._along((frame.int() * side + row) * side + column, z)
+        return scale * torch.maximum(self._along((frame.int() * side + row) * side + column, z), beside)
 
-    def _on_image(self, points: Tensor, frame: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Pixel (Q, 2) and box z (Q,) of points in their frames' own cubes, and the sides (Q,) of these."""
+    def _on_image(self, points: Tensor, frame: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Points in their frames' own cubes: pixel (Q, 2), box z (Q,), how far beside the image (Q,); the cubes' sides.
+
+        Nothing is known beside the image, so nothing is there: the border's rays would go on sideways for ever.
+        """
         side, own = self.front.shape[1], self.place.index_select(0, frame)
-        place, z = along_rays((points - own[:, :3]) / own[:, 3:], self.view.index_select(0, frame))
-        return ((place + 0.5) * side - 0.5).clamp(0, side - 1), z, own[:, 3]
+        place, z, beside = along_rays((points - own[:, :3]) / own[:, 3:], self.view.index_select(0, frame))
+        beside = torch.where(beside > 0, beside, -torch.inf)
+        return ((place + 0.5) * side - 0.5).clamp(0, side - 1), z, beside, own[:, 3]
 
     def _along(self, rays: Tensor, z: Tensor) -> Tensor:
         """Distance at box ``z`` (...,) of each of ``rays`` (...,) int32, by number."""
         front = self.front.reshape(-1).index_select(0, rays.reshape(-1)).view(rays.shape)
         step, onward = self._steps.place(z - front)
+        rays = rays if self.distances.numel() <= _MOST_BY_INT32 else rays.long()
         flat, at = self.distances.reshape(-1), (rays * len(self.depths) + step).reshape(-1)
         begin, end = (flat.index_select(0, place).view(rays.shape) for place in (at, at + 1))
         return torch.where(front < FAR, torch.lerp(begin, end, onward), ELSEWHERE)

@@ -12,16 +12,22 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from nr_tracking.sensing.volume import Volume
+from nr_tracking.config import VolumeConfig
+from nr_tracking.sensing.volume import Volume, fit_volume
 from nr_tracking.types import Intrinsics
 
 CHANNELS = 7
 REACH = 12  # pixels beyond its outline within which the subject's surface is continued, to both sides of a hole
 FAR = 0.5  # box z of the front where there is none within reach: the far side of the cube
 _STEEP = 4.0  # slopes are given in units of this one, and cut off there
+_LOOKED_AT = 5000  # points that tell how far a subject reaches in the image
+_REACHED = 99.8  # percent of them: flying pixels do not make the subject small
+_RIM = 0.02  # of the cube's side, left around it
+_WIDEST = 1.6  # times the fitted cube, at most
 _NEAREST = 0.05  # a point nearer to the camera than this share of the cube's distance is taken to be there
 
 
@@ -99,6 +105,20 @@ def ray_image(
     return RayImages(channels[None], front[None], view_of[None], place)
 
 
+def ray_cube(points: NDArray[np.floating], config: VolumeConfig) -> Volume:
+    """The cube through whose middle plane a frame is seen: :func:`fit_volume`, larger where its image would cut it.
+
+    What is nearer than the middle plane looks larger through it, and reaches beyond an image of the cube's side if the
+    camera is close. ``points`` (N, 3) are the subject's, in metres in the camera optical frame. Raises InputError
+    ``no_subject`` where there is nothing to fit.
+    """
+    volume = fit_volume(points, config)
+    seen = points[:: max(1, len(points) // _LOOKED_AT)]
+    away = np.abs(seen[:, :2] * (volume.centre[2] / seen[:, 2:]) - volume.centre[:2]).max(axis=1)
+    reach = 2 * float(np.percentile(away, _REACHED)) / volume.side
+    return Volume(volume.centre, volume.side * min(max(reach + _RIM, 1.0), _WIDEST))
+
+
 def place_in(window: Volume, volume: Volume) -> Tensor:
     """Centre and side (1, 4) of a frame's own cube ``volume`` in box coordinates of its window's."""
     lies = np.append(window.to_box(volume.centre), volume.side / window.side)
@@ -125,15 +145,17 @@ def joined(frames: list[RayImages]) -> RayImages:
     return RayImages(*(torch.cat([getattr(frame, name) for frame in frames]) for name in names))
 
 
-def along_rays(points: Tensor, view: Tensor) -> tuple[Tensor, Tensor]:
-    """Where points lie in the image, and how deep.
+def along_rays(points: Tensor, view: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Where points lie in the image, how deep, and how far beside it.
 
     ``points`` (Q, 3) box coordinates and ``view`` (Q, 3) of their frames -> places (Q, 2) on the cube's middle plane,
-    x and y in [-0.5, 0.5] inside the image, and box z (Q,).
+    x and y in [-0.5, 0.5] inside the image; box z (Q,); and distance (Q,) across the view, in box sides, from the
+    nearest ray of the image at that depth, 0 inside.
     """
     z = points[:, 2]
-    nearer = (1 + view[:, 2] * z).clamp(min=_NEAREST)[:, None]
-    return (points[:, :2] - view[:, :2] * z[:, None]) / nearer, z
+    nearer = (1 + view[:, 2] * z).clamp(min=_NEAREST)
+    place = (points[:, :2] - view[:, :2] * z[:, None]) / nearer[:, None]
+    return place, z, (place.abs().amax(1) - 0.5).clamp(min=0) * nearer
 
 
 def _slopes(front: Tensor) -> Tensor:

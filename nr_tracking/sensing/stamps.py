@@ -38,7 +38,6 @@ class StampOrder:
             self._earlier.clear()
         self._earlier.append(stamp_ns)
         if self._last - stamp_ns >= self.LOOP_NS or len(self._earlier) >= self.LOOP_FRAMES:
-            self._earlier.clear()
             return True
         raise InputError(
             "stamp_out_of_order",
@@ -48,3 +47,4 @@ class StampOrder:
     def accept(self, stamp_ns: int) -> None:
         """A frame of this stamp was used."""
         self._last = stamp_ns
+        self._earlier.clear()

@@ -16,7 +16,7 @@ from nr_tracking.config import SubjectConfig
 from nr_tracking.sensing.planes import Plane, depth_tolerance, find_planes
 from nr_tracking.types import Bool, Float32, Int64
 
-_SAMPLES = 3000  # pixels on which planes are judged; every third of them scores hypotheses
+_SAMPLES = 3000  # pixels on which planes are judged
 _FURTHER = 0.25  # of ``plane_fraction`` is enough for further supports
 _BEHIND = 0.03  # largest share of pixels behind an island: reflections, flying pixels
 _BEYOND = 0.35  # and behind a support that runs out of the picture: the floor beyond a table, the room beyond a door

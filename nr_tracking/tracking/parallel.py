@@ -18,7 +18,7 @@ R = TypeVar("R")
 
 
 class Workers:
-    """``count`` threads for the parts, and one for the work that hands them out and waits for them.
+    """``count`` threads for the parts, and one more.
 
     Operations of PyTorch use one thread in each of them; what they use elsewhere does not change. With a count of one
     the caller does everything itself. ``threads`` starts another number of them.

@@ -27,15 +27,15 @@ from nr_tracking.fields.ray_window import RayWindow
 from nr_tracking.fields.rays import RayField, joined_fields
 from nr_tracking.sensing.camera import check_frame, rectify, thinned_points
 from nr_tracking.sensing.emptiness import EmptySpace
-from nr_tracking.sensing.ray_images import RayImages, joined, place_in, ray_image
+from nr_tracking.sensing.ray_images import RayImages, joined, place_in, ray_cube, ray_image
 from nr_tracking.sensing.subject import find_subject
 from nr_tracking.sensing.tsdf import SparseTsdf, TsdfWindow, make_window, projective_tsdf, seen_space
 from nr_tracking.sensing.visibility import confidence_of, observed_points
-from nr_tracking.sensing.volume import Volume, fit_volume, neighbouring_cubes
+from nr_tracking.sensing.volume import Volume, neighbouring_cubes
 from nr_tracking.tracking.frames_ahead import FramesAhead
 from nr_tracking.tracking.parallel import Workers
 from nr_tracking.tracking.timing import StageClock
-from nr_tracking.types import Bool, DepthFrame, Float32, Surface
+from nr_tracking.types import Bool, DepthFrame, Float32, InputError, Surface
 
 _CLOUD_POINTS = 20_000
 _SEEN_VOXELS = 1.5  # a vertex within this many voxels of the measured depth counts as seen
@@ -103,7 +103,10 @@ def observe(frame: DepthFrame, config: SubjectConfig, place: Float32 | None = No
     check_frame(frame)
     frame = rectify(frame)
     mask = find_subject(frame, config, place)
-    return View(frame, mask, thinned_points(mask, frame.depth, frame.intrinsics, _CLOUD_POINTS))
+    cloud = thinned_points(mask, frame.depth, frame.intrinsics, _CLOUD_POINTS)
+    if not np.ptp(cloud, axis=0).any():
+        raise InputError("no_subject", "the subject is a single point: come nearer, or raise subject.minimum_pixels")
+    return View(frame, mask, cloud)
 
 
 class Reconstructor:
@@ -224,7 +227,7 @@ class Reconstructor:
         """What the network says along the rays of a frame, whatever its window's cube will be."""
         clock = StageClock()
         with clock("rays"):
-            cube = fit_volume(view.cloud, self.config.volume)
+            cube = ray_cube(view.cloud, self.config.volume)
             field = self.network.complete_rays(_along_rays(view, cube, self.config, self.device))
         return FrameRays(field, cube, clock.seconds)
 
@@ -278,7 +281,7 @@ def tsdf_window(views: Sequence[View], volume: Volume, config: Config, device: t
     """The network's input: what each of ``views`` saw of the cube ``volume``."""
     rays = None
     if config.model.rays:
-        cubes = [fit_volume(view.cloud, config.volume) for view in views]
+        cubes = [ray_cube(view.cloud, config.volume) for view in views]
         rays = joined(
             [_along_rays(view, cube, config, device, volume) for view, cube in zip(views, cubes, strict=True)]
         )

@@ -155,6 +155,10 @@ class Tracker:
         """
         check_pose(frame.pose)
         restarted = self._order.jumped_back(frame.stamp_ns)
+        if self._place is not None and not restarted and (self._place[1] is None) != (frame.pose is None):
+            raise InputError(
+                "bad_pose", "frames with and without a pose of the camera cannot follow each other: reset the tracker"
+            )
         view = observe(normalised(frame), self.config.subject, None if restarted else self._expected(frame.pose))
         results = []
         if restarted:

@@ -140,7 +140,7 @@ class PersistentTracks:
             self._anchor()
             landing = self._land()
             self._steadier.corrected(self._placed - uncorrected)
-        self._steady(landing)
+        self._shown = self._steadier.step(self._graph, self._pose.stamp_ns, self._placed)
         reach = self.settings.death_ratio * self._size
         near, back = landing.distance <= reach, landing.distance <= _BACK * reach
         self._population.judge(near, back, stamp_ns, self.settings)
@@ -166,10 +166,6 @@ class PersistentTracks:
         landed = (landing.vertex >= 0)[:, None]
         self._placed = pose.points + self.settings.snap * np.where(landed, landing.points - pose.points, 0.0)
         return landing
-
-    def _steady(self, landing: Projection) -> None:
-        """Find where to show the points."""
-        self._shown = self._steadier.step(self._graph, self._pose.stamp_ns, self._placed)
 
     def _anchor(self) -> None:
         """Fit the motion since the last keyframe in one leap, go on from there, and end the points that it denies.

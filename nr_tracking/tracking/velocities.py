@@ -237,7 +237,8 @@ def _fit_polynomials(history: Float32, times: Float64, fits: Sequence[tuple[int,
     """Fit F polynomials to each track by weighted least squares: coefficients (F, 3, 3, N) of 1, t and t^2.
 
     ``history`` (n, 3, N), NaN in gaps; ``times`` (n,) seconds. Each of ``fits`` is a degree, less where there are too
-    few positions, and the weight of a position over that of the next one. NaN for a track without any position.
+    few positions, and the weight of a position over that of the next one. A track without any position has no place
+    (NaN) and stands still.
     """
     frames, _, tracks = history.shape
     present = np.isfinite(history.sum(axis=1))

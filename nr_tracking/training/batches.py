@@ -9,17 +9,19 @@ process, at any time, is the same.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 from torch import Tensor
 
-from nr_tracking.config import Config, TrainingConfig
+from nr_tracking.config import Config, TrainingConfig, VolumeConfig
 from nr_tracking.data.cache import WindowSample
 from nr_tracking.sensing.camera import back_project
-from nr_tracking.sensing.ray_images import joined, ray_image
+from nr_tracking.sensing.ray_images import joined, ray_cube, ray_image
 from nr_tracking.sensing.tsdf import SparseTsdf, TsdfWindow, make_window, projective_tsdf, seen_space
 from nr_tracking.sensing.volume import Volume, fit_volume
 from nr_tracking.training.scenes import is_cut, observed
@@ -84,7 +86,7 @@ def prepare(sample: WindowSample, config: Config, rng: np.random.Generator, *, a
         frames.append((tsdf, seen_space(image, subject, camera, volume, resolution // 4)))
         if config.model.rays:
             here = on_subject[[index]]
-            own = subject_volume(here, camera, config, rng if augment else None) if here.any() else volume
+            own = subject_volume(here, camera, config, rng if augment else None, ray_cube) if here.any() else volume
             rays.append(ray_image(image, subject, camera, own, config.model.ray_pixels, volume))
 
     surface = volume.to_box(sample.surface).astype(np.float32)
@@ -192,7 +194,13 @@ def with_dropout(tsdf: SparseTsdf, share: float, rng: np.random.Generator) -> Sp
     return SparseTsdf(tsdf.coords[keep], tsdf.values[keep])
 
 
-def subject_volume(depth: Float32, camera: Intrinsics, config: Config, rng: np.random.Generator | None) -> Volume:
+def subject_volume(
+    depth: Float32,
+    camera: Intrinsics,
+    config: Config,
+    rng: np.random.Generator | None,
+    fit: Callable[[NDArray[np.floating], VolumeConfig], Volume] = fit_volume,
+) -> Volume:
     """Fit the cube to the partial cloud of the subject's depth (N, H, W), and jitter it.
 
     At run time a cube may have been fitted to another moment of the motion; so some are fitted to one frame alone.
@@ -200,7 +208,7 @@ def subject_volume(depth: Float32, camera: Intrinsics, config: Config, rng: np.r
     if rng is not None and rng.random() < config.training.single_frame_cube:
         depth = depth[[int(rng.integers(len(depth)))]]
     cloud = np.concatenate([back_project(image, camera)[image > 0] for image in depth])
-    volume = fit_volume(cloud, config.volume)
+    volume = fit(cloud, config.volume)
     if rng is None:
         return volume
     shift = rng.uniform(-1.0, 1.0, 3) * config.training.centre_jitter * volume.side

@@ -37,6 +37,8 @@ def build_networks(config: Config, schedule: ScheduleName, start: Path | str | N
         raise InputError("no_rays", "the rays schedule trains the ray network: set model.rays")
     if schedule == "rays" and any(config.training.student_channels):
         networks["student"] = CompletionNetwork(student_model(config))
+    elif schedule == "rays" and config.training.freeze_teacher:
+        raise InputError("no_student", "training.freeze_teacher leaves nothing to learn: set training.student_channels")
     if schedule not in ("rays", "completion"):
         networks["deformation"] = DeformationDecoder(config.model)
     if start is not None:

@@ -285,7 +285,7 @@ class Run:
             taught = training.distillation * (learnt.distances - field.distances.detach()).abs().mean()
             for row, predicted, batch in zip(rows, along_rays(learnt, batches), batches, strict=True):
                 row |= {f"student_{name}": value for name, value in ray_losses(predicted, batch, training).items()}
-                row["student_taught"] = taught / len(batches)
+                row["student_taught"] = taught  # a mean over the windows already, as the mean of the rows will be
         return rows
 
     def window_losses(self, batch: TrainingBatch, stage: Stage) -> dict[str, Tensor]:

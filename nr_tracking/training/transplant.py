@@ -16,11 +16,18 @@ import torch
 from torch import Tensor
 
 from nr_tracking.config import load_config
+from nr_tracking.deformation.decoder import DeformationDecoder
 from nr_tracking.fields.completion import CompletionNetwork
 from nr_tracking.fields.weights import Weights, read_weights, save_weights
 from nr_tracking.types import InputError
 
 _RAYS = "rays."
+_TOLD = (  # the layers that are told what is known along rays
+    "dense_encoder.levels.0.0.weight",
+    "dense_decoder.skips.0.weight",
+    "middle_decoder.entry.weight",
+    "fine_decoder.entry.weight",
+)
 
 
 def transplanted(rays: Weights, weights: Weights, preset: str) -> dict[str, dict[str, Tensor]]:
@@ -29,31 +36,37 @@ def transplanted(rays: Weights, weights: Weights, preset: str) -> dict[str, dict
     Raises:
         InputError: ``wrong_weights`` where the files do not fit the preset, with what does not.
     """
-    wanted = CompletionNetwork(load_config(preset).model).state_dict()
+    model = load_config(preset).model
     own, along = weights.part("completion"), rays.part("completion")
     completion = {}
-    for name, parameter in wanted.items():
+    for name, wanted in CompletionNetwork(model).state_dict().items():
         of_rays = name.startswith(_RAYS)
         found = (along if of_rays else own).get(name)
-        if found is None:
-            raise InputError("wrong_weights", f"there is no {name}, which preset {preset!r} needs")
-        if not of_rays:
-            found = _with_more_inputs(found, parameter.shape)
-        if found.shape != parameter.shape:
-            raise InputError(
-                "wrong_weights", f"{name} is {tuple(found.shape)}, preset {preset!r} needs {tuple(parameter.shape)}"
-            )
+        if found is not None and name in _TOLD:
+            found = _with_more_inputs(found, wanted.shape[1])
+        found = _checked(name, found, wanted, preset)
         completion[name] = found.bfloat16() if of_rays and found.dim() == 4 else found
-    return {"completion": completion, "deformation": weights.part("deformation")}
+    deformation = weights.part("deformation")
+    for name, parameter in DeformationDecoder(model).state_dict().items():
+        _checked(name, deformation.get(name), parameter, preset)
+    return {"completion": completion, "deformation": deformation}
 
 
-def _with_more_inputs(weight: Tensor, shape: torch.Size) -> Tensor:
-    """A weight, and nothing for inputs that it does not have yet, which come last."""
-    if weight.dim() != len(shape) or any(have > want for have, want in zip(weight.shape, shape, strict=True)):
-        return weight
-    wider = weight.new_zeros(shape)
-    wider[tuple(slice(size) for size in weight.shape)] = weight
-    return wider
+def _checked(name: str, found: Tensor | None, wanted: Tensor, preset: str) -> Tensor:
+    """The parameter; raises :class:`InputError` ``wrong_weights`` where it is missing or of another shape."""
+    if found is None:
+        raise InputError("wrong_weights", f"there is no {name}, which preset {preset!r} needs")
+    if found.shape != wanted.shape:
+        raise InputError(
+            "wrong_weights", f"{name} is {tuple(found.shape)}, preset {preset!r} needs {tuple(wanted.shape)}"
+        )
+    return found
+
+
+def _with_more_inputs(weight: Tensor, inputs: int) -> Tensor:
+    """A weight (K, I, ...), and nothing for ``inputs`` that it does not have yet, which come last."""
+    missing = max(inputs - weight.shape[1], 0)
+    return torch.cat((weight, weight.new_zeros(len(weight), missing, *weight.shape[2:])), dim=1)
 
 
 def main(arguments: list[str] | None = None) -> None:
