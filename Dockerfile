@@ -1,5 +1,6 @@
 # nr_tracking with ROS 2 as wheels, from the versions that CI uses. Build: docker build -t nr_tracking .
 # Run: docker run --rm --net=host --ipc=host nr_tracking --ros-args -r depth/image_raw:=/camera/depth/image_rect_raw
+#   -r depth/camera_info:=/camera/depth/camera_info
 # --ipc=host lets images pass through shared memory, which Fast DDS opens to one user only: where the camera's driver
 # runs as root add --user 0, or no image arrives. With a GPU: docker build --build-arg TORCH_INDEX= -t nr_tracking .
 # and docker run --gpus all ... -p device:=cuda

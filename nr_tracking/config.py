@@ -59,7 +59,7 @@ class SubjectConfig(Section):
     )
     component_ratio: float = setting(
         0.3,
-        "components within this many subject sizes of the largest one are kept; before a floor or wall fewer",
+        "components within this many subject sizes of the largest one are kept; fewer where a floor or wall is seen",
         ge=0.0,
         le=5.0,
     )
@@ -89,7 +89,10 @@ class VolumeConfig(Section):
         0.3, "share of points cut off at each end when measuring an edge", unit="%", ge=0, le=10
     )
     depth_prior: float = setting(
-        0.35, "hidden depth behind what is seen, over the depth or the shorter width of what is seen", ge=0.0, le=2.0
+        0.35,
+        "depth assumed behind what is seen, over the seen depth or shorter width, whichever is more",
+        ge=0.0,
+        le=2.0,
     )
     recentre_ratio: float = setting(
         0.06, "a subject this share of the side off the centre moves the cube, in whole latent cells", ge=0, le=1
@@ -120,7 +123,7 @@ class MeshConfig(Section):
         True, "pull vertices onto the field between voxels; without, they are where interpolation puts them, sooner"
     )
     settle: bool = setting(
-        True, "spread vertices and move them until faces lie on the field, as good as half the cells; needs its values"
+        True, "spread vertices and move them until faces lie on the field: as good as a grid twice as fine"
     )
     minimum_component: float = setting(0.03, "components below this share of the whole area are removed", ge=0, le=1)
     carve: bool = setting(True, "the surface must not stand in space that the camera saw to be empty")
@@ -149,7 +152,7 @@ class RefinementConfig(Section):
     point_to_point: float = setting(0.03, "weight of point-to-point residuals", ge=0)
     rigidity: float = setting(3.0, "weight of as-rigid-as-possible residuals between successive poses", ge=0)
     rigidity_limit: float = setting(
-        0.007, "beyond this share of the subject's size these residuals count less, so that parts come apart; 0: not",
+        0.007, "beyond this share of the subject's size these residuals count less, so that parts come apart; 0: all the same",
         ge=0, le=1,
     )  # fmt: skip
     embedding: float = setting(0.0, "weight of the embedding when matching points, lambda; 0 for none", ge=0)
@@ -167,8 +170,10 @@ class RefinementConfig(Section):
 class WindowConfig(Section):
     """The sliding window."""
 
-    length: int = setting(5, "frames in a window, N; along rays alone, stride + 1 will do", ge=2, le=17)
-    stride: int = setting(4, "new frames per window: length - 1 for throughput, 1 for the lowest latency", ge=1, le=16)
+    length: int = setting(5, "frames in a window, N, more than stride; along rays alone it is stride + 1", ge=2, le=17)
+    stride: int = setting(
+        4, "new frames per window: 1 for the lowest latency, more where a processor is faster so", ge=1, le=16
+    )
     overlap: bool = setting(
         True, "live, complete a window while tracks follow the last one: more frames a second, each a little later"
     )
@@ -187,7 +192,7 @@ class TracksConfig(Section):
     snap: float = setting(1.0, "share of the way to the next surface that a track is projected, 0 for none", ge=0, le=1)
     steady: float = setting(
         4.0,
-        "how firmly the trembling of surfaces is kept out of tracks, in standard deviations of it; 0: not",
+        "how firmly the trembling of surfaces is kept out of tracks, in standard deviations of it; 0: not at all",
         ge=0,
         le=10,
     )
@@ -220,7 +225,7 @@ class RosConfig(Section):
 
     image_reliability: Literal["best_effort", "reliable"] = setting("best_effort", "QoS of the depth subscription")
     image_transport: Literal["raw", "compressedDepth"] = setting(
-        "raw", "raw images, or the lossless PNG of compressed_depth_image_transport below the depth topic"
+        "raw", "raw images, or the lossless PNG or RVL of compressed_depth_image_transport below the depth topic"
     )
     queue_policy: Literal["latest", "all"] = setting(
         "latest", "latest: drop evenly when the camera outruns inference (live); all: keep every frame (recordings)"

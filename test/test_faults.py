@@ -110,6 +110,7 @@ def test_what_is_smaller_and_has_weights():
     base = load_config("base", window={"stride": 1}, mesh={"upsample": 3})
     smaller = smaller_config(base)
     assert smaller == load_config("lite", window={"stride": 1}, mesh={"upsample": 3})
+    assert smaller_config(load_config("base", volume={"cubes": 3})) == load_config("lite"), "along rays there is one"
     assert smaller_config(smaller) is None and smaller_config(load_config("test")) is None
     assert smaller_config(load_config("full")).mesh.upsample == load_config("lite").mesh.upsample
     assert not is_out_of_memory(RuntimeError("shapes differ")) and not is_out_of_memory(ValueError("out of memory"))

@@ -229,6 +229,21 @@ def test_compressed_depth_is_taken_bit_for_bit_and_what_is_lossy_is_refused(star
         np.testing.assert_array_equal(frame.depth, np.full((CAMERA.height, CAMERA.width), 1.0 + index, np.float32))
 
 
+@pytest.mark.parametrize(
+    ("remapped", "topic"),
+    [
+        ([], "/depth/image_raw/compressedDepth"),
+        (["depth/image_raw:=/camera/depth"], "/camera/depth/compressedDepth"),
+        (["depth/image_raw:=/camera/depth", "depth/image_raw/compressedDepth:=/packed"], "/packed"),
+    ],
+)
+def test_compressed_depth_lies_below_wherever_the_raw_topic_is_remapped_to(start_node, remapped, topic):
+    arguments = ["--ros-args", *(part for rule in remapped for part in ("-r", rule))]
+    node = start_node(ros__image_transport="compressedDepth", cli_args=arguments if remapped else None)
+    assert node._inputs.depth_topic == topic
+    assert topic in {each.topic_name for each in node.subscriptions}
+
+
 def test_what_nobody_listens_to_is_not_built(start_node, peer, monkeypatch):
     built = []
     for name in ("mesh_marker", "motion_marker", "patches_message", "tracks_cloud"):

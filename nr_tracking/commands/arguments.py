@@ -38,9 +38,9 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def _add_settings(parser: argparse.ArgumentParser) -> None:
+def _add_settings(parser: argparse.ArgumentParser, default: str = "the best that has weights") -> None:
     group = parser.add_argument_group("settings")
-    group.add_argument("--preset", choices=PRESETS, help="network and weights (default: the best that has weights)")
+    group.add_argument("--preset", choices=PRESETS, help=f"network and weights (default: {default})")
     group.add_argument("--device", choices=("cpu", "cuda"), help="where the network runs")
     group.add_argument("--config", type=Path, metavar="FILE", help="YAML settings, as `nr_tracking config` prints them")
     group.add_argument(
@@ -178,7 +178,7 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
     length.add_argument("--minutes", type=float, help="minutes to train")
     parser.add_argument("--validation", type=Path, metavar="CACHE", help="folder of held-out windows")
     parser.add_argument("--start", type=Path, metavar="FILE", help="weights to begin with")
-    _add_settings(parser)
+    _add_settings(parser, default="lite")
     parser.set_defaults(run=_train)
 
 

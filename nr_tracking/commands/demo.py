@@ -64,7 +64,7 @@ def main(arguments: list[str] | None = None) -> int:
         figures = session.finish(sent)
     print(_account(sent, figures, rate), flush=True)
     report, scores = write_report(sequence, output)
-    print("4. against the truth (static and chain: what doing nothing would score in Corr)")
+    print("4. against the truth (static and nearest: what doing nothing would score in Corr)")
     print(score_table(scores), end="")
     print(f"   {time.monotonic() - started:.0f} s in all; meshes and tracks in {output}")
     print(f"   report: {report}")
@@ -130,7 +130,7 @@ def _account(sent: int, figures: Figures, rate: float) -> str:
         + (f" ({reasons})" if reasons else "")
         + f"; received by this process: {figures.meshes} meshes, {figures.clouds} track clouds\n"
         f"   latency from image to result at {rate * FPS:.1f} frames/s: p50 {figures.latency_p50_s:.2f} s, "
-        f"p95 {figures.latency_p95_s:.2f} s, waiting for a window of five included; "
+        f"p95 {figures.latency_p95_s:.2f} s, waiting for the window included; "
         f"computing takes {figures.seconds_a_frame:.2f} s a frame"
     )
 

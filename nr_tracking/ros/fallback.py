@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from nr_tracking.config import PRESETS, Config, chosen_settings, load_config
+from nr_tracking.config import PRESETS, Config, ConfigError, chosen_settings, load_config
 from nr_tracking.types import InputError
 
 # torch.OutOfMemoryError of a GPU is a RuntimeError; the allocator of the CPU raises a plain one, and says it otherwise:
@@ -26,7 +26,11 @@ def smaller_config(config: Config) -> Config | None:
     # What a preset decides comes from the smaller one; what was chosen beside it stays.
     chosen = chosen_settings(config)
     for preset in reversed(sizes[: sizes.index(config.preset)]):
-        smaller = load_config({"preset": preset, "device": config.device, **chosen})
+        settings = {"preset": preset, "device": config.device, **chosen}
+        try:
+            smaller = load_config(settings)
+        except ConfigError:  # with surfaces along rays alone there is one cube
+            smaller = load_config(settings, volume={"cubes": 1})
         try:
             weights_path(smaller)
         except InputError:

@@ -53,8 +53,7 @@ class Inputs:
         self._looked = -math.inf
         self._changing = threading.Lock()
         self._compressed = config.image_transport == TRANSPORT
-        topic = f"depth/image_raw/{TRANSPORT}" if self._compressed else "depth/image_raw"
-        self.depth_topic = node.resolve_topic_name(topic)
+        self.depth_topic = _depth_topic(node, self._compressed)
         self._mask_topic = node.resolve_topic_name("mask")  # publishers are counted by names that are remapped already
         images = QoSProfile(depth=config.image_history, reliability=ReliabilityPolicy[config.image_reliability.upper()])
         infos = QoSProfile(depth=config.image_history, reliability=ReliabilityPolicy.BEST_EFFORT)
@@ -62,7 +61,7 @@ class Inputs:
             self._subscribe(CameraInfo, "depth/camera_info", self.on_info, infos),
             self._subscribe(Image, "mask", self.on_mask, images),
             self._subscribe(PointStamped, "clicked_point", on_click, QoSProfile(depth=1)),
-            self._subscribe(CompressedImage if self._compressed else Image, topic, self.on_image, images),
+            self._subscribe(CompressedImage if self._compressed else Image, self.depth_topic, self.on_image, images),
         ]
 
     @property
@@ -144,3 +143,17 @@ class Inputs:
             event_callbacks=SubscriptionEventCallbacks(use_default_callbacks=False),
             qos_overriding_options=overriding,
         )
+
+
+def _depth_topic(node: LifecycleNode, compressed: bool) -> str:
+    """Where depth images come from: compressed ones below wherever the raw topic is remapped to, as publishers do it.
+
+    A remapping of the compressed topic itself has the last word.
+    """
+    if not compressed:
+        return node.resolve_topic_name("depth/image_raw")
+    topic = f"depth/image_raw/{TRANSPORT}"
+    own = node.resolve_topic_name(topic)
+    if own != node.resolve_topic_name(topic, only_expand=True):
+        return own
+    return f"{node.resolve_topic_name('depth/image_raw')}/{TRANSPORT}"
