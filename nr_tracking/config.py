@@ -152,7 +152,7 @@ class RefinementConfig(Section):
     point_to_point: float = setting(0.03, "weight of point-to-point residuals", ge=0)
     rigidity: float = setting(3.0, "weight of as-rigid-as-possible residuals between successive poses", ge=0)
     rigidity_limit: float = setting(
-        0.007, "beyond this share of the subject's size these residuals count less, so that parts come apart; 0: all the same",
+        0.007, "beyond this share of the subject's size these residuals count less, so that parts come apart; 0: never",
         ge=0, le=1,
     )  # fmt: skip
     embedding: float = setting(0.0, "weight of the embedding when matching points, lambda; 0 for none", ge=0)
