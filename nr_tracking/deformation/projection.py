@@ -73,8 +73,8 @@ def sample_evenly(vertices: np.ndarray, faces: np.ndarray, count: int, seed: int
     points neither bunch up nor leave gaps as independent ones would. Raises :class:`InputError` ("no_surface") without
     area.
     """
-    corners = np.asarray(vertices, np.float64)[faces]
-    across = face_normals(np.asarray(vertices, np.float64), faces).T
+    places = np.asarray(vertices, np.float64)
+    corners, across = places[faces], face_normals(places, faces).T
     area = np.linalg.norm(across, axis=1)
     if not area.sum() > 0:
         raise InputError("no_surface", f"a mesh of {len(vertices)} vertices and {len(faces)} faces has no area")

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from operator import itemgetter
 
 import numpy as np
 
@@ -174,12 +175,12 @@ class Refiner:
         """
         if len(starts) == 1 and not guesses:
             return starts[0]
-        best = max(((self._closeness(problem, motion), motion) for motion in starts), key=_first)
+        best = max(((self._closeness(problem, motion), motion) for motion in starts), key=itemgetter(0))
         for guess in guesses:
             if best[0] >= _CLOSE:
                 break
             motion = guess()
-            best = max(best, (self._closeness(problem, motion), motion), key=_first)
+            best = max(best, (self._closeness(problem, motion), motion), key=itemgetter(0))
         return best[1]
 
     def _closeness(self, problem: _Problem, motion: Motion) -> float:
@@ -260,10 +261,6 @@ class Refiner:
         residuals = np.full(len(self.graph.index), np.nan)
         residuals[state.matches.sample[forward]] = np.abs(_products(state.matches.normal[forward], state.gap[forward]))
         return residuals
-
-
-def _first(measured: tuple[float, Motion]) -> float:
-    return measured[0]
 
 
 def _products(first: Float64, second: Float64) -> Float64:

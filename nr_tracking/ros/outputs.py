@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
+from nr_tracking.normals import face_normals
 from nr_tracking.ros import cdr
 from nr_tracking.types import Float32, Float64, Int32, TrackedFrame, Tracks
 
@@ -74,8 +75,7 @@ def decimated(vertices: Float32, faces: Int32, max_faces: int) -> Int32:
     """
     if len(faces) <= max_faces:
         return faces
-    corners = vertices[faces]
-    area = np.linalg.norm(np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]), axis=1).sum() / 2
+    area = np.linalg.norm(face_normals(vertices, faces), axis=0).sum() / 2
     cell = np.sqrt(area / max_faces)
     origin = vertices.min(axis=0)
     while True:

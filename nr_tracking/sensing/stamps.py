@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import deque
+
 from nr_tracking.types import InputError
 
 
@@ -13,7 +15,7 @@ class StampOrder:
 
     def __init__(self) -> None:
         self._last: int | None = None
-        self._earlier: list[int] = []
+        self._earlier: deque[int] = deque(maxlen=self.LOOP_FRAMES)  # however long no frame can be used after a loop
 
     def forget(self) -> None:
         """Start anew with whatever stamp comes next."""
