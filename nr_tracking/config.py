@@ -170,19 +170,13 @@ class RefinementConfig(Section):
 class WindowConfig(Section):
     """The sliding window."""
 
-    length: int = setting(5, "frames in a window, N, more than stride; along rays alone it is stride + 1", ge=2, le=17)
-    stride: int = setting(
-        4, "new frames per window: 1 for the lowest latency, more where a processor is faster so", ge=1, le=16
+    length: int = setting(
+        5, "frames in a window, N, stride + 1 where that is more; along rays alone it is always that", ge=2, le=17
     )
+    stride: int = setting(4, "new frames per window: 1 for the lowest latency", ge=1, le=16)
     overlap: bool = setting(
         True, "live, complete a window while tracks follow the last one: more frames a second, each a little later"
     )
-
-    @model_validator(mode="after")
-    def _windows_overlap(self) -> Self:
-        if self.stride >= self.length:
-            raise ValueError(f"stride is {self.stride}: it must be below length, {self.length}")
-        return self
 
 
 class TracksConfig(Section):
@@ -207,7 +201,7 @@ class TracksConfig(Section):
     patience_s: float = setting(0.2, "a track dies when it has been off the surface for so long", unit="s", ge=0, le=60)
     memory_s: float = setting(3.0, "a dead track that comes back within this time gets its id again", unit="s", ge=0)
     keyframe_frames: int = setting(
-        50, "frames between keyframes, onto which the motion since the last one is fitted anew", unit="frame", ge=2
+        50, "frames between keyframes, onto which the motion since the first surface is fitted anew", unit="frame", ge=2
     )
     keyframe_ratio: float = setting(
         0.11, "tracks that differ by this share of the subject's size from a keyframe's fit die", gt=0, le=1
@@ -275,6 +269,15 @@ class Config(Section):
     tracks: TracksConfig = TracksConfig()
     training: TrainingConfig = TrainingConfig()
     ros: RosConfig = RosConfig()
+
+    @property
+    def window_frames(self) -> int:
+        """How many frames a window has: at least ``window.length``, and one that it shares with the next.
+
+        Along rays alone a frame needs no other one, and a longer window would only make its cube larger.
+        """
+        least = self.window.stride + 1
+        return least if self.model.rays_alone else max(self.window.length, least)
 
     @model_validator(mode="after")
     def _cubes_count(self) -> Self:

@@ -118,9 +118,9 @@ def test_help_is_quick_to_import_and_config_goes_through_a_pipe() -> None:
     code = "import sys, nr_tracking.cli as c\ntry: c.main(['track', '-h'])\nfinally: print('torch' in sys.modules)"
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert "--camera-info-topic" in shown and shown.strip().endswith("False")
-    command = [sys.executable, "-m", "nr_tracking", "config", "--preset", "base", "--set", "window.stride=1"]
+    command = [sys.executable, "-m", "nr_tracking", "config", "--preset", "base", "--set", "window.stride=2"]
     printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    assert yaml.safe_load(printed)["window"]["stride"] == 1
+    assert yaml.safe_load(printed)["window"]["stride"] == 2
 
 
 def test_missing_weights_are_named_and_cost_nothing(

@@ -116,7 +116,7 @@ def test_evaluation_needs_ground_truth(tmp_path: Path) -> None:
 
 
 def test_bench_measures_what_the_tracker_reports() -> None:
-    result = bench(CONFIG, frames=10, trackers=lambda config: (BallTracker(CONFIG.window.length), ""))
+    result = bench(CONFIG, frames=10, trackers=lambda config: (BallTracker(CONFIG.window_frames), ""))
     assert result["frames"] == 5  # the first window of five warms up
     assert result["stages"] == pytest.approx({"network": 0.02, "mesh": 0.01})
     assert result["frames_per_second"] > 0 and result["peak_memory_mb"] > 10

@@ -31,7 +31,6 @@ def test_a_value_out_of_range_names_key_value_and_limit():
 @pytest.mark.parametrize(
     ("values", "said"),
     [
-        ({"window": {"length": 3, "stride": 4}}, r"window\.stride is 4: it must be below length, 3"),
         ({"subject": {"depth_min_m": 7.0}}, r"subject\.depth_min_m is 7\.0: it must be below depth_max_m, 6\.0"),
         (
             {"subject": {"region_min_m": [0, 60, 0]}},
@@ -66,17 +65,24 @@ def test_a_missing_file_and_a_broken_file_are_told_apart(tmp_path):
 
 
 def test_overrides_leave_the_rest_of_a_section_alone():
-    config = load_config("base", window={"stride": 1})
-    assert config.window.stride == 1
-    assert config.window.length == 5
+    config = load_config("base", window={"stride": 2})
+    assert config.window.stride == 2
+    assert config.window.length == 3
     assert config.model.dense_blocks == 1
 
 
+def test_windows_are_as_long_as_their_stride_needs():
+    assert load_config("base").window_frames == 3
+    assert load_config("base", window={"stride": 4}).window_frames == 5
+    assert load_config("base", window={"stride": 2}).window_frames == 3
+    assert load_config("lite", window={"stride": 2}).window_frames == 3, "along rays alone no frame needs another"
+
+
 def test_what_was_chosen_beside_a_preset_makes_the_same_configuration():
-    config = load_config("base", window={"stride": 1}, subject={"region_min_m": [-1, -1, 0]})
+    config = load_config("base", window={"stride": 2}, subject={"region_min_m": [-1, -1, 0]})
     chosen = chosen_settings(config)
     assert {name: values for name, values in chosen.items() if values} == {
-        "window": {"stride": 1},
+        "window": {"stride": 2},
         "subject": {"region_min_m": [-1.0, -1.0, 0.0]},
     }
     assert load_config({"preset": "base", **chosen}) == config

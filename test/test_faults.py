@@ -107,9 +107,9 @@ def test_out_of_memory_goes_on_with_a_smaller_preset_or_without_the_window(camer
 
 
 def test_what_is_smaller_and_has_weights():
-    base = load_config("base", window={"stride": 1}, mesh={"upsample": 3})
+    base = load_config("base", window={"stride": 2}, mesh={"upsample": 3})
     smaller = smaller_config(base)
-    assert smaller == load_config("lite", window={"stride": 1}, mesh={"upsample": 3})
+    assert smaller == load_config("lite", window={"stride": 2}, mesh={"upsample": 3})
     assert smaller_config(load_config("base", volume={"cubes": 3})) == load_config("lite"), "along rays there is one"
     assert smaller_config(smaller) is None and smaller_config(load_config("test")) is None
     assert smaller_config(load_config("full")).mesh.upsample == load_config("lite").mesh.upsample

@@ -175,7 +175,7 @@ def test_warming_up_runs_whole_windows():
     tracked = []
     tracker._track = tracked.append
     networks.warm_up(tracker)
-    assert len(tracked) == len(tracker.pushed) == 2 * tracker.config.window.length
+    assert len(tracked) == len(tracker.pushed) == 2 * tracker.config.window_frames
 
 
 @pytest.mark.parametrize(("names", "complaint"), [([], "name the cameras"), (["a", "/a"], "once"), (["a b"], "'a b'")])

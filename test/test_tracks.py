@@ -285,7 +285,7 @@ def test_a_correction_of_drift_is_shown_at_once_and_is_no_motion(figure):
 
 @pytest.mark.parametrize("backend", ["numpy", "torch"])
 def test_rotations_stay_rotations_over_many_keyframes(figure, backend):
-    """Each keyframe goes by the last one's rotations turned back: an error of rounding must not double every time."""
+    """What was found at a keyframe is where the next ones begin: an error of rounding must not double every time."""
     refinement = REFINEMENT.model_copy(update={"backend": backend})
     tracks = PersistentTracks(refinement, TRACKS.model_copy(update={"count": 200, "keyframe_frames": 1}))
     vertices, faces = figure
@@ -296,6 +296,25 @@ def test_rotations_stay_rotations_over_many_keyframes(figure, backend):
     turns = tracks._pose.turns
     assert np.abs(turns @ np.swapaxes(turns, 1, 2) - np.eye(3)).max() < 1e-6
     assert np.isin(first.ids, found.ids).mean() > 0.95
+
+
+def test_errors_do_not_add_up_over_many_keyframes():
+    """Someone who claps and turns, meshed anew each time: two rounds later all is as far off as after the first."""
+    tracks = PersistentTracks(REFINEMENT, TRACKS.model_copy(update={"count": 400, "keyframe_frames": 8}))
+    generator, errors = np.random.default_rng(0), []
+    for step in range(97):
+        angle = np.deg2rad(45 - 30 * np.cos(2 * np.pi * step / 16))
+        turn = rotation([0, 1, 0], 0.4 * np.sin(2 * np.pi * step / 48))
+        offset = generator.uniform(-0.5, 0.5)
+        vertices, faces = mesh_of(lambda points, by=angle: clapping_distance(points, by), CELLS, offset=offset)
+        surface = surface_of((vertices @ turn.T).astype(np.float32), faces)
+        found = (tracks.advance if step else tracks.start)(surface, step * STEP_NS)
+        if step == 0:
+            first = found
+        elif step % 48 == 0:
+            assert np.array_equal(found.ids, first.ids)
+            errors.append(np.linalg.norm(found.positions - first.positions, axis=1).mean())
+    assert errors[0] < 0.15 * VOXEL and errors[1] < 1.5 * errors[0]
 
 
 def test_patches_keep_their_motion_though_points_are_forgotten_on_the_way():

@@ -28,6 +28,7 @@ from nr_tracking.tracking.tracker import Tracker
 from nr_tracking.types import DepthFrame, Intrinsics, TrackedFrame
 
 CAMERA = Intrinsics(width=640, height=480, fx=525.0, fy=525.0, cx=319.5, cy=239.5)
+_WARMING = 5  # frames, at least, that are not counted
 _OPTICAL = np.array([1, -1, -1], np.float32)  # from y up to y down, facing the camera
 
 
@@ -46,7 +47,7 @@ def bench(
     Returns ``frames_per_second``, ``peak_memory_mb`` (``peak_gpu_memory_mb`` on CUDA), ``stages`` (mean seconds of work
     a frame, on whichever thread; stages run side by side, so they add up to more than a frame takes), ``percentiles``
     of stages and of the parts of the network, ``floors`` (least seconds that the machine needs to move a stage's data
-    or do its arithmetic), ``machine`` and what was measured. The first window warms up and is not counted.
+    or do its arithmetic), ``machine`` and what was measured. The first frames warm up and are not counted.
     """
     config = config.model_copy(update={"window": config.window.model_copy(update={"overlap": True})})
     recording = list(generated_frames(frames, seed, distance))
@@ -63,7 +64,8 @@ def bench(
         if config.device == "cuda":
             torch.cuda.synchronize()
             ready[-1:] = [time.perf_counter()]
-    warm, results = everything[: config.window.length], everything[config.window.length :]
+    warming = max(config.window_frames, _WARMING)
+    warm, results = everything[:warming], everything[warming:]
     seconds = ready[-1] - ready[len(warm) - 1] if results else 0.0
     times = {stage: [result.timings[stage] for result in results] for stage in (results or warm)[0].timings}
     result: dict[str, Any] = {

@@ -157,7 +157,7 @@ def _options(arguments: list[str] | None) -> _Options:
     parser.add_argument("--rate", type=float, default=0.0, help="replay speed (default: the fastest that is kept up)")
     chosen = _Options(**vars(parser.parse_args(arguments)))
     if chosen.frames < _WARM_UP_FRAMES:
-        raise InputError("no_frames", f"frames {chosen.frames}: a dance has at least {_WARM_UP_FRAMES}, two windows")
+        raise InputError("no_frames", f"frames {chosen.frames}: a dance has at least {_WARM_UP_FRAMES}")
     if not 0 <= chosen.rate <= 100:
         raise InputError("bad_rate", f"rate {chosen.rate}: choose a speed from 0.01 to 100")
     return chosen

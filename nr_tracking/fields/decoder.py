@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from nr_tracking.fields.convolution import DenseConv3d
 from nr_tracking.fields.encoder import DenseResidual, SparseResidual, norm_groups
 from nr_tracking.fields.field import DistanceMLP, interpolate_dense, lattice
 from nr_tracking.fields.pointwise import Pointwise3d
@@ -30,14 +31,14 @@ class DenseDecoder(nn.Module):
         super().__init__()
         octaves = len(skip_channels)
         widths = [max(channels[1], channels[0] >> i) for i in range(octaves)] + [channels[1]]
-        self.entry = _norm_relu(nn.Conv3d(latent, widths[0], kernel_size=3, padding=1))
+        self.entry = _norm_relu(DenseConv3d(latent, widths[0], kernel_size=3, padding=1))
         self.blocks = nn.ModuleList(
             nn.Sequential(*(DenseResidual(widths[i]) for _ in range(blocks))) for i in range(octaves)
         )
         self.narrow = nn.ModuleList(Pointwise3d(widths[i], widths[i + 1]) for i in range(octaves))
         self.skips = nn.ModuleList(Pointwise3d(skip_channels[octaves - 1 - i], widths[i + 1]) for i in range(octaves))
         self.convs = nn.ModuleList(
-            _norm_relu(nn.Conv3d(width, width, kernel_size=3, padding=1)) for width in widths[1:]
+            _norm_relu(DenseConv3d(width, width, kernel_size=3, padding=1)) for width in widths[1:]
         )
 
     def forward(self, latent: Tensor, skips: list[Tensor]) -> Tensor:

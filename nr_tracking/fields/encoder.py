@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from nr_tracking.fields.convolution import DenseConv3d
 from nr_tracking.fields.pointwise import Pointwise3d
 from nr_tracking.fields.sparse import DownConv, SparseGrid, SubmanifoldConv
 
@@ -62,9 +63,9 @@ class DenseResidual(nn.Module):
         super().__init__()
         groups = norm_groups(channels)
         self.first = nn.Sequential(
-            nn.GroupNorm(groups, channels), nn.ReLU(), nn.Conv3d(channels, channels, kernel_size=3, padding=1)
+            nn.GroupNorm(groups, channels), nn.ReLU(), DenseConv3d(channels, channels, kernel_size=3, padding=1)
         )
-        last = nn.Conv3d(channels, channels, kernel_size=3, padding=1)
+        last = DenseConv3d(channels, channels, kernel_size=3, padding=1)
         nn.init.zeros_(last.weight)  # a block starts as the identity, up to a shift
         self.second = nn.Sequential(nn.GroupNorm(groups, channels), nn.ReLU(), last)
 
@@ -84,7 +85,7 @@ class DenseEncoder(nn.Module):
         widths = [inputs] + [min(latent, 64 << i) for i in range(octaves)]
         self.levels = nn.ModuleList(
             nn.Sequential(
-                nn.Conv3d(widths[i], widths[i + 1], kernel_size=4, stride=2, padding=1),
+                DenseConv3d(widths[i], widths[i + 1], kernel_size=4, stride=2, padding=1),
                 nn.GroupNorm(norm_groups(widths[i + 1]), widths[i + 1]),
                 nn.ReLU(),
                 *(DenseResidual(widths[i + 1]) for _ in range(blocks)),

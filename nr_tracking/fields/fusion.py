@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+_TRAINED = 5  # frames of a window in training
+
 
 class FrameCodes(NamedTuple):
     """What frames show each other: ``latent`` (N, L, l, l, l), and ``keep`` (N, l, l, l) bool, cells that take part."""
@@ -114,11 +116,11 @@ class FrameFusion(nn.Module):
 def sinusoidal_places(length: int, side: int, channels: int, device: torch.device) -> Tensor:
     """Sines and cosines of (t, x, y, z), a quarter of the channels each: (length, side, side, side, channels).
 
-    Wavelengths grow geometrically from 2 to 8 times the larger of ``length`` and ``side``; channels beyond a multiple
-    of eight stay 0.
+    Wavelengths grow geometrically from 2 to 8 times the largest of ``length``, ``side`` and the windows of training, so
+    that shorter windows have their encodings; channels beyond a multiple of eight stay 0.
     """
     pairs = channels // 8
-    count = max(length, side)
+    count = max(length, side, _TRAINED)
     wavelengths = 2.0 * (4.0 * count) ** (torch.arange(pairs, device=device) / max(pairs - 1, 1))
     angles = torch.arange(count, device=device)[:, None] * (2 * math.pi / wavelengths)
     waves = torch.cat([angles.sin(), angles.cos()], dim=1)  # (count, 2 pairs)

@@ -57,6 +57,6 @@ def warm_up(tracker: Tracker) -> None:
 
     The first window on a GPU loads libraries and kernels, for seconds; on a processor it takes no longer than others.
     """
-    for frame in breathing_ball(2 * tracker.config.window.length):
+    for frame in breathing_ball(2 * tracker.config.window_frames):
         tracker.push(frame)
     tracker.flush()

@@ -90,11 +90,11 @@ class GraphFitter:
             guesses.append(lambda: _from_reference(passage, self._guessed(pose, asked)))
         return self._refiner.refine(*known, target, self._size, starts, features, guesses).motion
 
-    def leap(self, key: CarriedPose, pose: CarriedPose, index: SurfaceIndex) -> Motion:
-        """The motion from a keyframe to the surface of ``index``, on which ``pose`` lies already."""
+    def leap(self, first: CarriedPose, pose: CarriedPose, index: SurfaceIndex) -> Motion:
+        """The motion from a pose of long ago to the surface of ``index``, on which ``pose`` lies already."""
         target, solved = index.target(self._settings.samples), self._solved
-        known = key.nodes, key.points[solved], key.normals[solved]
-        return self._refiner.refine(*known, target, self._size, [key.motion_to(pose)]).motion
+        known = first.nodes, first.points[solved], first.normals[solved]
+        return self._refiner.refine(*known, target, self._size, [first.motion_to(pose)]).motion
 
     def _starts(self, passage: Passage) -> list[Motion]:
         """Standing still and, where there is one, going on as before."""

@@ -6,11 +6,13 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from nr_tracking.deformation.carrier import Growth
-from nr_tracking.deformation.normal_equations import Motion
+from nr_tracking.deformation.carrier import Growth, part_of
+from nr_tracking.deformation.normal_equations import Motion, blended_maps
 from nr_tracking.deformation.rotations import straightened
 from nr_tracking.tracking.rigid import Rigid
-from nr_tracking.types import Bool, Float64, Int64
+from nr_tracking.types import Bool, Float64
+
+_LEAST_VOLUME = 0.2  # that a blend of rotations leaves of what it moves
 
 
 @dataclass(frozen=True)
@@ -52,35 +54,51 @@ class CarriedPose:
 class Birth:
     """New points and nodes at the pose ``now``: where they were earlier, had they moved with what is beside them.
 
-    ``points`` and ``normals`` (K, 3); ``node`` (K,), the node of ``now`` that each goes with; ``growth`` the nodes that
-    are added.
+    ``points`` and ``normals`` (K, 3); ``growth`` the nodes that are added, and the graph with the new points last.
     """
 
     now: CarriedPose
     points: Float64
     normals: Float64
-    node: Int64
     growth: Growth
 
     def into(self, pose: CarriedPose) -> CarriedPose:
-        """An earlier pose, or ``now`` itself, with the new points and nodes last."""
-        added, points = self.places(pose.nodes, pose.turns)
-        turned = pose.turns[self.node] @ np.swapaxes(self.now.turns[self.node], 1, 2)
-        normals = (turned @ self.normals[..., None])[..., 0]
+        """An earlier pose, or ``now`` itself, with the new points and nodes last.
+
+        The points are put to where the graph carries them from to their places, so no later fit finds them elsewhere.
+        """
+        beside, now = self.growth.beside, self.now
+        back = pose.turns[beside] @ np.swapaxes(now.turns[beside], 1, 2)
+        added = _turned(back, self.growth.nodes - now.nodes[beside]) + pose.nodes[beside]
+        nodes, turns = np.concatenate((pose.nodes, added)), np.concatenate((pose.turns, pose.turns[beside]))
+        turns_now = np.concatenate((now.turns, now.turns[beside]))
+        onward = Motion(turns_now @ np.swapaxes(turns, 1, 2), np.concatenate((now.nodes, self.growth.nodes)))
+        maps, offsets = self._maps(nodes, onward)
+        undone = np.asarray(np.linalg.inv(maps), np.float64)
+        normals = _turned(undone, self.normals)
+        normals /= np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-12)
         return CarriedPose(
             pose.stamp_ns,
-            np.concatenate((pose.nodes, added)),
-            np.concatenate((pose.turns, pose.turns[self.growth.beside])),
-            np.concatenate((pose.points, points)),
+            nodes,
+            turns,
+            np.concatenate((pose.points, _turned(undone, self.points - offsets))),
             np.concatenate((pose.normals, normals)),
         )
 
-    def places(self, nodes: Float64, turns: Float64) -> tuple[Float64, Float64]:
-        """New nodes (Q, 3) and points (K, 3) when the old ones were at ``nodes``, with their ``turns``."""
-        back = turns @ np.swapaxes(self.now.turns, 1, 2)
+    def _maps(self, nodes: Float64, onward: Motion) -> tuple[Float64, Float64]:
+        """What the graph does to each new point, ``x -> A x + b``: A (K, 3, 3) that can be inverted, and b (K, 3)."""
+        graph = self.growth.graph
+        graph = part_of(graph, np.arange(len(graph.index) - len(self.points), len(graph.index)))
+        maps, offsets = blended_maps(graph, nodes, onward)
+        # Nodes that turned against each other squash what they blend: there the strongest one decides.
+        squashed = np.flatnonzero(np.linalg.det(maps) < _LEAST_VOLUME)
+        strongest = graph.index[squashed, graph.weight[squashed].argmax(axis=1)]
+        maps[squashed] = onward.rotations[strongest]
+        offsets[squashed] = onward.translations[strongest] - _turned(maps[squashed], nodes[strongest])
+        return maps, offsets
 
-        def earlier(places: Float64, node: Int64) -> Float64:
-            moved: Float64 = (back[node] @ (places - self.now.nodes[node])[..., None])[..., 0] + nodes[node]
-            return moved
 
-        return earlier(self.growth.nodes, self.growth.beside), earlier(self.points, self.node)
+def _turned(rotations: Float64, vectors: Float64) -> Float64:
+    """Each of the vectors (N, 3) by its own matrix (N, 3, 3)."""
+    turned: Float64 = (rotations @ vectors[..., None])[..., 0]
+    return turned

@@ -97,8 +97,8 @@ class _Completed(NamedTuple):
 class Tracker:
     """Follows one subject through a stream of depth frames from one camera.
 
-    Results come in order, one for each accepted frame, a window at a time: with the default stride of one less than the
-    window's length, four frames after a frame at most. ``networks`` replaces the weights on disk.
+    Results come in order, one for each accepted frame, a window at a time: all frames of the first one together, then
+    ``window.stride`` at a time. ``networks`` replaces the weights on disk.
 
     ``on_ready``, for live use: with ``window.overlap``, :meth:`push` does not wait for the window it completes, but
     at most for the one before, so that the network completes a window while tracks follow the last one. Results are the
@@ -121,9 +121,7 @@ class Tracker:
         if adapts:  # other trackers may share the networks
             self._decoder = copy.deepcopy(self._decoder)
         self._adapter = DecoderAdapter(self._decoder, config) if adapts else None
-        # Along rays alone a frame needs no other one: a longer window would only make its cube larger.
-        length = config.window.stride + 1 if config.model.rays_alone else config.window.length
-        self._window: SlidingWindow[View] = SlidingWindow(length, config.window.stride)
+        self._window: SlidingWindow[View] = SlidingWindow(config.window_frames, config.window.stride)
         self._order = StampOrder()
         self._tracks = PersistentTracks(config.refinement, config.tracks, device=config.device)
         self.reset()

@@ -15,8 +15,8 @@ that a subject at rest does not wander by what single fits err.
 
 Who is tracked changes (:mod:`nr_tracking.tracking.population`): points that leave the surface die, those that come back
 are recognised, and surface without points gets new ones, on new nodes where the graph does not reach. Every keyframe
-the motion since the last one is fitted anew in one leap, which forgets what many small steps have added up; points on
-which the two ways disagree die.
+the motion since the first surface is fitted anew in one leap, which forgets what all the small steps have added up;
+points on which the two ways disagree die.
 
 Everything is metric, in the camera frame of the newest surface. A camera that moved is told by :meth:`moved_camera`;
 the cube in which surfaces are reconstructed may move without being noticed here. There is one motion, that of the
@@ -91,8 +91,7 @@ class PersistentTracks:
         self._steadier.start(self._newest)
         self._population = Population.founded(len(samples.points), self.next_id)
         self.next_id = self._population.next_id
-        self._rest, self._canonical = nodes, samples.points
-        self._keyframe, self._reference, self._frames = self._newest, self._newest, 0
+        self._first, self._reference, self._frames = self._newest, self._newest, 0
         self._size = float(np.ptp(samples.points, axis=0).max())
         self._spacing = np.sqrt(samples.area / len(samples.points))
         self._node_spacing = np.sqrt(samples.area / len(nodes))
@@ -111,7 +110,7 @@ class PersistentTracks:
         """The next surface is seen from elsewhere: ``change`` leads from the present camera frame to the new one."""
         self._newest = self._pose.seen(change)
         self._previous = self._previous.seen(change) if self._previous is not None else None
-        self._keyframe, self._reference = self._keyframe.seen(change), self._reference.seen(change)
+        self._reference = self._reference.seen(change)  # the first pose may stay: what turned is a part of the motion
         self._steadier.seen(change)
         self._pending = change if self._pending is None else change.after(self._pending)
 
@@ -168,16 +167,17 @@ class PersistentTracks:
         return landing
 
     def _anchor(self) -> None:
-        """Fit the motion since the last keyframe in one leap, go on from there, and end the points that it denies.
+        """Fit the motion since the first surface in one leap, go on from there, and end the points that it denies.
 
-        Bozic et al., "Neural Non-Rigid Tracking", reject correspondences that differ by 0.20 m between keyframes 50
-        frames apart, for people of about 1.8 m.
+        Leaps from keyframe to keyframe would add up to a slow slide along the surface: nothing but the shape in which
+        the nodes began says where on a limb they belong. Bozic et al., "Neural Non-Rigid Tracking", reject
+        correspondences that differ by 0.20 m between keyframes 50 frames apart, for people of about 1.8 m.
         """
-        pose, key = self._pose, self._keyframe
+        pose, first = self._pose, self._first
         if self.refinement.enabled:
-            leap = self._fitter.leap(key, pose, self._index)
-            points, normals = carried(self._graph, key.nodes, key.points, key.normals, leap)
-            turns = straightened(leap.rotations @ key.turns)
+            leap = self._fitter.leap(first, pose, self._index)
+            points, normals = carried(self._graph, first.nodes, first.points, first.normals, leap)
+            turns = straightened(leap.rotations @ first.turns)
             anchored = CarriedPose(pose.stamp_ns, leap.translations, turns, points, normals)
             apart = np.linalg.norm(points - pose.points, axis=1)
             self._population.reject(apart > self.settings.keyframe_ratio * self._size)
@@ -186,7 +186,7 @@ class PersistentTracks:
             self._previous = self._previous.corrected(pose, anchored)
             self._newest = anchored
         self._confirmed[:] = self._frames
-        self._keyframe = self._reference = self._pose
+        self._reference = self._pose
 
     def _renew(self, landing: Projection) -> Projection:
         """Forget points that stayed away and lay new ones where the surface has none."""
@@ -195,8 +195,7 @@ class PersistentTracks:
             self._graph = part_of(self._graph, np.flatnonzero(kept))
             assert self._previous is not None
             self._newest, self._previous = self._pose.of(kept), self._previous.of(kept)
-            self._keyframe, self._reference = self._keyframe.of(kept), self._reference.of(kept)
-            self._canonical = self._canonical[kept]
+            self._first, self._reference = self._first.of(kept), self._reference.of(kept)
             self._placed, self._strain = self._placed[kept], self._strain[kept]
             self._shown = self._shown[kept]
             self._steadier.of(kept)
@@ -232,14 +231,10 @@ class PersistentTracks:
         beside = alive[np.where(beside >= 0, beside, tree.query(points)[1])]
         growth = grow_carrier(self._graph, pose.nodes, points, beside, self._node_spacing, self._most_nodes)
 
-        owner = self._graph.index[beside, self._graph.weight[beside].argmax(axis=1)]
-        birth = Birth(pose, points, normals, owner, growth)
-        upright = np.broadcast_to(np.eye(3), pose.turns.shape)
-        rest, canonical = birth.places(self._rest, upright)
-        self._rest, self._canonical = np.concatenate((self._rest, rest)), np.concatenate((self._canonical, canonical))
+        birth = Birth(pose, points, normals, growth)
         assert self._previous is not None
-        self._previous, self._keyframe = birth.into(self._previous), birth.into(self._keyframe)
-        self._reference = birth.into(self._reference)
+        self._first, self._reference = birth.into(self._first), birth.into(self._reference)
+        self._previous = birth.into(self._previous)
         self._newest, self._graph = birth.into(pose), growth.graph
         self._shown = np.concatenate((self._shown, points))
         self._steadier.born(birth)
@@ -258,7 +253,7 @@ class PersistentTracks:
         pose, near = self._pose, self._beside_vertices()
         self._traced = surface.vertices, near
         offset = self._index.points - self._placed[near]
-        canonical = self._canonical[near] + self._unturned(near, pose.turns, offset)
+        canonical = self._first.points[near] + self._unturned(near, pose.turns, offset)
         if self._previous is None:
             return canonical.astype(np.float32), np.full(surface.vertices.shape, np.nan, np.float32)
         motion = self._previous.motion_to(pose)
