@@ -386,6 +386,23 @@ def test_a_camera_that_moves_changes_no_track(figure):
     assert np.linalg.norm(previous - seen.vertices, axis=1).mean() < 0.2 * VOXEL
 
 
+def test_keyframes_look_back_to_the_first_surface_wherever_the_camera_has_gone(figure):
+    vertices, faces = figure
+    tracks = PersistentTracks(REFINEMENT, TRACKS.model_copy(update={"keyframe_frames": 2}))
+    first = tracks.start(surface_of(vertices, faces), 0)
+    change, turn, shift = Rigid(rotation([0.1, 1, 0.3], 0.5), np.array([0.1, 0.0, -0.1])), np.eye(3), np.zeros(3)
+    for step in range(1, 9):
+        tracks.moved_camera(change)
+        turn, shift = change.rotation @ turn, change.rotation @ shift + change.translation
+        seen = surface_of((vertices @ turn.T + shift).astype(np.float32), faces)
+        found = tracks.advance(seen, step * STEP_NS)
+        assert np.array_equal(found.ids, first.ids)
+        expected = first.positions @ turn.T + shift
+        assert np.linalg.norm(found.positions - expected, axis=1).mean() < 0.2 * VOXEL
+    canonical, _ = tracks.trace(seen)
+    assert np.linalg.norm(canonical - vertices, axis=1).mean() < 0.5 * VOXEL
+
+
 def test_frames_that_cannot_be_used_are_refused_and_change_nothing(figure):
     vertices, faces = figure
     tracks = new_tracks()
