@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils.flop_counter import FlopCounterMode, conv_flop_count
 
 from nr_tracking.fields.completion import CompletionNetwork
 
@@ -55,7 +55,7 @@ class NetworkWatch:
         """Multiplications and additions of the last window in each part; nothing where none was seen."""
         if self._inputs is None:
             return {}
-        counter = FlopCounterMode(display=False)
+        counter = _counter()
         with counter:
             self._network(*self._inputs[0], **self._inputs[1])
         counts = counter.get_flop_counts()
@@ -67,7 +67,7 @@ class NetworkWatch:
         """Those of completing one frame along its rays; 0 where that was not seen."""
         if self._images is None or self._network.rays is None:
             return 0.0
-        counter = FlopCounterMode(display=False)
+        counter = _counter()
         with counter:
             self._network.complete_rays(self._images)
         return float(counter.get_total_flops()) / len(self._images.channels)
@@ -106,3 +106,12 @@ class NetworkWatch:
     def _synchronise(self) -> None:
         if next(self._network.parameters()).is_cuda:
             torch.cuda.synchronize()
+
+
+def _counter() -> FlopCounterMode:
+    """Counts operations, also those of convolutions that oneDNN is given straight away."""
+    return FlopCounterMode(display=False, custom_mapping={torch.ops.aten.mkldnn_convolution: _of_convolution})
+
+
+def _of_convolution(inputs: list[int], weight: list[int], *_: object, out_shape: list[int]) -> int:
+    return conv_flop_count(inputs, weight, out_shape)
