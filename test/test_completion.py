@@ -265,6 +265,11 @@ def test_places_of_a_window_differ():
     assert float(torch.pdist(places).min()) > 0.1
 
 
+def test_shorter_windows_have_the_places_of_those_that_were_trained():
+    trained, shorter = (sinusoidal_places(length, 4, 64, torch.device("cpu")) for length in (5, 3))
+    assert torch.equal(shorter, trained[:3])
+
+
 def test_window_of_another_resolution_is_refused(window):
     with pytest.raises(InputError, match="resolution 32 meets a network for 64") as error:
         network("lite")(window)

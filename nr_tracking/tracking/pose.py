@@ -67,23 +67,21 @@ class Birth:
 
         The points are put to where the graph carries them from to their places, so no later fit finds them elsewhere.
         """
-        beside, now = self.growth.beside, self.now
-        back = pose.turns[beside] @ np.swapaxes(now.turns[beside], 1, 2)
-        added = _turned(back, self.growth.nodes - now.nodes[beside]) + pose.nodes[beside]
-        nodes, turns = np.concatenate((pose.nodes, added)), np.concatenate((pose.turns, pose.turns[beside]))
-        turns_now = np.concatenate((now.turns, now.turns[beside]))
-        onward = Motion(turns_now @ np.swapaxes(turns, 1, 2), np.concatenate((now.nodes, self.growth.nodes)))
-        maps, offsets = self._maps(nodes, onward)
+        earlier = self._with_nodes(pose)
+        maps, offsets = self._maps(earlier.nodes, earlier.motion_to(self._with_nodes(self.now)))
         undone = np.asarray(np.linalg.inv(maps), np.float64)
-        normals = _turned(undone, self.normals)
+        points, normals = _turned(undone, self.points - offsets), _turned(undone, self.normals)
         normals /= np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-12)
-        return CarriedPose(
-            pose.stamp_ns,
-            nodes,
-            turns,
-            np.concatenate((pose.points, _turned(undone, self.points - offsets))),
-            np.concatenate((pose.normals, normals)),
-        )
+        points, normals = np.concatenate((pose.points, points)), np.concatenate((pose.normals, normals))
+        return replace(earlier, points=points, normals=normals)
+
+    def _with_nodes(self, pose: CarriedPose) -> CarriedPose:
+        """``pose`` with the new nodes last, each going with the node beside it."""
+        beside, now = self.growth.beside, self.now
+        turns = pose.turns[beside]
+        added = _turned(turns @ np.swapaxes(now.turns[beside], 1, 2), self.growth.nodes - now.nodes[beside])
+        nodes = np.concatenate((pose.nodes, pose.nodes[beside] + added))
+        return replace(pose, nodes=nodes, turns=np.concatenate((pose.turns, turns)))
 
     def _maps(self, nodes: Float64, onward: Motion) -> tuple[Float64, Float64]:
         """What the graph does to each new point, ``x -> A x + b``: A (K, 3, 3) that can be inverted, and b (K, 3)."""

@@ -151,11 +151,15 @@ class PersistentTracks:
 
     def _step(self, motion: Motion, stamp_ns: int) -> None:
         """Take the pose that a motion makes of the reference."""
-        graph, pose = self._graph, self._reference
-        points, normals = carried(graph, pose.nodes, pose.points, pose.normals, motion)
-        self._strain = disagreement(graph, pose.nodes, pose.points, motion, points)
+        reference = self._reference
+        self._newest = self._moved(reference, motion, stamp_ns)
+        self._strain = disagreement(self._graph, reference.nodes, reference.points, motion, self._newest.points)
+
+    def _moved(self, pose: CarriedPose, motion: Motion, stamp_ns: int) -> CarriedPose:
+        """The pose that a motion makes of an earlier one."""
+        points, normals = carried(self._graph, pose.nodes, pose.points, pose.normals, motion)
         turns = straightened(motion.rotations @ pose.turns)
-        self._newest = CarriedPose(stamp_ns, motion.translations, turns, points, normals)
+        return CarriedPose(stamp_ns, motion.translations, turns, points, normals)
 
     def _land(self) -> Projection:
         """Project the points onto the newest surface."""
@@ -173,13 +177,10 @@ class PersistentTracks:
         the nodes began says where on a limb they belong. Bozic et al., "Neural Non-Rigid Tracking", reject
         correspondences that differ by 0.20 m between keyframes 50 frames apart, for people of about 1.8 m.
         """
-        pose, first = self._pose, self._first
+        pose = self._pose
         if self.refinement.enabled:
-            leap = self._fitter.leap(first, pose, self._index)
-            points, normals = carried(self._graph, first.nodes, first.points, first.normals, leap)
-            turns = straightened(leap.rotations @ first.turns)
-            anchored = CarriedPose(pose.stamp_ns, leap.translations, turns, points, normals)
-            apart = np.linalg.norm(points - pose.points, axis=1)
+            anchored = self._moved(self._first, self._fitter.leap(self._first, pose, self._index), pose.stamp_ns)
+            apart = np.linalg.norm(anchored.points - pose.points, axis=1)
             self._population.reject(apart > self.settings.keyframe_ratio * self._size)
             # The frame before is corrected alike: the leap is no motion of the subject.
             assert self._previous is not None
