@@ -1,5 +1,6 @@
 """Run as a process that tests interrupt: saves what a node keeps, over and over, or tracks a recording."""
 
+import signal
 import sys
 import time
 from pathlib import Path
@@ -36,4 +37,5 @@ def track_slowly(recording, output):
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored by default where tests run in the background
     {"save": save_for_ever, "track": track_slowly}[sys.argv[1]](*sys.argv[2:])
