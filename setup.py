@@ -57,6 +57,7 @@ setup(
     install_requires=[
         "torch>=2.5",
         "numpy>=1.26",
+        "numba>=0.60",
         "scipy>=1.11",
         "scikit-image>=0.22",
         "imageio>=2.31",

@@ -12,7 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +20,7 @@ from torch.nn import functional
 
 from nr_tracking.fields.encoder import norm_groups
 from nr_tracking.fields.pointwise import Pointwise2d, at_each_place
+from nr_tracking.loops import compiled_loops
 from nr_tracking.sensing.ray_images import CHANNELS, FAR, RayImages, along_rays
 
 LIMIT = 0.1  # box sides: larger distances are not told apart
@@ -63,6 +64,8 @@ class RayField:
 
         Linear in depth along each of the four nearest rays, and bilinear between them.
         """
+        if (loops := self._loops(points)) is not None:
+            return self._by_loops(loops, points, frame, nearest=False)
         side = self.front.shape[1]
         position, z, beside, scale = self._on_image(points, frame)
         lower = position.detach().floor().clamp(max=side - 2)
@@ -76,6 +79,8 @@ class RayField:
 
     def sdf_of_nearest(self, points: Tensor, frame: Tensor) -> Tensor:
         """Like :meth:`sdf`, along the nearest ray alone: at a quarter of the price, and off by half a pixel."""
+        if (loops := self._loops(points)) is not None:
+            return self._by_loops(loops, points, frame, nearest=True)
         side = self.front.shape[1]
         position, z, beside, scale = self._on_image(points, frame)
         column, row = position.round().int().unbind(1)
@@ -100,6 +105,17 @@ class RayField:
         begin, end = (flat.index_select(0, place).view(rays.shape) for place in (at, at + 1))
         return torch.where(front < FAR, torch.lerp(begin, end, onward), ELSEWHERE)
 
+    def _loops(self, points: Tensor) -> Any | None:
+        """Compiled loops, where no gradients are wanted and all is in the processor's own memory."""
+        recorded = torch.is_grad_enabled() and (points.requires_grad or self.distances.requires_grad)
+        plain = points.device.type == "cpu" and points.dtype == self.distances.dtype == torch.float32
+        return compiled_loops("rays") if plain and not recorded else None
+
+    def _by_loops(self, loops: Any, points: Tensor, frame: Tensor, nearest: bool) -> Tensor:
+        known = self.distances, self.depths, self._steps.before, self._steps.scale, self.front, self.view, self.place
+        arrays = (each.numpy() if isinstance(each, Tensor) else each for each in (points.detach(), frame, *known))
+        return torch.from_numpy(loops.distances_at(*arrays, nearest, FAR, ELSEWHERE))
+
     @cached_property
     def _steps(self) -> Steps:
         return Steps(self.depths)
@@ -114,10 +130,10 @@ class Steps:
     def __init__(self, depths: Tensor) -> None:
         cells = _CELLS * len(depths)
         self._first, self._last = float(depths[0]), float(depths[-1])
-        self._scale = cells / (self._last - self._first)
-        edges = torch.arange(cells + 1, device=depths.device, dtype=depths.dtype) / self._scale + depths[0]
+        self.scale = cells / (self._last - self._first)
+        edges = torch.arange(cells + 1, device=depths.device, dtype=depths.dtype) / self.scale + depths[0]
         before = (torch.searchsorted(depths, edges, right=True) - 1).clamp(0, len(depths) - 2)
-        self._before = before.int()
+        self.before = before.int()
         self._next = torch.where(before < len(depths) - 2, depths[before + 1], torch.inf)
         self._start, self._length = depths[:-1].contiguous(), depths.diff()
 
@@ -128,8 +144,8 @@ class Steps:
         """
         behind = behind.clamp(self._first, self._last)
         known = behind.detach()
-        cell = ((known - self._first) * self._scale).int().reshape(-1)
-        step = self._before.index_select(0, cell).view(behind.shape)
+        cell = ((known - self._first) * self.scale).int().reshape(-1)
+        step = self.before.index_select(0, cell).view(behind.shape)
         step += known >= self._next.index_select(0, cell).view(behind.shape)
         flat = step.reshape(-1)
         start, length = (part.index_select(0, flat).view(behind.shape) for part in (self._start, self._length))
