@@ -24,7 +24,7 @@ def compiled(loop: F) -> F:
 
 @compiled
 def clamped(value: float, low: float, high: float) -> float:
-    """``value`` within ``low`` and ``high``; ``low`` for what is not a number, which as an index would read anywhere."""
+    """``value`` within ``low`` and ``high``; ``low`` if it is no number, which as an index would read anywhere."""
     if not value > low:
         return low
     return min(value, high)
