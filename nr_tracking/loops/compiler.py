@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any
 
 import numba
 
-F = TypeVar("F", bound=Callable[..., Any])
 
-
-def compiled(loop: F) -> F:
+def compiled(loop: Callable[..., Any]) -> Any:
     """``loop`` compiled for the types that it is called with; division by zero gives what it gives in numpy.
 
     It holds no lock, so threads run loops side by side, and one thread runs each.
     """
-    options = {"nogil": True, "error_model": "numpy"}
     try:
-        return numba.njit(loop, cache=True, **options)
-    except RuntimeError:  # nowhere to keep it: a home that cannot be written to
-        return numba.njit(loop, **options)
+        return numba.njit(nogil=True, error_model="numpy", cache=True)(loop)
+    except RuntimeError:  # nowhere to keep it: neither the source's folder nor a home can be written to
+        return numba.njit(nogil=True, error_model="numpy")(loop)
 
 
 @compiled
