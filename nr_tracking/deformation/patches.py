@@ -20,6 +20,7 @@ import numpy as np
 from scipy.sparse import csr_matrix
 from scipy.sparse.csgraph import connected_components, dijkstra
 
+from nr_tracking.loops import compiled_loops
 from nr_tracking.types import Float32, Float64, InputError, Int32
 
 
@@ -92,6 +93,9 @@ def build_patches(vertices: np.ndarray, faces: np.ndarray, count: int, hierarchy
 
 def mesh_edges(faces: np.ndarray) -> Int32:
     """Each edge of a mesh once, (E, 2), smaller index first."""
+    if (loops := compiled_loops("patches")) is not None:
+        edges: Int32 = loops.edges_of(np.ascontiguousarray(faces, np.int32).reshape(-1, 3))
+        return edges
     corners = np.asarray(faces, np.int64).reshape(-1, 3)
     return _unique_pairs(corners.reshape(-1), np.roll(corners, -1, axis=1).reshape(-1))
 
@@ -139,6 +143,9 @@ def _cells(points: Float64, edges: Int32, count: int) -> tuple[Int32, Int32]:
     if len(points) <= count:
         every = np.arange(len(points), dtype=np.int32)
         return every, every.copy()
+    if (loops := compiled_loops("patches")) is not None:
+        found: tuple[Int32, Int32] = loops.cells(np.ascontiguousarray(points), edges, count)
+        return found
     graph = edge_graph(points, edges)
     pieces, piece = connected_components(graph, directed=False)
     seeds = _thinned(points, max(count - (pieces - 1), 1))
@@ -195,6 +202,9 @@ def _middle(points: Float64, owner: Int32, count: int) -> np.ndarray:
 
 def _adjacent(owner: Int32, edges: Int32) -> Int32:
     """Pairs of cells that an edge joins, (E, 2), each once."""
+    if (loops := compiled_loops("patches")) is not None:
+        found: Int32 = loops.adjacent(owner, edges)
+        return found
     pairs = owner[edges]
     crossing = pairs[pairs[:, 0] != pairs[:, 1]]
     return _unique_pairs(crossing[:, 0].astype(np.int64), crossing[:, 1].astype(np.int64))
@@ -213,6 +223,9 @@ def _unique_pairs(first: np.ndarray, second: np.ndarray) -> Int32:
 
 def _widths(centres: Float64, neighbours: Int32, points: Float64, owner: Int32) -> Float64:
     """Mean distance to the adjacent centres (P,); a patch without neighbours takes its own mean radius."""
+    if (loops := compiled_loops("patches")) is not None:
+        found: Float64 = loops.widths(centres, neighbours, np.ascontiguousarray(points), owner)
+        return found
     count = len(centres)
     gap = np.linalg.norm(centres[neighbours[:, 0]] - centres[neighbours[:, 1]], axis=1)
     ends = neighbours.T.reshape(-1)
