@@ -1,10 +1,16 @@
 """Compiled loops of the fields against their twins in PyTorch."""
 
+import numpy as np
 import pytest
 import torch
+import trimesh
 from twins import both, needs_loops
 
+from nr_tracking.config import MeshConfig
+from nr_tracking.fields.meshing import extract_surface
+from nr_tracking.fields.ray_window import RayWindow
 from nr_tracking.fields.rays import RayField, ray_depths
+from nr_tracking.fields.settling import settle
 from nr_tracking.sensing.ray_images import FAR
 
 pytestmark = needs_loops
@@ -35,3 +41,49 @@ def test_points_that_are_no_numbers_read_nothing_beyond_the_rays(rays):
     points[::3, 2] = torch.inf
     with torch.no_grad():
         assert len(rays.sdf(points, torch.zeros(100, dtype=torch.int64))) == 100
+
+
+@pytest.mark.parametrize("frame", [0, 1])
+def test_grid_of_a_window(rays, frame):
+    window = RayWindow(rays, 16, source=None)
+    compiled, plain = both(lambda: window.grid(frame))
+    torch.testing.assert_close(compiled, plain, rtol=0, atol=1e-6)
+
+
+class Balls:
+    """Three balls: a large one, one that is a twentieth of it, and a speck."""
+
+    resolution = 48
+
+    def sdf(self, points, frame=None):
+        middles = torch.tensor([[-0.1, 0.0, 0.0], [0.3, 0.1, 0.0], [0.3, -0.3, 0.3]])
+        return (torch.cdist(points, middles) - torch.tensor([0.25, 0.1, 0.04])).amin(1)
+
+    def grid(self, frame):
+        axis = (torch.arange(self.resolution) + 0.5) / self.resolution - 0.5
+        return self.sdf(torch.cartesian_prod(axis, axis, axis)).view((self.resolution,) * 3)
+
+
+@pytest.mark.parametrize("share, parts", [(0.0, 3), (0.03, 2), (0.5, 1)])
+def test_surfaces_and_their_parts(share, parts):
+    config = MeshConfig(upsample=1, pull=True, settle=True, minimum_component=share)
+    compiled, plain = both(lambda: extract_surface(Balls(), 0, config))
+    np.testing.assert_allclose(compiled[0], plain[0], atol=1e-6)
+    np.testing.assert_array_equal(compiled[1], plain[1])
+    assert trimesh.Trimesh(*compiled, process=False).body_count == parts
+
+
+def test_vertices_that_are_not_to_be_moved_stay():
+    mesh = trimesh.creation.icosphere(subdivisions=2, radius=0.3)
+    vertices, faces = mesh.vertices.astype(np.float32), mesh.faces.astype(np.int32)
+    movable = np.arange(len(vertices)) % 3 > 0
+    compiled, plain = both(lambda: settle(vertices, faces, lambda points: points.norm(dim=1) - 0.31, 0.05, movable))
+    np.testing.assert_allclose(compiled, plain, atol=1e-7)
+    np.testing.assert_array_equal(compiled[~movable], vertices[~movable])
+    assert np.linalg.norm(compiled[movable] - vertices[movable], axis=1).min() > 1e-3
+
+
+def test_a_mesh_without_faces_is_settled_into_itself():
+    nothing = np.empty((0, 3), np.float32), np.empty((0, 3), np.int32)
+    settled = settle(*nothing, lambda points: points[:, 0], 0.05, np.empty(0, bool))
+    assert settled.shape == (0, 3)

@@ -22,8 +22,9 @@ from torch.nn import functional
 from nr_tracking.config import MeshConfig
 from nr_tracking.fields.field import upsample_smoothly
 from nr_tracking.fields.settling import settle
+from nr_tracking.loops import compiled_loops
 from nr_tracking.normals import face_normals
-from nr_tracking.types import Bool, Float32, InputError, Int32
+from nr_tracking.types import Bool, Float32, Float64, InputError, Int32, Int64
 
 REACH = 0.75  # voxels from the surface: what is thinner may lie between voxel centres
 CLEARANCE = 0.02  # of a cell: least distance of a vertex from a grid point, so that no triangle degenerates
@@ -167,20 +168,35 @@ def _pulled(
 
 def _without_small_components(vertices: Float32, faces: Int32, minimum: float) -> tuple[Float32, Int32]:
     """Only components that enclose matter, not a hollow, and cover at least ``minimum`` of all such area."""
-    count = len(vertices)
-    ends = np.concatenate([faces[:, [0, 1]], faces[:, [1, 2]]])
-    graph = coo_array((np.ones(len(ends), dtype=np.int8), (ends[:, 0], ends[:, 1])), shape=(count, count))
-    components, labels = connected_components(graph, directed=False)
+    components, labels = _components(faces, len(vertices))
     if components == 1:
         return vertices, faces
-    places = vertices.astype(np.float64)
-    normals, first = face_normals(places, faces), faces[:, 0]
-    owner = labels[first]
-    areas = np.bincount(owner, weights=np.sqrt((normals**2).sum(0)), minlength=components)
-    volumes = np.bincount(owner, weights=(normals * places.T[:, first]).sum(0), minlength=components)
+    areas, volumes = _sizes(vertices.astype(np.float64), faces, labels, components)
     solid = volumes > 0
     keep = solid & (areas >= minimum * areas[solid].sum())
     keep[np.where(solid, areas, -1.0).argmax()] = True
-    faces = faces[keep[owner]]
+    faces = faces[keep[labels[faces[:, 0]]]]
     renumbered = np.cumsum(keep[labels]) - 1
     return vertices[keep[labels]], renumbered[faces].astype(np.int32)
+
+
+def _components(faces: Int32, count: int) -> tuple[int, Int64]:
+    """How many connected parts a mesh of ``count`` vertices has, and which each vertex belongs to (V,)."""
+    if (loops := compiled_loops("meshes")) is not None:
+        found: tuple[int, Int64] = loops.components(faces, count)
+        return found
+    ends = np.concatenate([faces[:, [0, 1]], faces[:, [1, 2]]])
+    graph = coo_array((np.ones(len(ends), dtype=np.int8), (ends[:, 0], ends[:, 1])), shape=(count, count))
+    components, labels = connected_components(graph, directed=False)
+    return components, labels.astype(np.int64)
+
+
+def _sizes(places: Float64, faces: Int32, labels: Int64, count: int) -> tuple[Float64, Float64]:
+    """Twice the area and six times the volume (K,) of each of ``count`` parts of a closed mesh; ``labels`` (V,)."""
+    if (loops := compiled_loops("meshes")) is not None:
+        found: tuple[Float64, Float64] = loops.sizes(places, faces, labels, count)
+        return found
+    normals, first = face_normals(places, faces), faces[:, 0]
+    areas = np.bincount(labels[first], weights=np.sqrt((normals**2).sum(0)), minlength=count)
+    volumes = np.bincount(labels[first], weights=(normals * places.T[:, first]).sum(0), minlength=count)
+    return areas.astype(np.float64), volumes.astype(np.float64)

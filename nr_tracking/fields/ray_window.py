@@ -38,7 +38,6 @@ class RayWindow:
         self.rays = rays
         self.resolution = resolution
         self._source = source
-        self._coarse = RayPrior(rays, resolution // 2).whole
 
     @property
     def device(self) -> torch.device:
@@ -59,12 +58,19 @@ class RayWindow:
 
         Exact within two voxels of the surface; elsewhere interpolated between every second one, to half a pixel.
         """
+        if (whole := self.rays.grid_by_loops(frame, self.resolution, _BAND / self.resolution)) is not None:
+            return whole
         values = upsample(self._coarse[frame], 2)
         near = (values.abs() < _BAND / self.resolution).nonzero()
         places = (near.to(values) + 0.5) / self.resolution - 0.5
         frames = torch.full((len(places),), frame, dtype=torch.int64, device=places.device)
         values[tuple(near.t())] = self.rays.sdf(places, frames)
         return values
+
+    @cached_property
+    def _coarse(self) -> Tensor:
+        """Distances (N, R / 2, R / 2, R / 2) at every second voxel."""
+        return RayPrior(self.rays, self.resolution // 2).whole
 
     @cached_property
     def _features(self) -> FieldWindow:

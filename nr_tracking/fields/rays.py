@@ -14,6 +14,7 @@ from functools import cached_property
 from itertools import pairwise
 from typing import Any, cast
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -105,6 +106,15 @@ class RayField:
         begin, end = (flat.index_select(0, place).view(rays.shape) for place in (at, at + 1))
         return torch.where(front < FAR, torch.lerp(begin, end, onward), ELSEWHERE)
 
+    def grid_by_loops(self, frame: int, resolution: int, band: float) -> Tensor | None:
+        """Signed distance (R, R, R) at all voxel centres of a frame, in one pass; None where there are no loops for it.
+
+        Exact within ``band`` box sides of the surface; elsewhere interpolated between every second, to half a pixel.
+        """
+        if (loops := self._loops(self.front)) is None or resolution % 2:
+            return None
+        return torch.from_numpy(loops.grid_of(frame, resolution, np.float32(band), *self._arrays))
+
     def _loops(self, points: Tensor) -> Any | None:
         """Compiled loops, where no gradients are wanted and all is in the processor's own memory."""
         recorded = torch.is_grad_enabled() and (points.requires_grad or self.distances.requires_grad)
@@ -112,9 +122,15 @@ class RayField:
         return compiled_loops("rays") if plain and not recorded else None
 
     def _by_loops(self, loops: Any, points: Tensor, frame: Tensor, nearest: bool) -> Tensor:
-        known = self.distances, self.depths, self._steps.before, self._steps.scale, self.front, self.view, self.place
-        arrays = (each.numpy() if isinstance(each, Tensor) else each for each in (points.detach(), frame, *known))
-        return torch.from_numpy(loops.distances_at(*arrays, nearest, FAR, ELSEWHERE))
+        found = loops.distances_at(points.detach().contiguous().numpy(), frame.numpy(), nearest, *self._arrays)
+        return torch.from_numpy(found)
+
+    @cached_property
+    def _arrays(self) -> tuple[Any, ...]:
+        """What loops want to know."""
+        depths = self.depths.numpy(), self._steps.before.numpy(), self._steps.scale
+        others = (part.contiguous().numpy() for part in (self.front, self.view, self.place))
+        return self.distances.detach().contiguous().numpy(), *depths, *others, FAR, ELSEWHERE
 
     @cached_property
     def _steps(self) -> Steps:

@@ -15,6 +15,7 @@ import torch
 from scipy.sparse import csr_array
 from torch import Tensor
 
+from nr_tracking.loops import compiled_loops
 from nr_tracking.normals import face_normals
 from nr_tracking.types import Bool, Float32, Float64, Int32
 
@@ -32,6 +33,14 @@ def settle(
     ``vertices`` (V, 3), ``faces`` (F, 3), counter-clockwise seen from outside; ``distance`` maps points (Q, 3) to
     signed distances (Q,) in the unit of ``cell``, the size of the cells in which the mesh was found.
     """
+    farthest = _FARTHEST * cell
+    if (loops := compiled_loops("meshes")) is not None:
+        places = vertices.astype(np.float64)
+        loops.spread(places, faces, movable, _ROUNDS, _SPREAD)
+        missed = distance(torch.from_numpy(loops.middles(places, faces))).cpu().numpy()
+        settled: Float32 = loops.moved_out(places, faces, movable, missed, farthest, _SHARE)
+        return settled
+
     corners = faces.T.astype(np.int64)
     count, number = len(vertices), np.arange(len(faces))
     # On a closed mesh each edge is met twice, once in either direction: all neighbours of a vertex, once each.
@@ -50,7 +59,7 @@ def settle(
     across = face_normals(places, faces)
     area = np.sqrt((across**2).sum(axis=0))
     middles = torch.from_numpy(places[corners].mean(axis=0).astype(np.float32))
-    missed = np.clip(distance(middles).cpu().numpy().astype(np.float64), -_FARTHEST * cell, _FARTHEST * cell)
+    missed = np.clip(distance(middles).cpu().numpy().astype(np.float64), -farthest, farthest)
     outward = _SHARE * (around @ (area * missed)) / np.maximum(around @ area, 1e-30)
     return (places - np.where(still, 0.0, outward[:, None] * _unit(around @ across.T))).astype(np.float32)
 
