@@ -92,7 +92,7 @@ def moved_out(places: Float64, faces: Int32, movable: Bool, missed: Float32, far
 def components(faces: Int32, count: int) -> tuple[int, Int64]:
     """How many connected parts ``count`` vertices form by faces (F, 3), and which each belongs to (V,).
 
-    Parts are numbered by their first vertex. Trees of vertices that faces join; paths are halved on the way to the root.
+    Parts are numbered by their first vertex. Trees of vertices that faces join, paths halved on the way to the root.
     """
     above = np.arange(count)
     for f in range(len(faces)):
