@@ -7,10 +7,12 @@ import trimesh
 from twins import both, needs_loops
 
 from nr_tracking.config import MeshConfig
+from nr_tracking.fields.field import DistanceMLP, EmbeddingHead, FieldWindow, KnownDistances
 from nr_tracking.fields.meshing import extract_surface
 from nr_tracking.fields.ray_window import RayWindow
 from nr_tracking.fields.rays import RayField, ray_depths
 from nr_tracking.fields.settling import settle
+from nr_tracking.fields.sparse import SparseGrid
 from nr_tracking.sensing.ray_images import FAR
 
 pytestmark = needs_loops
@@ -87,3 +89,21 @@ def test_a_mesh_without_faces_is_settled_into_itself():
     nothing = np.empty((0, 3), np.float32), np.empty((0, 3), np.int32)
     settled = settle(*nothing, lambda points: points[:, 0], 0.05, np.empty(0, bool))
     assert settled.shape == (0, 3)
+
+
+def test_features_between_voxels_of_three_scales():
+    generator = torch.Generator().manual_seed(3)
+    fine = SparseGrid((torch.rand(2, 16, 16, 16, generator=generator) < 0.6).nonzero().int(), 16, 2)
+    middle = fine.parents()
+    features = [torch.randn(len(grid), 4, generator=generator) for grid in (middle, fine)]
+    known = KnownDistances(torch.randn(2, 4, 4, 4), torch.randn(len(middle), 8))
+    coarse = torch.randn(2, 4, 4, 4, 4, generator=generator)
+    pairs = tuple(zip((middle, fine), features, strict=True))
+    field = FieldWindow(coarse, *pairs, known, DistanceMLP(4, 8, 2, 0.1), EmbeddingHead(4, 3))
+    points = 1.1 * (torch.rand(4000, 3, generator=generator) - 0.5)
+    frame = torch.randint(0, 2, (4000,), generator=generator)
+    with torch.no_grad():
+        for ask in (field.sdf, field.features, field.embedding):
+            compiled, plain = both(lambda ask=ask: ask(points, frame))
+            torch.testing.assert_close(compiled, plain, rtol=1e-4, atol=1e-5)
+            assert ask(points[:0], frame[:0]).shape[0] == 0

@@ -1,0 +1,72 @@
+"""Reading features of sparse voxels between their centres: the twin of a scale's part in ``FieldWindow``."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from nr_tracking.loops.compiler import clamped, compiled
+from nr_tracking.types import Float32, Int32, Int64
+
+Scale = tuple[Int64, Float32, Float32, Int64, Float32]
+
+
+@compiled
+def read_sparse(
+    points: Float32,
+    frame: Int64,
+    left: Int64,
+    remaining: Float32,
+    table: Int32,
+    resolution: int,
+    features: Float32,
+    rounding: float,
+) -> Scale:
+    """What one sparse scale says at those of the points (Q, 3) that are ``left`` (L,), with shares ``remaining`` (L,).
+
+    ``table`` (N * (R + 2)^3,) gives the row of each voxel, ``features`` (M + 1, C) its features, the last row standing
+    for voxels that are not active. Returns the points (K,) that the scale serves, its share (K,), its features (K, C),
+    the points (L',) that want something of the next scale too, and what remains of them (L',).
+    """
+    side, channels, active = resolution + 2, features.shape[1], len(features) - 1
+    one, half, limit = np.float32(1), np.float32(0.5), np.float32(rounding)
+    chosen, shares = np.empty(len(left), np.int64), np.empty(len(left), np.float32)
+    values = np.empty((len(left), channels), np.float32)
+    rest, remain = np.empty(len(left), np.int64), np.empty(len(left), np.float32)
+    lower, part = np.empty(3, np.int64), np.empty(3, np.float32)
+    rows, weights = np.empty(8, np.int64), np.empty(8, np.float32)
+    served, passed = 0, 0
+    for q in range(len(left)):
+        point = left[q]
+        for axis in range(3):
+            position = clamped(
+                (points[point, axis] + half) * resolution - half, np.float32(0), np.float32(resolution - 1)
+            )
+            lower[axis] = min(int(position), resolution - 2)
+            part[axis] = position - np.float32(lower[axis])
+        first = ((frame[point] * side + lower[0] + 1) * side + lower[1] + 1) * side + lower[2] + 1
+        present, corners = np.float32(0), 0
+        for k in range(8):
+            a, b, c = k >> 2, (k >> 1) & 1, k & 1
+            row = table[first + (a * side + b) * side + c]
+            if row < active:
+                weight = part[0] if a else one - part[0]
+                weight *= part[1] if b else one - part[1]
+                weight *= part[2] if c else one - part[2]
+                rows[corners], weights[corners] = row, weight
+                present += weight
+                corners += 1
+        support = min(max(present + present - one, np.float32(0)), one)
+        if support > 0:
+            chosen[served], shares[served] = point, remaining[q] * support
+            for channel in range(channels):
+                values[served, channel] = 0
+            for k in range(corners):
+                weight, row = weights[k] / present, rows[k]
+                for channel in range(channels):
+                    values[served, channel] += weight * features[row, channel]
+            served += 1
+        onward = remaining[q] * (one - support)
+        if onward > limit:
+            rest[passed], remain[passed] = point, onward
+            passed += 1
+    return chosen[:served], shares[:served], values[:served], rest[:passed], remain[:passed]
