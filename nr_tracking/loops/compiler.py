@@ -2,10 +2,32 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from typing import Any
 
 import numba
+from numba.core import event
+
+_LOG = logging.getLogger(__name__)
+
+
+class _Notice(event.Listener):
+    """Says once why nothing seems to happen, the first time on a machine."""
+
+    def __init__(self) -> None:
+        self._said = False
+
+    def on_start(self, event: event.Event) -> None:
+        if not self._said:
+            _LOG.warning("compiling loops for this processor; kept for next time, so it happens once")
+            self._said = True
+
+    def on_end(self, event: event.Event) -> None:
+        """Nothing to say."""
+
+
+event.register("numba:compile", _Notice())
 
 
 def compiled(loop: Callable[..., Any]) -> Any:
