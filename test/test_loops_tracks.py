@@ -8,6 +8,10 @@ from moving_shapes import figure_distance, mesh_of
 from twins import both, needs_loops
 
 from nr_tracking.deformation import patches
+from nr_tracking.deformation.normal_equations import DeformationGraph
+from nr_tracking.tracking.pose import CarriedPose
+from nr_tracking.tracking.steadying import Steadier
+from nr_tracking.tracking.velocities import MotionEstimator
 
 pytestmark = needs_loops
 
@@ -77,3 +81,79 @@ def test_the_same_edges(corners):
     owner = np.array([0, 2, 1, 1, 0, 2, 3], np.int32)
     compiled, plain = both(lambda: patches._adjacent(owner, patches.mesh_edges(faces)))
     np.testing.assert_array_equal(compiled, plain)
+
+
+def walk(frames, count, seed=0):
+    """Positions (T, N, 3) of points that move smoothly, with noise and gaps, and their stamps (T,)."""
+    random = np.random.default_rng(seed)
+    times = np.cumsum(random.uniform(0.02, 0.05, frames))
+    phase, size = random.uniform(0, 6, (count, 3)), random.uniform(0, 0.3, (count, 3))
+    positions = 2 + size * np.sin(3 * times[:, None, None] + phase) + random.normal(0, 1e-3, (frames, count, 3))
+    positions[random.random((frames, count)) < 0.1] = np.nan
+    positions[5:, 3] = np.nan
+    positions[:, 4] = np.nan
+    return positions.astype(np.float32), (1e9 * times).astype(np.int64)
+
+
+@pytest.mark.parametrize("with_speeds", [False, True])
+def test_the_same_velocities_of_points_that_come_and_go(with_speeds):
+    positions, stamps = walk(14, 700)
+    speeds = np.diff(positions, axis=0) / (1e-9 * np.diff(stamps))[:, None, None]
+
+    def live():
+        estimator, random, seen = MotionEstimator(), np.random.default_rng(2), []
+        for frame, (places, stamp) in enumerate(zip(positions, stamps, strict=True)):
+            ids = np.arange(len(places))[(np.arange(len(places)) + frame // 4) % 5 > 0]
+            if frame in (6, 9):
+                ids = random.permutation(ids)
+            estimator.observe(ids, places[ids], stamp, speeds[frame - 1, ids] if with_speeds and frame else None)
+            seen.append((estimator.velocities, *estimator.predict(stamp + 50_000_000)))
+        return seen
+
+    for ours, theirs in zip(*both(live), strict=True):
+        for one, other in zip(ours, theirs, strict=True):
+            # Where two fits have done equally well, rounding decides between them.
+            np.testing.assert_array_equal(np.isnan(one), np.isnan(other))
+            assert np.mean(np.isnan(other) | (np.abs(one - other) < 1e-4 * (1 + np.abs(other)))) > 0.999
+
+
+@pytest.mark.parametrize("count", [0, 1])
+def test_the_velocities_of_hardly_any_points(count):
+    positions, stamps = walk(6, 5)
+
+    def live():
+        estimator = MotionEstimator()
+        for frame in range(6):
+            kept = count if frame != 3 else 2 - count  # all new in one frame, or none left
+            estimator.observe(np.arange(kept) + frame // 3, positions[frame, :kept], stamps[frame])
+        return estimator.velocities
+
+    compiled, plain = both(live)
+    np.testing.assert_allclose(compiled, plain, rtol=1e-4)
+
+
+def chain(count, nodes, seed=0):
+    """Points that hang on four of a row of nodes each."""
+    random = np.random.default_rng(seed)
+    first = random.integers(0, nodes, (count, 1))
+    index = np.clip(first + np.arange(4) - 1, 0, nodes - 1)
+    weight = random.random((count, 4))
+    weight /= weight.sum(axis=1, keepdims=True)
+    edges = np.stack((np.arange(nodes - 1), np.arange(1, nodes)), axis=1).astype(np.int32)
+    return DeformationGraph(nodes, edges, np.full(nodes - 1, 0.1), index, weight)
+
+
+@pytest.mark.parametrize(("count", "nodes"), [(500, 20), (1, 1), (3, 9)])
+def test_the_same_steady_tracks(count, nodes):
+    graph, random = chain(count, nodes), np.random.default_rng(3)
+    points, stamps = random.random((count, 3)), 33_000_000 * np.array([1, 2, 3, 5, 6, 7, 8, 9])
+    places = points + np.cumsum(random.normal(0, 0.01, (8, count, 3)), axis=0)
+    pose = CarriedPose(0, np.zeros((nodes, 3)), np.tile(np.eye(3), (nodes, 1, 1)), points, points)
+
+    def live():
+        steadier = Steadier(1.0)
+        steadier.start(pose)
+        return [steadier.step(graph, int(stamp), now) for stamp, now in zip(stamps, places, strict=True)]
+
+    compiled, plain = both(live)
+    np.testing.assert_allclose(compiled, plain, rtol=0, atol=1e-9)

@@ -23,14 +23,16 @@ surface as it is.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 from scipy.sparse import csr_matrix
 
 from nr_tracking.deformation.normal_equations import DeformationGraph
+from nr_tracking.loops import compiled_loops
 from nr_tracking.tracking.pose import Birth, CarriedPose
 from nr_tracking.tracking.rigid import Rigid
-from nr_tracking.types import Bool, Float64
+from nr_tracking.types import Bool, Float64, Int32, Int64
 
 _AT_ONCE = 1.25  # times the strength: standard deviations of noise beyond which one frame is enough
 _MEAN = 0.25  # share of a new frame in the running mean of corrections
@@ -151,49 +153,105 @@ class Steadier:
         """Take in where the points came to lie on the surface, ``places`` (N, 3); returns where to show them (N, 3)."""
         if self.strength == 0:
             return places
-        state, about = self._state, _About(graph)
+        places, state, about = np.ascontiguousarray(places), self._state, _About(graph)
         elapsed = 1e-9 * (stamp_ns - state.stamp_ns)
-        step = places - state.places
         ratio = elapsed / state.elapsed
-        change = step - state.step * min(ratio, _UNEVEN)
-        alike = about.mean(np.concatenate((step, change, state.change), axis=1))
-        node_step, node_change, node_changed = np.split(alike, 3, axis=1)
+        step, change, alike = about.steps(places, state, min(ratio, _UNEVEN))
         # Two steps have to be known before there is a change that turns back, and they have to be of about one length.
         even = state.frames < 2 or 1 / _UNEVEN < ratio < _UNEVEN
         share = max(_NOISE, 1.0 / state.frames) if state.frames and even else 0.0
-        echo = about.ring @ np.stack(
-            (_turned_back(node_change, node_changed), about.mean(_turned_back(change, state.change))), axis=1
-        )
-        node_noise, both = state.node_noise + share * (echo[:, 0] - state.node_noise), state.point_noise
-        point_noise = both + share * (echo[:, 1] - both)
+        node_noise = state.node_noise + share * (alike[:, 3] - state.node_noise)
+        point_noise = state.point_noise + share * (alike[:, 4] - state.point_noise)
 
-        speeds = about.ring @ node_step / elapsed - state.speeds
+        speeds = alike[:, :3] / elapsed - state.speeds
         speeds = state.speeds + max(_SPEED, 1.0 / (state.frames + 1)) * speeds
         noise = np.maximum(node_noise, 0.0)
         moving = _beyond(elapsed * speeds, noise * (2 * _SPEED**2 / (2 - _SPEED)), _MOVES)
         counted = 1 - (1 - _WHILE_MOVING) * moving[:, 0]
-        own = graph.blend @ (counted * np.maximum(point_noise - node_noise, 0.0))
+        own = counted * np.maximum(point_noise - node_noise, 0.0)
 
-        expected = state.shown + graph.blend @ (elapsed * moving * speeds)
-        off = places - expected
-        common = about.ring @ about.mean(off)
+        expected, off, common = about.off(state.shown, elapsed * moving * speeds, places)
         nodes_way, nodes = state.nodes.follow(common, counted * noise, self.strength)
-        points_way, points = state.points.follow(off - graph.blend @ common, own, self.strength)
-        shown: Float64 = expected + graph.blend @ nodes_way + points_way
+        shown, points = about.followed(state.points, (common, nodes_way, own), (expected, off), self.strength)
         known = places, step, change, shown, speeds, node_noise, point_noise
         self._state = _State(stamp_ns, elapsed, state.frames + 1, *known, nodes, points)
         return shown
 
 
 class _About:
-    """Means over the points about each node of a graph, and over each node and its neighbours."""
+    """The points about each node of a graph, and each node with its neighbours."""
 
     def __init__(self, graph: DeformationGraph) -> None:
-        self.ring = _ring(graph)
-        self._spread = graph.blend.T.tocsr()
-        self._mass = np.maximum(np.asarray(graph.blend.sum(axis=0)).reshape(-1, 1), 1e-9)
+        self._graph = graph
 
-    def mean(self, values: Float64) -> Float64:
+    @property
+    def _arrays(self) -> tuple[Int64, Float64, Int32]:
+        """The graph as compiled loops take it."""
+        return self._graph.index, self._graph.weight, self._graph.edges
+
+    def steps(self, places: Float64, state: _State, longer: float) -> tuple[Float64, Float64, Float64]:
+        """The steps of points to ``places`` (N, 3), their changes from the last ones, and what is alike (P, 5).
+
+        The last ones count as ``longer`` times as long. Alike are, as means over each node and its neighbours: the
+        step, and by how much changes were turned back, of what points about a node share and of single points.
+        """
+        if (loops := compiled_loops("steadying")) is not None:
+            before = places, state.places, state.step, state.change
+            found: tuple[Float64, Float64, Float64] = loops.steps(*self._arrays, self._graph.count, *before, longer)
+            return found
+        step = places - state.places
+        change = step - state.step * longer
+        node_step, *both = np.split(self._mean(np.concatenate((step, change, state.change), axis=1)), 3, axis=1)
+        echo = _turned_back(*both), self._mean(_turned_back(change, state.change))
+        return step, change, self._ring @ np.concatenate((node_step, np.stack(echo, axis=1)), axis=1)
+
+    def off(self, shown: Float64, drift: Float64, places: Float64) -> tuple[Float64, Float64, Float64]:
+        """Where points ``shown`` (N, 3) are expected by the ``drift`` (P, 3) of nodes, and how far off they are.
+
+        ``places`` (N, 3) are where they came to be. Returns two (N, 3), and the latter's means over each node and its
+        neighbours (P, 3).
+        """
+        if (loops := compiled_loops("steadying")) is not None:
+            found: tuple[Float64, Float64, Float64] = loops.off(*self._arrays, shown, drift, places)
+            return found
+        expected = shown + self._graph.blend @ drift
+        off = places - expected
+        return expected, off, self._ring @ self._mean(off)
+
+    def followed(
+        self,
+        trust: _Trust,
+        nodes: tuple[Float64, Float64, Float64],
+        points: tuple[Float64, Float64],
+        strength: float,
+    ) -> tuple[Float64, _Trust]:
+        """Where to show the points (N, 3), and how their corrections are to be trusted from now on.
+
+        ``nodes`` are how far they are off (P, 3), how far they go of that (P, 3), and the noise of single points about
+        them (P,); ``points`` where those are expected and how far that is off, (N, 3) each.
+        """
+        (common, way, noise), (expected, off) = nodes, points
+        if (loops := compiled_loops("steadying")) is not None:
+            known = common, way, noise, expected, off, trust.mean, trust.count
+            shown, *rest = loops.followed(*self._arrays[:2], *known, strength, _AT_ONCE, _MEAN, _LEAST)
+            return shown, _Trust(*rest)
+        blend = self._graph.blend
+        points_way, trust = trust.follow(off - blend @ common, blend @ noise, strength)
+        return expected + blend @ way + points_way, trust
+
+    @cached_property
+    def _ring(self) -> csr_matrix:
+        return _ring(self._graph)
+
+    @cached_property
+    def _spread(self) -> csr_matrix:
+        return self._graph.blend.T.tocsr()
+
+    @cached_property
+    def _mass(self) -> Float64:
+        return np.maximum(np.asarray(self._graph.blend.sum(axis=0)).reshape(-1, 1), 1e-9)
+
+    def _mean(self, values: Float64) -> Float64:
         """Means (P, D) or (P,) of values (N, D) or (N,) of the points about each node."""
         return (self._spread @ values) / (self._mass if values.ndim == 2 else self._mass[:, 0])
 

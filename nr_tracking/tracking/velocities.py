@@ -19,9 +19,11 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import prod
 
 import numpy as np
 
+from nr_tracking.loops import compiled_loops
 from nr_tracking.types import Bool, Float32, Float64, InputError, Int64
 
 _TERMS = 3  # terms of a parabola
@@ -94,28 +96,18 @@ class MotionEstimator:
             raise InputError(
                 "stamp_order", f"stamp {stamp_ns} ns is not later than the last one, {self._stamps[-1]} ns"
             )
-        places = np.ascontiguousarray(np.asarray(positions, np.float32).T)
         if not np.array_equal(ids, self._ids):
             self._rearrange(np.asarray(ids, np.int64))
-        places = self._along_path(places, since_last, stamp_ns)
-        seen = np.isfinite(places.sum(axis=0))
-        places[:, ~seen] = np.nan
+        places = self._along_path(positions, since_last, stamp_ns)
         if self._past:
-            self._judge_fits(places, seen, stamp_ns)
-            self._judge_predictions(places, seen, stamp_ns)
+            self._judge_fits(places, stamp_ns)
+            self._judge_predictions(places, stamp_ns)
         self._stamps.append(stamp_ns)
         self._history = np.concatenate((self._history[-(_WINDOW - 1) :], places[None]))
-        times = np.array([1e-9 * (stamp - stamp_ns) for stamp in self._stamps])
-        fits = _fit_polynomials(self._history, times, _FITS)
-        self._tangents = fits[:, :2]
-        chosen = (self._score + _COMMON * self._score.sum(axis=1, keepdims=True) / max(len(ids), 1)).argmin(axis=0)
+        common = _COMMON * self._score.sum(axis=1) / np.float32(max(len(ids), 1))
         if not self._past:
-            chosen[:] = _FIRST_FIT
-        flat = fits.reshape(len(_FITS), 3 * _TERMS, len(chosen))
-        best = np.take_along_axis(flat, chosen[None, None], axis=0)
-        smoothed, speed, half_acceleration = best.reshape(_TERMS, 3, -1)
-        # The tracked place itself is where a prediction starts: smoothing it would only make it late.
-        self._past.append(_Estimate(stamp_ns, np.where(seen, places, smoothed), speed, half_acceleration))
+            common = np.where(np.arange(len(_FITS)) == _FIRST_FIT, common, np.float32(np.inf))
+        self._past.append(self._best_fit(common, stamp_ns))
         # Of those older than the horizon, the newest may be the closest to it in the next frame, the others never.
         while len(self._past) > 2 and 1e-9 * (stamp_ns - self._past[1].stamp_ns) >= _HORIZON_S:
             self._past.popleft()
@@ -138,39 +130,81 @@ class MotionEstimator:
         error = np.sqrt((self._squared + _COMMON * common) / (self._known + _COMMON))
         return places.T, (error * abs(ahead) / _HORIZON_S).astype(np.float32)
 
-    def _along_path(self, places: Float32, since_last: np.ndarray | None, stamp_ns: int) -> Float32:
-        """The positions (3, N) without what did not belong to the motion; that is kept in ``_offset``."""
+    def _along_path(self, positions: np.ndarray, since_last: np.ndarray | None, stamp_ns: int) -> Float32:
+        """The positions (N, 3) without what did not belong to the motion, (3, N); that is kept in ``_offset``.
+
+        NaN throughout where a point is not seen.
+        """
+        if (loops := compiled_loops("velocities")) is not None:
+            positions, moved = np.ascontiguousarray(positions, np.float32), since_last is not None and bool(self._past)
+            speeds = np.ascontiguousarray(since_last if moved else positions, np.float32)
+            last = self._past[-1] if moved else _Estimate(stamp_ns, self._offset, self._offset, self._offset)
+            elapsed = 1e-9 * (stamp_ns - last.stamp_ns)
+            along: Float32 = loops.along_path(positions, speeds, moved, last.place, elapsed, self._offset)
+            return along
+        places = np.ascontiguousarray(np.asarray(positions, np.float32).T)
         path = places - self._offset
         if since_last is not None and self._past:
             elapsed = 1e-9 * (stamp_ns - self._past[-1].stamp_ns)
             carried = self._past[-1].place + np.float32(elapsed) * np.asarray(since_last, np.float32).T
             path = np.where(np.isfinite(carried) & np.isfinite(places), carried, path)
             self._offset = np.where(np.isfinite(places), places - path, self._offset)
+        path[:, ~np.isfinite(path.sum(axis=0))] = np.nan
         return path
 
-    def _judge_fits(self, places: Float32, seen: Bool, stamp_ns: int) -> None:
+    def _best_fit(self, common: Float32, stamp_ns: int) -> _Estimate:
+        """The fit to the history that does best by its record with each point and the ``common`` one (F,)."""
+        times = np.array([1e-9 * (stamp - stamp_ns) for stamp in self._stamps])
+        if (loops := compiled_loops("velocities")) is not None:
+            patterns, pattern = loops.patterns_of(self._history)
+            present = (patterns >> np.arange(len(times))[:, None]) & 1 == 1
+            operators = np.ascontiguousarray(_operators(times, present, _FITS))
+            known = self._history, patterns, pattern, operators, self._score, common
+            self._tangents, *best = loops.fitted(*known)
+            return _Estimate(stamp_ns, *best)
+        fits = _fit_polynomials(self._history, times, _FITS)
+        self._tangents = fits[:, :2]
+        chosen = (self._score + common[:, None]).argmin(axis=0)
+        flat = fits.reshape(len(_FITS), 3 * _TERMS, len(chosen))
+        best = np.take_along_axis(flat, chosen[None, None], axis=0)
+        smoothed, speed, half_acceleration = best.reshape(_TERMS, 3, -1)
+        # The tracked place itself is where a prediction starts: smoothing it would only make it late.
+        places = self._history[-1]
+        return _Estimate(stamp_ns, np.where(np.isnan(places), smoothed, places), speed, half_acceleration)
+
+    def _judge_fits(self, places: Float32, stamp_ns: int) -> None:
         """Hold the tangent of each fit against where the points are, and against the difference across its frame."""
         last, before = self._past[-1], self._past[-min(2, len(self._past))]
-        elapsed, across = (np.float32(1e-9 * (stamp_ns - past.stamp_ns)) for past in (last, before))
+        elapsed, across = (1e-9 * (stamp_ns - past.stamp_ns) for past in (last, before))
+        if (loops := compiled_loops("velocities")) is not None:
+            loops.judge_fits(self._tangents, places, before.place, elapsed, across, self._score, _KEPT_SCORE)
+            return
         place, speed = self._tangents[:, 0], self._tangents[:, 1]
-        foretold = speed + (place - places) / elapsed
-        present = speed - (places - before.place) / across
+        foretold = speed + (place - places) / np.float32(elapsed)
+        present = speed - (places - before.place) / np.float32(across)
         # What foretells best lags behind least, but is also damped; the difference across a frame is neither.
         squared = 0.25 * (foretold**2).sum(axis=1) + (present**2).sum(axis=1)
-        self._score = np.where(seen & np.isfinite(squared), _KEPT_SCORE * self._score + squared, self._score)
+        self._score = np.where(np.isfinite(squared), _KEPT_SCORE * self._score + squared, self._score)
 
-    def _judge_predictions(self, places: Float32, seen: Bool, stamp_ns: int) -> None:
+    def _judge_predictions(self, places: Float32, stamp_ns: int) -> None:
         """Hold what was foretold about a tenth of a second ago against where the points are."""
         ages = 1e-9 * (stamp_ns - np.array([past.stamp_ns for past in self._past]))
         closest = int(np.abs(ages - _HORIZON_S).argmin())
         past, age = self._past[closest], float(ages[closest])
+        # Errors grow about in proportion to the time ahead; frame rates differ from the calibrated horizon.
+        growth = (_HORIZON_S / age) ** 2
+        if (loops := compiled_loops("velocities")) is not None:
+            known = past.place, past.speed, past.half_acceleration, places, age, self._gains(), growth, _KEPT_ERROR
+            moments, products = loops.judge_predictions(*known, self._squared, self._known)
+            self._moments = _KEPT_GAIN * self._moments + moments
+            self._products = _KEPT_GAIN * self._products + products
+            return
         steps, moved = past.steps(age), places - past.place
         sound = np.isfinite(moved.sum(axis=0) + steps.sum(axis=(0, 1)))
         flat = np.where(sound, steps, np.float32(0.0)).reshape(2, -1)
         goal = np.where(sound, moved, np.float32(0.0)).reshape(-1)
         miss = (goal - self._gains().astype(np.float32) @ flat).reshape(3, -1)
-        # Errors grow about in proportion to the time ahead; frame rates differ from the calibrated horizon.
-        squared = (miss**2).sum(axis=0) * np.float32((_HORIZON_S / age) ** 2)
+        squared = (miss**2).sum(axis=0) * np.float32(growth)
         self._squared = _KEPT_ERROR * self._squared + squared
         self._known = _KEPT_ERROR * self._known + sound
         self._moments = _KEPT_GAIN * self._moments + flat @ flat.T
@@ -184,14 +218,18 @@ class MotionEstimator:
 
     def _rearrange(self, ids: Int64) -> None:
         """Bring everything into the order of new ids; points that were not there before have no past."""
-        if len(np.unique(ids)) != len(ids):
+        if (np.diff(np.sort(ids)) == 0).any():
             raise ValueError("ids of tracked points must be distinct")
         order = np.argsort(self._ids, kind="stable")
         source = np.append(order, 0)[np.searchsorted(self._ids, ids, sorter=order)]
         known = self._ids[source] == ids if len(order) else np.zeros(len(ids), bool)
         new = np.flatnonzero(~known)
+        loops, column = compiled_loops("velocities"), np.where(known, source, -1)
 
         def taken(values: Float32, missing: float) -> Float32:
+            if loops is not None:
+                rows: Float32 = loops.taken(values.reshape(prod(values.shape[:-1]), len(order)), column, missing)
+                return rows.reshape(*values.shape[:-1], len(ids))
             found = values.take(source, axis=-1) if len(order) else np.empty((*values.shape[:-1], len(ids)), np.float32)
             found[..., new] = missing
             return found
