@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from nr_tracking.loops import compiled_loops
 from nr_tracking.types import Float64
 
 
@@ -25,6 +26,10 @@ def face_normals(vertices: NDArray[Any], faces: NDArray[Any]) -> NDArray[Any]:
 
 def vertex_normals(vertices: np.ndarray, faces: np.ndarray) -> Float64:
     """Unit normals (V, 3), faces weighted by area; zero where a vertex has no face."""
+    if (loops := compiled_loops("normals")) is not None:
+        places, corners = np.ascontiguousarray(vertices, np.float64), np.ascontiguousarray(faces, np.int32)
+        found: Float64 = loops.vertex_normals(places, corners)
+        return found
     total = np.zeros((len(vertices), 3))
     for axis, area in enumerate(face_normals(np.asarray(vertices, np.float64), faces)):
         for corner in np.asarray(faces, np.int64).T:

@@ -9,6 +9,7 @@ from twins import both, needs_loops
 
 from nr_tracking.deformation import patches
 from nr_tracking.deformation.normal_equations import DeformationGraph
+from nr_tracking.normals import vertex_normals
 from nr_tracking.tracking.pose import CarriedPose
 from nr_tracking.tracking.steadying import Steadier
 from nr_tracking.tracking.velocities import MotionEstimator
@@ -157,3 +158,15 @@ def test_the_same_steady_tracks(count, nodes):
 
     compiled, plain = both(live)
     np.testing.assert_allclose(compiled, plain, rtol=0, atol=1e-9)
+
+
+def test_the_same_normals_to_the_bit(figure):
+    vertices, faces = figure
+    for points, corners in (
+        (vertices, faces),
+        (vertices, faces[:7]),
+        (vertices[:2], faces[:0]),
+        (vertices * np.nan, faces),
+    ):
+        compiled, plain = both(lambda: vertex_normals(points, corners))
+        np.testing.assert_array_equal(compiled, plain)

@@ -116,7 +116,7 @@ def judge_predictions(
 
 @compiled
 def patterns_of(history: Float32) -> tuple[Int64, Int64]:
-    """In which frames of ``history`` (n, 3, N) points are present, as bits: all patterns (G,), and which each is (N,)."""
+    """In which frames of ``history`` (n, 3, N) points are present, as bits: patterns (G,), and that of each (N,)."""
     frames, _, count = history.shape
     code, number = np.zeros(count, np.int64), np.full(1 << frames, -1, np.int64)
     for t in range(frames):
