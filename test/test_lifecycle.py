@@ -178,6 +178,25 @@ def test_warming_up_runs_whole_windows():
     assert len(tracked) == len(tracker.pushed) == 2 * tracker.config.window_frames
 
 
+def test_loops_are_prepared_once_for_each_preset_and_by_trackers_on_a_processor_alone(monkeypatch):
+    from nr_tracking.tracking import tracker
+
+    warmed = []
+
+    def warm_up(tracker):
+        warmed.append(tracker)
+        raise RuntimeError("no matter")
+
+    monkeypatch.setattr(tracker, "Tracker", lambda config, networks: SimpleNamespace(config=config, networks=networks))
+    monkeypatch.setattr(networks, "warm_up", warm_up)
+    monkeypatch.setattr(networks, "_PREPARED", set())
+    monkeypatch.setattr(networks, "are_compiled", lambda: True)
+    for preset, device in (("lite", "cuda"), ("lite", "cpu"), ("base", "cpu"), ("lite", "cpu")):
+        networks.prepare_loops(SimpleNamespace(config=load_config(preset, device=device), networks="known"))
+    networks.prepare_loops(FakeTracker())
+    assert [one.config.preset for one in warmed] == ["lite", "base"] and warmed[0].networks == "known"
+
+
 @pytest.mark.parametrize(("names", "complaint"), [([], "name the cameras"), (["a", "/a"], "once"), (["a b"], "'a b'")])
 def test_cameras_without_good_names_are_refused(capsys, names, complaint):
     assert cameras_main(["cameras_node", *names, "--ros-args", "-p", "preset:=lite"]) == 2

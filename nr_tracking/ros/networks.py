@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import threading
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from weakref import WeakValueDictionary
 
 from nr_tracking.config import Config, SubjectConfig
+from nr_tracking.loops import are_compiled
 from nr_tracking.ros.ball import breathing_ball
 from nr_tracking.types import InputError
 
@@ -15,7 +17,9 @@ if TYPE_CHECKING:
 
     from nr_tracking.tracking.tracker import Tracker
 
+_LOG = logging.getLogger(__name__)
 _LOCK = threading.Lock()
+_PREPARED: set[str] = set()  # presets whose loops have been called in this process
 _LOADED: WeakValueDictionary[tuple[str, ...], nn.Module] = WeakValueDictionary()
 
 
@@ -52,10 +56,28 @@ def weights_hash(config: Config) -> str:
         return ""
 
 
+def prepare_loops(tracker: Any) -> None:
+    """Have the compiled loops of a :class:`Tracker` on a processor at hand, once in a process; others need none.
+
+    Loading them takes a second or two, and compiling them, the first time on a machine, half a minute. Whatever fails
+    here fails again with the first frame, and is reported then.
+    """
+    networks = getattr(tracker, "networks", None)
+    if networks is None or tracker.config.device != "cpu" or not are_compiled() or tracker.config.preset in _PREPARED:
+        return
+    _PREPARED.add(tracker.config.preset)
+    from nr_tracking.tracking.tracker import Tracker
+
+    try:
+        warm_up(Tracker(tracker.config.model_copy(update={"subject": SubjectConfig()}), networks))
+    except Exception:
+        _LOG.info("the first frames will be slow", exc_info=True)
+
+
 def warm_up(tracker: Tracker) -> None:
     """Put two windows of a generated ball through a tracker, which is of no other use then.
 
-    The first window on a GPU loads libraries and kernels, for seconds; on a processor it takes no longer than others.
+    The first window on a GPU loads libraries and kernels, for seconds; on a processor it loads compiled loops.
     """
     for frame in breathing_ball(2 * tracker.config.window_frames):
         tracker.push(frame)

@@ -29,7 +29,7 @@ from nr_tracking.ros.fallback import release_memory, smaller_config
 from nr_tracking.ros.frames import Located, Transforms
 from nr_tracking.ros.inputs import Inputs
 from nr_tracking.ros.keeper import ResultKeeper
-from nr_tracking.ros.networks import build_tracker, weights_hash
+from nr_tracking.ros.networks import build_tracker, prepare_loops, weights_hash
 from nr_tracking.ros.pairing import PairedFrame
 from nr_tracking.ros.publishers import Publishers
 from nr_tracking.ros.settings import settings
@@ -140,6 +140,7 @@ class TrackingNode(LifecycleNode):
             queue_size=ros.queue_size or self.config.window.stride,
             queue_memory=ros.queue_memory_mb << 20,
             unit_m=ros.depth_unit_m,
+            prepare=functools.partial(prepare_loops, self._tracker),
         )
         self._inputs = Inputs(self, self._input_group, ros, self.statistics, self.worker.submit, self._on_click)
         self._diagnostics.watch(self._inputs.depth_topic, self._inputs.depth_type, ros.image_reliability)

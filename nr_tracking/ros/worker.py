@@ -59,7 +59,8 @@ class InferenceWorker:
     ``on_failure`` gets the text of failures that are not the input's fault; ``on_new_subject`` is called when the
     tracker starts anew; ``on_event`` hears in words what became of the subject. ``smaller_tracker`` is asked for a
     tracker that takes less memory when memory ran out; None keeps the one there is. ``locate`` tells where the camera
-    was, (4, 4) camera -> world; it raises :class:`InputError` where it cannot.
+    was, (4, 4) camera -> world; it raises :class:`InputError` where it cannot. ``prepare`` is done before the first
+    frame, on the same thread.
     """
 
     def __init__(
@@ -77,6 +78,7 @@ class InferenceWorker:
         queue_size: int = 8,
         queue_memory: int = 1 << 30,
         unit_m: float = 0.001,
+        prepare: Callable[[], None] = lambda: None,
     ) -> None:
         self._tracker = tracker
         self._statistics = statistics
@@ -93,6 +95,7 @@ class InferenceWorker:
         self._last_stamp: int | None = None
         self._unfinished: deque[WaitingFrame] = deque()  # pushed, without a result so far
         tracker.on_ready = self._results_ready
+        self._queue.command(prepare)
         self._thread = threading.Thread(target=self._run, name="inference", daemon=True)
         self._thread.start()
 
