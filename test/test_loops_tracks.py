@@ -1,17 +1,22 @@
 """Compiled loops of patches and tracks against their twins of array operations."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from moving_shapes import figure_distance, mesh_of
+from moving_shapes import figure_distance, mesh_of, rotation, surface_of
 from twins import both, needs_loops
 
+from nr_tracking.config import RefinementConfig, TracksConfig
 from nr_tracking.deformation import patches
 from nr_tracking.deformation.normal_equations import DeformationGraph
+from nr_tracking.deformation.projection import PointIndex, SurfaceIndex, sample_evenly
 from nr_tracking.normals import vertex_normals
 from nr_tracking.tracking.pose import CarriedPose
 from nr_tracking.tracking.steadying import Steadier
+from nr_tracking.tracking.tracks import PersistentTracks
 from nr_tracking.tracking.velocities import MotionEstimator
 
 pytestmark = needs_loops
@@ -160,13 +165,87 @@ def test_the_same_steady_tracks(count, nodes):
     np.testing.assert_allclose(compiled, plain, rtol=0, atol=1e-9)
 
 
-def test_the_same_normals_to_the_bit(figure):
+@pytest.mark.parametrize(
+    ("points", "corners", "unit"), [(None, None, 1), (None, 7, 1), (2, 0, 1), (None, None, np.nan)]
+)
+def test_the_same_normals_to_the_bit(figure, points, corners, unit):
     vertices, faces = figure
-    for points, corners in (
-        (vertices, faces),
-        (vertices, faces[:7]),
-        (vertices[:2], faces[:0]),
-        (vertices * np.nan, faces),
-    ):
-        compiled, plain = both(lambda: vertex_normals(points, corners))
-        np.testing.assert_array_equal(compiled, plain)
+    compiled, plain = both(lambda: vertex_normals(unit * vertices[:points], faces[:corners]))
+    np.testing.assert_array_equal(compiled, plain)
+
+
+def clouds():
+    random = np.random.default_rng(4)
+    even, spread = random.random((400, 3)), random.normal(size=(400, 3)) ** 5  # a few far away from all others
+    flat, line = random.random((300, 3)) * [1, 1, 0], random.random((50, 1)) * [1.0, 2.0, 3.0]
+    return {"even": even, "spread": spread, "flat": flat, "line": line, "one": even[:1], "three": even[:3]}
+
+
+@pytest.mark.parametrize("name", clouds())
+@pytest.mark.parametrize(("count", "radius"), [(1, np.inf), (4, np.inf), (4, 0.15), (9, 3.0)])
+def test_the_same_nearest_points(name, count, radius):
+    points, random = clouds()[name], np.random.default_rng(5)
+    queries = np.concatenate((points + random.normal(0, 0.02, points.shape), 6 * random.random((200, 3)) - 3, points))
+    (distance, found), (apart, known) = both(lambda: PointIndex(points).nearest(queries, count, radius))
+    np.testing.assert_allclose(distance, apart, rtol=1e-12, atol=1e-15)
+    np.testing.assert_array_equal(found, known)
+
+
+def test_nearest_of_points_in_one_place_is_the_first():
+    found = PointIndex(np.ones((20, 3))).nearest(np.array([[1.0, 1.0, 1.0], [5.0, 0.0, 1.0]]), 4)[1]
+    np.testing.assert_array_equal(found, [[0, 1, 2, 3]] * 2)
+
+
+@pytest.mark.parametrize("odd", [np.nan, np.inf, -np.inf, 1e300])
+def test_nothing_is_near_to_what_is_no_number(odd):
+    points = np.random.default_rng(6).random((50, 3))
+    queries = points.copy()
+    queries[::2, 1] = odd
+    distance, found = PointIndex(points).nearest(queries, 2, 10.0)
+    assert (found[::2] == -1).all() and np.isinf(distance[::2]).all()
+    np.testing.assert_array_equal(found[1::2, 0], np.arange(1, 50, 2))
+    torn = points.copy()
+    torn[::2, 1] = odd
+    assert set(PointIndex(torn).nearest(points[1::2])[1][:, 0]) <= set(range(1, 50, 2))
+    assert PointIndex(np.full((9, 3), odd)).nearest(points, 3)[1].max() < 9
+
+
+@pytest.mark.parametrize("radius", [1e-3, 0.1, 5.0])
+def test_the_same_projection(figure, radius):
+    vertices, faces = figure
+    samples, random = sample_evenly(vertices, faces, 900), np.random.default_rng(7)
+    points = samples.points + random.normal(0, 0.03, samples.points.shape)
+    sides = np.where(random.random((900, 1)) < 0.2, -1, 1) * samples.normals
+    index = SurfaceIndex(vertices, faces)
+    compiled, plain = both(lambda: index.project(points, sides, radius, 0.3))
+    for name in ("points", "normals", "distance"):
+        np.testing.assert_allclose(getattr(compiled, name), getattr(plain, name), rtol=0, atol=1e-12, err_msg=name)
+    for name in ("vertex", "around"):
+        np.testing.assert_array_equal(getattr(compiled, name), getattr(plain, name), err_msg=name)
+    wanted = random.random(900) < 0.8
+    np.testing.assert_array_equal(*both(lambda: plain.nearest(index.points, points, wanted)))
+
+
+def test_projection_onto_less_than_four_vertices():
+    triangle, faces = np.eye(3), np.array([[0, 1, 2]])
+    index = SurfaceIndex(triangle, faces)
+    compiled, plain = both(lambda: index.project(triangle + 0.1, index.normals, 1.0, 0.3))
+    np.testing.assert_allclose(compiled.points, plain.points, atol=1e-12)
+    np.testing.assert_array_equal(compiled.around, plain.around)
+    nobody = index.project(np.empty((0, 3)), np.empty((0, 3)), 1.0, 0.3)
+    assert nobody.points.shape == (0, 3) and len(nobody.nearest(triangle, np.empty((0, 3)), np.empty(0, bool))) == 3
+
+
+def test_the_same_trace_and_patches(figure):
+    vertices, faces = figure
+    surfaces = [surface_of(vertices @ rotation([0, 1, 0], 0.05 * step).T, faces) for step in range(4)]
+    graph = patches.build_patches(vertices, faces, 60)
+    tracks = PersistentTracks(RefinementConfig(nodes=80, samples=200), TracksConfig(count=500, renew_frames=2))
+    tracks.start(surfaces[0], 0)
+    for step, (before, surface) in enumerate(pairwise(surfaces)):
+        tracks.advance(surface, 33_000_000 * (step + 1))
+        ours, theirs = both(lambda: tracks.patches(before, graph))  # noqa: B023
+        np.testing.assert_allclose(ours.translations, theirs.translations, rtol=0, atol=1e-6)
+        np.testing.assert_allclose(ours.rotations, theirs.rotations, rtol=0, atol=1e-4)
+        for one, other in zip(*both(lambda: tracks.trace(surface)), strict=True):  # noqa: B023
+            np.testing.assert_allclose(one, other, rtol=0, atol=1e-6)

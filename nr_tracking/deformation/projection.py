@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from scipy.spatial import cKDTree
 
-from nr_tracking.deformation.matching import Target, even_sample, space_order
+from nr_tracking.deformation.matching import Target, even_sample, nearest_similar, space_order
+from nr_tracking.loops import compiled_loops
 from nr_tracking.normals import face_normals, vertex_normals
 from nr_tracking.types import Bool, Float64, InputError, Int64
 
@@ -53,6 +55,10 @@ class Projection:
 
         Points are at ``places`` (Q, 3) by now. -1 where no wanted point has the vertex around it.
         """
+        if (loops := compiled_loops("tracks")) is not None:
+            around, there = np.ascontiguousarray(self.around), np.ascontiguousarray(places)
+            found: Int64 = loops.nearest_around(around, wanted, there, vertices)
+            return found
         slot, point = np.nonzero((self.around >= 0) & wanted)
         vertex = self.around[slot, point]
         squared = np.zeros(len(point))
@@ -91,17 +97,62 @@ def sample_evenly(vertices: np.ndarray, faces: np.ndarray, count: int, seed: int
     )
 
 
+class PointIndex:
+    """Points (N, 3) among which the nearest are sought."""
+
+    def __init__(self, points: Float64) -> None:
+        self.points = np.ascontiguousarray(points, np.float64)
+
+    def nearest(self, queries: Float64, count: int = 1, radius: float = np.inf) -> tuple[Float64, Int64]:
+        """Distances and numbers of the ``count`` nearest points within ``radius`` of ``queries`` (Q, 3), (Q, count).
+
+        Infinite and -1 where there is none; no more columns than there are points.
+        """
+        count = max(1, min(count, len(self.points)))
+        if (loops := compiled_loops("projection")) is not None:
+            near: tuple[Float64, Int64] = loops.nearest(*self._grid, np.ascontiguousarray(queries), count, radius)
+            return near
+        distance, found = self._tree.query(queries, k=np.arange(1, count + 1), distance_upper_bound=radius)
+        return distance, np.where(np.isfinite(distance), found, -1)
+
+    def facing(
+        self, sides: Float64, queries: Float64, normals: Float64, cosine: float, radius: float = np.inf
+    ) -> Int64:
+        """For each of ``queries`` (Q, 3) the nearest point on a side that faces as it does, else the nearest, (Q,).
+
+        ``sides`` (N, 3) are the normals of the points, ``normals`` (Q, 3) those of the queries, and ``cosine`` their
+        least product. Of the points within ``radius`` only the few nearest are tried.
+        """
+        if compiled_loops("projection") is None:
+            found = nearest_similar(self._tree, sides, queries, normals, radius, cosine)
+            return np.where(found >= 0, found, self._tree.query(queries)[1])
+        distance, few = self.nearest(queries, _CANDIDATES)
+        alike = np.einsum("qci,qi->qc", sides[few], normals) >= cosine
+        first = (alike & (distance < radius)).argmax(axis=1)  # 0 where none is alike
+        return few[np.arange(len(few)), first]
+
+    @cached_property
+    def _grid(self) -> tuple[np.ndarray, ...]:
+        loops = compiled_loops("projection")
+        assert loops is not None
+        grid: tuple[np.ndarray, ...] = loops.grid_of(self.points)
+        return grid
+
+    @cached_property
+    def _tree(self) -> cKDTree:
+        return cKDTree(self.points, balanced_tree=False)
+
+
 class SurfaceIndex:
     """A mesh prepared for nearest-place queries and for matching.
 
-    ``points`` (V, 3) and ``normals`` (V, 3) of its vertices, ``tree`` over them.
+    ``points`` (V, 3) and ``normals`` (V, 3) of its vertices.
     """
 
     def __init__(self, vertices: np.ndarray, faces: np.ndarray) -> None:
-        self.points: Float64 = np.asarray(vertices, np.float64)
+        self.points: Float64 = np.ascontiguousarray(vertices, np.float64)
         self.normals = vertex_normals(self.points, faces)
-        self.tree = cKDTree(self.points, balanced_tree=False)
-        self._point_axes, self._normal_axes = np.ascontiguousarray(self.points.T), np.ascontiguousarray(self.normals.T)
+        self._near = PointIndex(self.points)
 
     def target(self, samples: int) -> Target:
         """The surface as something to be matched: an even choice of its vertices, ``samples`` of which seek themselves.
@@ -121,14 +172,15 @@ class SurfaceIndex:
         nearest vertices on that side: their tangent planes lie outside of what is convex and their mean inside of it by
         as much, so the middle of the two is the surface up to the third order of their distance.
         """
-        count = min(_CANDIDATES, self.tree.n)
-        distance, found = self.tree.query(points, k=np.arange(1, count + 1), distance_upper_bound=radius)
+        distance, found = self._near.nearest(points, _CANDIDATES, radius)
+        if (loops := compiled_loops("projection")) is not None:
+            points, normals = np.ascontiguousarray(points), np.ascontiguousarray(normals)
+            return Projection(*loops.project(distance, found, self.points, self.normals, points, normals, cosine))
         # Candidates first from here on, and coordinates before points: sums over either are many times quicker so.
         distance, found = np.ascontiguousarray(distance.T), np.ascontiguousarray(found.T)
-        usable = np.isfinite(distance)
-        found = np.where(usable, found, 0)
-        x, y, z = self._normal_axes.take(found, axis=1)
-        (a, b, c), (p, q, r) = normals.T, self._point_axes.take(found, axis=1) - points.T[:, None]
+        usable = found >= 0
+        x, y, z = np.ascontiguousarray(self.normals.T).take(found, axis=1)
+        (a, b, c), (p, q, r) = normals.T, np.ascontiguousarray(self.points.T).take(found, axis=1) - points.T[:, None]
         usable &= x * a + y * b + z * c >= cosine
         # The width of the weights is the distance to the farthest of them, so neither units nor density matter.
         width = np.maximum(np.where(usable, distance, 0.0).max(axis=0), 1e-30)

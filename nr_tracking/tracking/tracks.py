@@ -28,15 +28,15 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
-from scipy.spatial import cKDTree
 
 from nr_tracking.config import RefinementConfig, TracksConfig
 from nr_tracking.deformation.carrier import build_carrier, grow_carrier, part_of
-from nr_tracking.deformation.matching import even_sample, nearest_similar
+from nr_tracking.deformation.matching import even_sample
 from nr_tracking.deformation.normal_equations import Motion, carried, disagreement, still
 from nr_tracking.deformation.patches import PatchGraph, build_patches
-from nr_tracking.deformation.projection import Projection, SurfaceIndex, sample_evenly
+from nr_tracking.deformation.projection import PointIndex, Projection, SurfaceIndex, sample_evenly
 from nr_tracking.deformation.rotations import fit_rigid, straightened
+from nr_tracking.loops import compiled_loops
 from nr_tracking.tracking.confidence import Evidence, calibrated, error_limit
 from nr_tracking.tracking.fitting import Cues, GraphFitter, Passage
 from nr_tracking.tracking.population import Population, uncovered
@@ -214,13 +214,13 @@ class PersistentTracks:
         room = self.settings.budget - len(alive)
         if room <= 0 or len(alive) == 0:
             return 0
-        tree = cKDTree(self._placed[alive])
+        living = PointIndex(self._placed[alive])
         seeking = even_sample(index.points, self.refinement.samples)
-        distance, _ = tree.query(index.points[seeking])
+        distance, _ = living.nearest(index.points[seeking])
         if uncovered(distance, self._spacing, self.settings).sum() < _FEWEST_BORN:
             return 0
-        distance, _ = tree.query(index.points)
-        bare = np.flatnonzero(uncovered(distance, 0.5 * self._spacing, self.settings))
+        distance, _ = living.nearest(index.points)
+        bare = np.flatnonzero(uncovered(distance[:, 0], 0.5 * self._spacing, self.settings))
         # As dense as the living points are where they are, and no more than a first surface gets.
         count = min(room, self.settings.count, len(alive) * len(bare) // max(len(index.points) - len(bare), 1))
         chosen = bare[even_sample(index.points[bare], count)] if count else bare[:0]
@@ -228,8 +228,7 @@ class PersistentTracks:
             return 0
         points, normals = index.points[chosen], index.normals[chosen]
         # A new point belongs to the part of the body whose nearest point faces as it does.
-        beside = nearest_similar(tree, pose.normals[alive], points, normals, self._size, self._cosine)
-        beside = alive[np.where(beside >= 0, beside, tree.query(points)[1])]
+        beside = alive[living.facing(pose.normals[alive], points, normals, self._cosine, self._size)]
         growth = grow_carrier(self._graph, pose.nodes, points, beside, self._node_spacing, self._most_nodes)
 
         birth = Birth(pose, points, normals, growth)
@@ -253,13 +252,13 @@ class PersistentTracks:
         """
         pose, near = self._pose, self._beside_vertices()
         self._traced = surface.vertices, near
-        offset = self._index.points - self._placed[near]
-        canonical = self._first.points[near] + self._unturned(near, pose.turns, offset)
+        vertices = self._index.points
+        canonical = self._gone_along(near, pose.turns, vertices, self._placed, self._first.points, back=True)
         if self._previous is None:
             return canonical.astype(np.float32), np.full(surface.vertices.shape, np.nan, np.float32)
         motion = self._previous.motion_to(pose)
-        step = self._placed[near] - pose.points[near]  # from the carried point to its place on the surface
-        previous = self._previous.points[near] + self._unturned(near, motion.rotations, offset + step)
+        earlier = self._previous.points
+        previous = self._gone_along(near, motion.rotations, vertices, pose.points, earlier, back=True)
         return canonical.astype(np.float32), previous.astype(np.float32)
 
     def patches(self, surface: Surface, graph: PatchGraph) -> Patches:
@@ -278,10 +277,9 @@ class PersistentTracks:
             if self._traced is not None and self._traced[0] is surface.vertices:
                 near = self._traced[1]
             else:
-                near = cKDTree(self._previous.points).query(seen)[1]
-            turns = self._turned(near, self._previous.motion_to(self._pose).rotations)
-            offset = seen - self._previous.points[near]
-            goal = self._pose.points[near] + (turns @ offset[..., None])[..., 0]
+                near = PointIndex(self._previous.points).nearest(seen)[1][:, 0]
+            turns = self._previous.motion_to(self._pose).rotations
+            goal = self._gone_along(near, turns, seen, self._previous.points, self._pose.points, back=False)
             rotations, translations = fit_rigid(vertices, goal, graph.owner, len(graph), centres)
         return Patches(
             graph.centres, rotations.astype(np.float32), translations.astype(np.float32), graph.owner, graph.neighbours
@@ -294,21 +292,27 @@ class PersistentTracks:
         # Most are known from the projection of the points: the others alone are searched for.
         near = self._landing.nearest(points, self._placed, alive)
         lone, living = np.flatnonzero(near < 0), np.flatnonzero(alive)
-        tree = cKDTree(self._placed[living], balanced_tree=False)
-        sides = self._pose.normals[living]
-        found = nearest_similar(tree, sides, points[lone], normals[lone], np.inf, self._cosine)
-        found = np.where(found >= 0, found, tree.query(points[lone])[1])
-        near[lone] = living[found]
+        sides, lone_normals = self._pose.normals[living], normals[lone]
+        near[lone] = living[PointIndex(self._placed[living]).facing(sides, points[lone], lone_normals, self._cosine)]
         return near
 
-    def _turned(self, near: Int64, turns: Float64) -> Float64:
-        """The rotations (V, 3, 3) of points, blended from those of their nodes ``turns`` (P, 3, 3)."""
-        turned: Float64 = (self._graph.blend @ turns.reshape(-1, 9))[near].reshape(-1, 3, 3)
-        return turned
+    def _gone_along(
+        self, near: Int64, turns: Float64, places: Float64, before: Float64, after: Float64, back: bool
+    ) -> Float64:
+        """Where ``places`` (V, 3) go with the points ``near`` (V,) them, which go from ``before`` to ``after`` (N, 3).
 
-    def _unturned(self, near: Int64, turns: Float64, vectors: Float64) -> Float64:
-        """Vectors (V, 3) turned back by the rotations of points."""
-        return np.einsum("vji,vj->vi", self._turned(near, turns), vectors)
+        What leads to a place from its point turns as the point does, by the mean of the rotations ``turns`` (P, 3, 3)
+        of its nodes; or ``back`` by that.
+        """
+        graph = self._graph
+        if (loops := compiled_loops("tracks")) is not None:
+            known = (np.ascontiguousarray(values) for values in (places, before, after))
+            turns = np.ascontiguousarray(turns)
+            gone: Float64 = loops.gone_along(near, graph.index, graph.weight, turns, back, *known)
+            return gone
+        turned = (graph.blend @ turns.reshape(-1, 9))[near].reshape(-1, 3, 3)
+        turned = np.swapaxes(turned, 1, 2) if back else turned
+        return after[near] + np.einsum("vij,vj->vi", turned, places - before[near])
 
     def _tracks(self, surface: Surface, landing: Projection) -> Tracks:
         """The published view of the present pose: the living points."""
