@@ -13,6 +13,8 @@ from nr_tracking.config import RefinementConfig, TracksConfig
 from nr_tracking.deformation import patches
 from nr_tracking.deformation.normal_equations import DeformationGraph
 from nr_tracking.deformation.projection import PointIndex, SurfaceIndex, sample_evenly
+from nr_tracking.deformation.rotations import fit_rigid
+from nr_tracking.loops import compiled_loops
 from nr_tracking.normals import vertex_normals
 from nr_tracking.tracking.pose import CarriedPose
 from nr_tracking.tracking.steadying import Steadier
@@ -249,3 +251,25 @@ def test_the_same_trace_and_patches(figure):
         np.testing.assert_allclose(ours.rotations, theirs.rotations, rtol=0, atol=1e-4)
         for one, other in zip(*both(lambda: tracks.trace(surface)), strict=True):  # noqa: B023
             np.testing.assert_allclose(one, other, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("extent", [(1, 1, 1), (1, 1, 0), (1, 0, 0), (0, 0, 0)])
+@pytest.mark.parametrize("noise", [0.0, 0.05, 2.0])
+def test_the_same_rigid_motions(extent, noise):
+    random = np.random.default_rng(8)
+    before, pivots = random.random((300, 3)) * extent, random.random((30, 3))
+    group = random.integers(0, 28, 300).astype(np.int32)
+    group[group == 5] = 4  # two groups at the end and one within are empty, one is alone
+    group[0] = 27
+    after = before @ rotation([1, 2, 3], 2.5).T + 0.3 + noise * random.normal(size=before.shape)
+    rigid = compiled_loops("rigid")
+    turns, shifts = rigid.fit_rigid(before, after, group, 30, pivots)
+    known, moved = fit_rigid(before, after, group, 30, pivots)
+    np.testing.assert_allclose(turns, known, rtol=0, atol=1e-7 if extent[1] else 1.0)
+    np.testing.assert_allclose(turns @ np.swapaxes(turns, 1, 2), np.tile(np.eye(3), (30, 1, 1)), atol=1e-12)
+    np.testing.assert_allclose(np.linalg.det(turns), 1.0)
+    missed, least = (
+        np.linalg.norm(np.einsum("vij,vj->vi", r[group], before - pivots[group]) + t[group] - after, axis=1)
+        for r, t in ((turns, shifts), (known, moved))
+    )
+    np.testing.assert_allclose((missed**2).sum(), (least**2).sum(), rtol=1e-6, atol=1e-12)

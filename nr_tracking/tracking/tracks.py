@@ -272,7 +272,7 @@ class PersistentTracks:
         rotations = np.full((len(graph), 3, 3), np.nan)
         translations = np.full((len(graph), 3), np.nan)
         if self._previous is not None:
-            vertices = surface.vertices.astype(np.float64)
+            vertices = np.ascontiguousarray(surface.vertices, np.float64)
             seen = vertices if self._change is None else self._change.points(vertices)
             if self._traced is not None and self._traced[0] is surface.vertices:
                 near = self._traced[1]
@@ -280,7 +280,9 @@ class PersistentTracks:
                 near = PointIndex(self._previous.points).nearest(seen)[1][:, 0]
             turns = self._previous.motion_to(self._pose).rotations
             goal = self._gone_along(near, turns, seen, self._previous.points, self._pose.points, back=False)
-            rotations, translations = fit_rigid(vertices, goal, graph.owner, len(graph), centres)
+            known = vertices, goal, graph.owner, len(graph), centres
+            loops = compiled_loops("rigid")
+            rotations, translations = fit_rigid(*known) if loops is None else loops.fit_rigid(*known)
         return Patches(
             graph.centres, rotations.astype(np.float32), translations.astype(np.float32), graph.owner, graph.neighbours
         )
