@@ -17,6 +17,7 @@ from typing import Any, Union
 import numpy as np
 from numpy.typing import NDArray
 
+from nr_tracking.loops import compiled_loops
 from nr_tracking.types import Bool, DepthFrame, Float32, Float64, InputError, Int64, Intrinsics
 
 Octets = Union[bytes, bytearray, memoryview, "array[int]", NDArray[np.uint8]]
@@ -159,11 +160,20 @@ def check_frame(frame: DepthFrame) -> None:
             raise InputError(
                 "wrong_size", f"the {name} image has shape {image.shape}, but its camera info says {expected}"
             )
-    valid = (frame.depth > 0) & (frame.depth < np.inf)
-    if not valid.any():
+    measured, invalid = _kinds_of_depth(frame.depth)
+    if not measured:
         raise InputError("no_depth", "every pixel is 0 or NaN; is the camera covered, or the subject out of its range?")
-    if not (valid | (frame.depth == 0)).all():
+    if invalid:
         raise InputError("invalid_depth", "the depth image holds NaN, infinite or negative values; set them to 0")
+
+
+def _kinds_of_depth(depth: Float32) -> tuple[int, int]:
+    """How many pixels have a positive finite depth, and how many have one that is not 0 either."""
+    if (loops := compiled_loops("clouds")) is not None and depth.dtype == np.float32:
+        found: tuple[int, int] = loops.kinds_of_depth(np.ascontiguousarray(depth).reshape(-1))
+        return found
+    measured = int(((depth > 0) & (depth < np.inf)).sum())
+    return measured, depth.size - measured - int((depth == 0).sum())
 
 
 def project(points: NDArray[np.floating], intrinsics: Intrinsics) -> Float64:
@@ -183,13 +193,22 @@ def back_project(depth: Float32, intrinsics: Intrinsics) -> Float32:
 
 def points_at(pixels: Int64, depth: Float32, intrinsics: Intrinsics) -> Float32:
     """Those of :func:`back_project` at ``pixels`` (N,), flat indices of the image: (N, 3)."""
-    return _rays(intrinsics).reshape(-1, 3).take(pixels, axis=0) * depth.reshape(-1).take(pixels)[:, None]
+    return pixel_rays(intrinsics).take(pixels, axis=0) * depth.reshape(-1).take(pixels)[:, None]
 
 
 def thinned_points(mask: Bool, depth: Float32, intrinsics: Intrinsics, count: int) -> Float32:
     """Those at the pixels of ``mask`` (H, W), evenly thinned to less than twice ``count``: (N, 3)."""
-    pixels = np.flatnonzero(mask)
-    return points_at(pixels[:: max(1, len(pixels) // count)], depth, intrinsics)
+    step = max(1, int(np.count_nonzero(mask)) // count)
+    if (loops := compiled_loops("clouds")) is not None:
+        images = np.ascontiguousarray(mask), np.ascontiguousarray(depth, np.float32)
+        found: Float32 = loops.every(*(image.reshape(-1) for image in images), pixel_rays(intrinsics), step)
+        return found
+    return points_at(np.flatnonzero(mask)[::step], depth, intrinsics)
+
+
+def pixel_rays(intrinsics: Intrinsics) -> Float32:
+    """Rays (H * W, 3) with z = 1 of all pixels, read-only; (0, 0, 0) where the lens has no inverse."""
+    return _rays(intrinsics).reshape(-1, 3)
 
 
 def rectify(frame: DepthFrame) -> DepthFrame:

@@ -8,7 +8,7 @@ over shorter distances, since furniture is near as well.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,8 +16,9 @@ from scipy import ndimage
 from scipy.spatial import cKDTree
 
 from nr_tracking.config import SubjectConfig
-from nr_tracking.sensing.planes import depth_tolerance
-from nr_tracking.types import Bool, Float32
+from nr_tracking.loops import compiled_loops
+from nr_tracking.sensing.planes import NOISE_DEPTH_M, depth_tolerance
+from nr_tracking.types import Bool, Float32, Float64, Int64
 
 _CANDIDATE_SHARE = 0.05  # of the largest part's pixels: specks are not chosen
 _STEADY_SHARE = 0.5  # of the largest part: where the subject was before, so much of one is still it
@@ -26,6 +27,9 @@ _ON_SUPPORT = 3.0  # tolerances: what mostly lies below is left over from the su
 _ROOM_GAP_M = 0.2  # within which parts belong together in a room
 _ROOM_REACH = (0.5, 1.5)  # but at least and at most these shares of the reach that they have outside
 _OFF_CENTRE = 12.0  # a pixel at the middle of a side of the image weighs a twentieth of one at its centre
+
+Window = tuple[slice, slice]
+"""Rows and columns of an image."""
 
 
 def keep_near_largest(
@@ -56,50 +60,98 @@ def keep_near_largest(
     more), and specks hold nothing together.
     """
     window = _bounds(subject)
-    labels, count = connected_parts(np.ascontiguousarray(depth[window]), subject[window], config.component_gap_m)
+    labels, count = connected_parts(depth, subject, config.component_gap_m, window)
     if count <= 1:
         return subject
-    part = labels[subject[window]]
-    pixels = np.bincount(part, minlength=count + 1)
-    in_room = heights is not None
-    # Area would weigh pixels by depth squared; of two equals the nearer one is the subject, so weigh them by depth.
-    # Furniture is no equal.
-    weights = _centrality(window, subject) / cloud[:, 2] ** 2 if in_room else cloud[:, 2]
+    part, tally = _tallied(labels, count, subject, window, cloud, heights)
     barred, stones = np.zeros(count + 1, bool), np.ones(count + 1, bool)
     if heights is not None:
-        barred = _no_subject(heights, part, pixels, config.minimum_pixels)
-        stones = ~barred & (pixels >= config.minimum_pixels)
-    sizes = np.bincount(part, weights=weights, minlength=count + 1)
-    largest = _chosen(cloud, part, np.where(barred, 0, sizes), config, place)
-
-    sample = _sample(part, count)
-    cloud, part = cloud[sample], part[sample]
-    kept = np.zeros(count + 1, bool)
-    kept[largest] = True
-    kept |= (_near(cloud, part, kept, config, in_room) | _in_front(cloud, part, largest, count, config)) & stones
-    if not kept[1:].all():
-        kept |= _near(cloud, part, kept, config, in_room)
-    kept &= ~barred
+        barred = _no_subject(tally, config.minimum_pixels)
+        stones = ~barred & (tally.pixels >= config.minimum_pixels)
+    largest = _chosen(cloud, part, np.where(barred, 0, tally.sizes), config, place)
+    kept = _gathered(cloud, part, tally.first, largest, stones, config, heights is not None) & ~barred
     if kept[1:].all():
         return subject
     kept[0] = False  # flying pixels, torn off on all sides: with clutter about, they may be the clutter's
+    if (loops := compiled_loops("parts")) is not None:
+        only: Bool = loops.only(subject, labels, kept, window[0].start, window[1].start)
+        return only
     result = subject.copy()
     result[window] &= kept[labels]
     return result
 
 
-def _no_subject(heights: Float32, part: NDArray[np.int32], pixels: NDArray[Any], least: int) -> Bool:
+class _Tally(NamedTuple):
+    """What the pixels of each part come to, (count + 1,) each: their number, the first one, and weights.
+
+    With supports about also how many of them lie on or below a support, and how many below one.
+    """
+
+    pixels: Int64
+    first: Int64
+    sizes: Float64
+    below: Int64
+    behind: Int64
+
+
+def _tallied(
+    labels: NDArray[np.int32], count: int, subject: Bool, window: Window, cloud: Float32, heights: Float32 | None
+) -> tuple[NDArray[np.int32], _Tally]:
+    """The part of each of the subject's pixels (N,), row by row, and what those of each part come to.
+
+    Area would weigh pixels by depth squared; of two equals the nearer one is the subject, so they are weighed by depth.
+    Furniture is no equal: in a room they are weighed as they fill the middle of the image.
+    """
+    above = np.empty(0, np.float32) if heights is None else heights
+    centrality = [np.exp(-_OFF_CENTRE * ((np.arange(side) + 0.5) / side - 0.5) ** 2) for side in subject.shape]
+    if (loops := compiled_loops("parts")) is not None:
+        top, left = window[0].start, window[1].start
+        part, *tally = loops.tallied(labels, subject, top, left, count, cloud, above, _ON_SUPPORT, *centrality)
+        return part, _Tally(*tally)
+    part = labels[subject[window]]
+    first = np.zeros(count + 1, np.int64)
+    first[part[::-1]] = np.arange(len(part))[::-1]
+    weights = cloud[:, 2].astype(np.float64)
+    if heights is not None:
+        rows, columns = (share[side] for share, side in zip(centrality, window, strict=True))
+        weights = np.outer(rows, columns)[subject[window]] / weights**2
+    pixels = np.bincount(part, minlength=count + 1)
+    sizes = np.bincount(part, weights=weights, minlength=count + 1).astype(np.float64)
+    low, lower = (part[: len(above)][above < limit] for limit in (_ON_SUPPORT, -_ON_SUPPORT))
+    sunk = (np.bincount(some, minlength=count + 1) for some in (low, lower))
+    return part, _Tally(pixels, first, sizes, *sunk)
+
+
+def _gathered(
+    cloud: Float32,
+    part: NDArray[np.int32],
+    first: Int64,
+    largest: int,
+    stones: Bool,
+    config: SubjectConfig,
+    in_room: bool,
+) -> Bool:
+    """Parts (count + 1,) that are held together with the largest one by ``stones`` (count + 1,)."""
+    if (loops := compiled_loops("parts")) is not None:
+        room = np.array((_ROOM_GAP_M, *_ROOM_REACH) if in_room else ())
+        ratios = config.component_ratio, config.occluder_ratio
+        found: Bool = loops.gathered(cloud, part, first, _SAMPLES, largest, stones, *ratios, room)
+        return found
+    sample = np.concatenate((np.arange(0, len(part), max(1, len(part) // _SAMPLES)), first[1:]))
+    cloud, part, count = cloud[sample], part[sample], len(first) - 1
+    kept = np.zeros(count + 1, bool)
+    kept[largest] = True
+    kept |= (_near(cloud, part, kept, config, in_room) | _in_front(cloud, part, largest, count, config)) & stones
+    if not kept[1:].all():
+        kept |= _near(cloud, part, kept, config, in_room)
+    return kept
+
+
+def _no_subject(tally: _Tally, least: int) -> Bool:
     """Parts (count + 1,) that are left over from a support or, where there is something before it, lie behind one."""
-    below = np.bincount(part, weights=heights < _ON_SUPPORT, minlength=len(pixels)) > 0.5 * pixels
-    behind = np.bincount(part, weights=heights < -_ON_SUPPORT, minlength=len(pixels)) > 0.5 * pixels
+    below, behind = tally.below > 0.5 * tally.pixels, tally.behind > 0.5 * tally.pixels
     below[0] = True
-    return below if (pixels[~below] >= least).any() else below & ~behind
-
-
-def _centrality(window: tuple[slice, slice], subject: Bool) -> NDArray[np.float64]:
-    """Weights (N,) of the subject's pixels, row by row: 1 in the middle of the image, less towards its borders."""
-    rows, columns = (np.exp(-_OFF_CENTRE * ((np.arange(length) + 0.5) / length - 0.5) ** 2) for length in subject.shape)
-    return np.outer(rows[window[0]], columns[window[1]])[subject[window]]
+    return below if (tally.pixels[~below] >= least).any() else below & ~behind
 
 
 def _chosen(
@@ -128,23 +180,38 @@ def _nearest_to(place: Float32, cloud: Float32, part: NDArray[np.int32], candida
     """The part among ``candidates`` (count + 1,) that comes nearest to ``place`` (3,)."""
     if np.count_nonzero(candidates) == 1:
         return int(candidates.argmax())
+    if (loops := compiled_loops("parts")) is not None:
+        return int(loops.nearest_to(np.asarray(place, np.float32), cloud, part, candidates))
     distance = np.full(len(candidates), np.inf)
     np.minimum.at(distance, part, np.linalg.norm(cloud - place, axis=1))
     return int(np.where(candidates, distance, np.inf).argmin())
 
 
-def _bounds(subject: Bool) -> tuple[slice, slice]:
+def _bounds(subject: Bool) -> Window:
     """The window of the image outside which no pixel is True."""
     rows, columns = np.flatnonzero(subject.any(axis=1)), np.flatnonzero(subject.any(axis=0))
     return slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
 
 
-def connected_parts(depth: Float32, subject: Bool, gap: float) -> tuple[NDArray[np.int32], int]:
-    """Label the parts of ``subject`` (H, W) bool from 1: (H, W) int32 and their number.
+def connected_parts(
+    depth: Float32, subject: Bool, gap: float, window: Window | None = None
+) -> tuple[NDArray[np.int32], int]:
+    """Label the parts of ``subject`` (H, W) bool in a ``window`` (h, w) from 1: (h, w) int32 and their number.
 
     Steps in ``depth`` (H, W) metres of more than ``gap`` metres separate them, more where depth is noisier. Background
-    is 0, and so are pixels with steps all around.
+    is 0, and so are pixels with steps all around. The window is the whole image unless it is given.
     """
+    rows, columns = window or (slice(0, subject.shape[0]), slice(0, subject.shape[1]))
+    if (loops := compiled_loops("parts")) is not None:
+        images = np.ascontiguousarray(depth, np.float32), np.ascontiguousarray(subject)
+        places = rows.start, rows.stop, columns.start, columns.stop
+        found: tuple[NDArray[np.int32], int] = loops.connected(*images, *places, gap, NOISE_DEPTH_M)
+        return found
+    return _connected(np.ascontiguousarray(depth[rows, columns]), subject[rows, columns], gap)
+
+
+def _connected(depth: Float32, subject: Bool, gap: float) -> tuple[NDArray[np.int32], int]:
+    """Those of the whole of an image."""
     torn = np.zeros_like(subject)
     gaps = depth_tolerance(depth, gap)
     for near, far in neighbours():
@@ -170,13 +237,6 @@ def neighbours() -> tuple[tuple[tuple[slice, slice], tuple[slice, slice]], ...]:
         ((first, all_), (last, all_)),
         ((last, all_), (first, all_)),
     )
-
-
-def _sample(part: NDArray[np.int32], count: int) -> NDArray[np.int64]:
-    """Indices of evenly thinned pixels, with at least one of every part."""
-    first = np.zeros(count + 1, np.int64)
-    first[part[::-1]] = np.arange(len(part))[::-1]
-    return np.concatenate((np.arange(0, len(part), max(1, len(part) // _SAMPLES)), first[1:]))
 
 
 def _near(cloud: Float32, part: NDArray[np.int32], kept: Bool, config: SubjectConfig, in_room: bool) -> Bool:

@@ -7,13 +7,14 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from nr_tracking.loops import compiled_loops
 from nr_tracking.types import Float32, Int64
 
 _HYPOTHESES = 400  # they all miss a plane that covers a fifth of the pixels with probability 0.04
 _FINALISTS = 30  # of them go on to more points
 _JUDGES = (300, 1000)  # points that judge all hypotheses; that judge the finalists, and bend the plane found
 _PLANES = 6  # a corner of a room has three, and furniture has some
-_NOISE_DEPTH_M = 2.0  # beyond it the tolerance grows with the square of depth, as a depth camera's noise does
+NOISE_DEPTH_M = 2.0  # beyond it the tolerance grows with the square of depth, as a depth camera's noise does
 _BEND = 6.0  # tolerances by which a surface may depart from its plane
 _BEND_RATIO = 0.04  # and share of half its width: a chest is bent more
 _BEND_STEPS = 6  # each takes in what the last one has come near to
@@ -22,7 +23,7 @@ _RIDGE = 1e-3  # of the number of points: keeps the cubic terms of a narrow stri
 
 def depth_tolerance(depth: Float32, near: float) -> Float32:
     """How much depth (...,) may differ by noise, in metres, if near the camera it is ``near`` metres."""
-    return np.float32(near) * np.maximum(1.0, (depth / np.float32(_NOISE_DEPTH_M)) ** 2)
+    return np.float32(near) * np.maximum(1.0, (depth / np.float32(NOISE_DEPTH_M)) ** 2)
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,16 +31,27 @@ class Plane:
     """Points p with ``normal . p = offset``; the unit normal (3,) points away from the camera, so ``offset`` >= 0.
 
     A bent one has ``bend`` (10,), in tolerances: the coefficients of a cubic height field over ``axes`` (3, 2), which
-    are scaled so that the points it was fitted to lie within -1 and 1 about ``centre`` (3,). It departs from the plane
-    by ``most`` metres at most.
+    are scaled so that the points it was fitted to lie within -1 and 1 about ``middle`` (2,) along them. It departs from
+    the plane by ``most`` metres at most.
     """
 
     normal: Float32
     offset: float
-    centre: Float32
     axes: Float32
+    middle: Float32
     bend: Float32 | None = None
     most: float = 0.0
+
+    @staticmethod
+    def of_row(row: Float32, most: float) -> Plane:
+        """The plane that compiled loops have as a ``row`` (22,)."""
+        return Plane(row[:3], float(row[3]), row[4:10].reshape(2, 3).T, row[10:12], row[12:], most)
+
+    @property
+    def row(self) -> Float32:
+        """All but ``most``, (22,), for compiled loops."""
+        bend = np.zeros(10, np.float32) if self.bend is None else self.bend
+        return np.concatenate((self.normal, [self.offset], self.axes.T.ravel(), self.middle, bend), dtype=np.float32)
 
     def heights(self, cloud: Float32, tolerance: Float32) -> Float32:
         """How far points (N, 3) stand before it, towards the camera, in tolerances: (N,)."""
@@ -72,7 +84,7 @@ class Plane:
 
     def _places(self, cloud: Float32) -> tuple[Float32, Float32]:
         """Where points (N, 3) are on the plane, two (N,); beyond its ends at the ends."""
-        u, v = np.clip(self.axes.T @ cloud.T - (self.centre @ self.axes)[:, None], -1, 1)
+        u, v = np.clip(self.axes.T @ cloud.T - self.middle[:, None], -1, 1)
         return u, v
 
 
@@ -97,41 +109,71 @@ def fit_plane(cloud: Float32) -> Plane:
     normal, along = axes[:, 0], axes[:, 1:]
     reach = np.maximum(np.abs((cloud - centre) @ along).max(axis=0), 1e-6)
     offset = float(normal @ centre)
-    return Plane(normal if offset >= 0 else -normal, abs(offset), centre, along / reach)
+    axes = along / reach
+    return Plane(normal if offset >= 0 else -normal, abs(offset), axes, centre @ axes)
 
 
-def find_planes(cloud: Float32, tolerance: Float32, first: float, further: float) -> Iterator[Plane]:
+def heights_over(cloud: Float32, planes: list[Plane], near: float) -> Float32:
+    """The least height (N,) of points (N, 3) over all ``planes``, in tolerances of ``near`` metres near the camera."""
+    if (loops := compiled_loops("planes")) is not None:
+        rows, most = np.stack([plane.row for plane in planes]), np.array([plane.most for plane in planes], np.float32)
+        found: Float32 = loops.heights_over(cloud, rows, most, near, NOISE_DEPTH_M, _BEND)
+        return found
+    tolerance = depth_tolerance(cloud[:, 2], near)
+    return np.minimum.reduce([plane.heights(cloud, tolerance) for plane in planes])
+
+
+def find_planes(cloud: Float32, tolerance: Float32, first: float, further: float) -> Iterator[tuple[Plane, Float32]]:
     """The largest planes of (N, 3) points, one after the other, each fitted to what the ones before left over.
 
-    Points within ``tolerance`` (N,) metres belong to a plane. The first covers a share ``first`` of all points at
-    least, others ``further``; they are bent where the points are. The search is random with a fixed seed.
+    Each comes with how far all points stand before it, in tolerances, (N,). Points within ``tolerance`` (N,) metres
+    belong to a plane. The first covers a share ``first`` of all points at least, others ``further``; they are bent
+    where the points are. The search is random with a fixed seed.
     """
     generator = np.random.default_rng(0)
     left, least = np.arange(len(cloud)), first * len(cloud)
     for _ in range(_PLANES):
         if len(left) <= max(3.0, least):
             return
-        triangles = cloud[left[generator.integers(0, len(left), (_HYPOTHESES, 3))]]
-        normals = np.cross(triangles[:, 1] - triangles[:, 0], triangles[:, 2] - triangles[:, 0])
-        lengths = np.linalg.norm(normals, axis=1)
-        proper = lengths > 1e-9
-        if not proper.any():
-            break
-        normals = normals[proper] / lengths[proper, None]
-        offsets = (normals * triangles[proper, 0]).sum(axis=1)
-        few, more = (left[:: max(1, len(left) // count)] for count in _JUDGES)
-        votes = _votes(normals, offsets, cloud[few], tolerance[few])
-        finalists = np.argpartition(votes, max(len(votes) - _FINALISTS, 0))[-_FINALISTS:]
-        votes = _votes(normals[finalists], offsets[finalists], cloud[more], tolerance[more])
-        best = finalists[votes.argmax()]
-        points, tolerances = cloud[left], tolerance[left]
-        plane = fit_plane(points[np.abs(points @ normals[best] - offsets[best]) < tolerances])
-        plane = plane.bent(cloud[more], tolerance[more])
-        inside = np.abs(plane.heights(points, tolerances)) < 1
-        if inside.sum() < least:
+        found = _next_plane(cloud, tolerance, left, generator.integers(0, len(left), (_HYPOTHESES, 3)))
+        if found is None:
             return
-        yield plane
-        left, least = left[~inside], further * len(cloud)
+        plane, heights, rest = found
+        if len(left) - len(rest) < least:
+            return
+        yield plane, heights
+        left, least = rest, further * len(cloud)
+
+
+def _next_plane(cloud: Float32, tolerance: Float32, left: Int64, triples: Int64) -> tuple[Plane, Float32, Int64] | None:
+    """The largest plane of the points ``left`` (L,), the heights of all, and what it leaves over.
+
+    It is tried through ``triples`` (H, 3) of those left; None where each of these is in a line.
+    """
+    if (loops := compiled_loops("planes")) is not None:
+        few_more, bent = np.array(_JUDGES), (_BEND_STEPS, _BEND, _BEND_RATIO, _RIDGE)
+        row, most, heights, inside, rest = loops.next_plane(
+            cloud, tolerance, left, triples, few_more, _FINALISTS, *bent
+        )
+        return None if inside < 0 else (Plane.of_row(row, most), heights, rest)
+    triangles = cloud[left[triples]]
+    normals = np.cross(triangles[:, 1] - triangles[:, 0], triangles[:, 2] - triangles[:, 0])
+    lengths = np.linalg.norm(normals, axis=1)
+    proper = lengths > 1e-9
+    if not proper.any():
+        return None
+    normals = normals[proper] / lengths[proper, None]
+    offsets = (normals * triangles[proper, 0]).sum(axis=1)
+    few, more = (left[:: max(1, len(left) // count)] for count in _JUDGES)
+    votes = _votes(normals, offsets, cloud[few], tolerance[few])
+    finalists = np.argsort(-votes, kind="stable")[:_FINALISTS]
+    votes = _votes(normals[finalists], offsets[finalists], cloud[more], tolerance[more])
+    best = finalists[votes.argmax()]
+    points = cloud[left]
+    plane = fit_plane(points[np.abs(points @ normals[best] - offsets[best]) < tolerance[left]])
+    plane = plane.bent(cloud[more], tolerance[more])
+    heights = plane.heights(cloud, tolerance)
+    return plane, heights, left[~(np.abs(heights[left]) < 1)]
 
 
 def _votes(normals: Float32, offsets: Float32, cloud: Float32, tolerance: Float32) -> Int64:

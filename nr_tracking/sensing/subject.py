@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from nr_tracking.config import SubjectConfig
-from nr_tracking.sensing.camera import points_at
+from nr_tracking.loops import compiled_loops
+from nr_tracking.sensing.camera import pixel_rays, points_at
 from nr_tracking.sensing.components import keep_near_largest
 from nr_tracking.sensing.spill import without_spill
 from nr_tracking.sensing.supports import heights_over_supports
@@ -24,38 +25,55 @@ def find_subject(frame: DepthFrame, config: SubjectConfig, place: Float32 | None
     Raises InputError ``no_subject`` where fewer than ``minimum_pixels`` are left, and says what took them.
     """
     depth = frame.depth
-    subject = (depth >= config.depth_min_m) & (depth <= config.depth_max_m) & (depth > 0)
-    _require(subject, config, f"within {config.depth_min_m} to {config.depth_max_m} m of depth")
-    pixels = np.flatnonzero(subject)
-    cloud = points_at(pixels, depth, frame.intrinsics)
-    kept = np.flatnonzero(_in_region(cloud, config))
-    if len(kept) < len(pixels):  # what is thrown away is not much, as a rule, but copying the rest takes time
-        cloud, pixels = cloud.take(kept, axis=0), pixels[kept]
-        subject = _at(pixels, subject.shape)
-    _require(subject, config, f"in the region box {config.region_min_m} to {config.region_max_m}")
+    pixels, cloud, in_range = _within(frame, config)
+    _require(in_range, config, f"within {config.depth_min_m} to {config.depth_max_m} m of depth")
+    _require(len(pixels), config, f"in the region box {config.region_min_m} to {config.region_max_m}")
     if frame.mask is not None:
-        subject &= frame.mask
-        _require(subject, config, "under the mask")
+        subject = _at(pixels, depth.shape) & frame.mask
+        _require(int(np.count_nonzero(subject)), config, "under the mask")
         return without_spill(depth, subject, config)
     heights = None
     if config.remove_plane:
-        heights = heights_over_supports(cloud, pixels, subject.shape, config)
-        if heights is not None:
-            kept = np.flatnonzero(np.abs(heights) >= 1)
-            cloud, heights = cloud.take(kept, axis=0), heights[kept]
-            subject = _at(pixels[kept], subject.shape)
-        _require(subject, config, "apart from large planes (remove_plane)")
+        heights = heights_over_supports(cloud, pixels, depth.shape, config)
+    if heights is None:
+        subject = _at(pixels, depth.shape)
+    else:
+        cloud, heights, subject = _apart(cloud, pixels, heights, depth.shape)
+    _require(len(cloud), config, "apart from large planes (remove_plane)")
     subject = keep_near_largest(depth, cloud, subject, config, heights, place)
-    _require(subject, config, "in one place")
+    _require(int(np.count_nonzero(subject)), config, "in one place")
     return subject
 
 
-def _in_region(cloud: Float32, config: SubjectConfig) -> Bool:
-    """Which points (N, 3) lie in the region box; not those at 0, which a lens model does not reach."""
+def _within(frame: DepthFrame, config: SubjectConfig) -> tuple[Int64, Float32, int]:
+    """Pixels (N,), flat indices, and points (N, 3) in the range of depth and in the region box; how many in the range.
+
+    Points at 0, which a lens model does not reach, are in no box.
+    """
+    depth, nearest, farthest = frame.depth, config.depth_min_m, config.depth_max_m
+    if (loops := compiled_loops("clouds")) is not None:
+        flat, rays = np.ascontiguousarray(depth, np.float32).reshape(-1), pixel_rays(frame.intrinsics)
+        box = (np.array(corner, np.float32) for corner in (config.region_min_m, config.region_max_m))
+        found: tuple[Int64, Float32, int] = loops.points_within(flat, rays, nearest, farthest, *box)
+        return found
+    pixels = np.flatnonzero((depth >= nearest) & (depth <= farthest) & (depth > 0))
+    cloud = points_at(pixels, depth, frame.intrinsics)
     inside = cloud[:, 2] > 0
     for axis, (lower, upper) in enumerate(zip(config.region_min_m, config.region_max_m, strict=True)):
         inside &= (cloud[:, axis] >= lower) & (cloud[:, axis] <= upper)
-    return inside
+    kept = np.flatnonzero(inside)
+    if len(kept) == len(pixels):  # what is thrown away is not much, as a rule, but copying the rest takes time
+        return pixels, cloud, len(pixels)
+    return pixels[kept], cloud.take(kept, axis=0), len(pixels)
+
+
+def _apart(cloud: Float32, pixels: Int64, heights: Float32, shape: tuple[int, ...]) -> tuple[Float32, Float32, Bool]:
+    """Points (M, 3) that do not lie on supports, their heights (M,), and the image (H, W) that is True at them."""
+    if (loops := compiled_loops("clouds")) is not None:
+        points, above, flat = loops.points_apart(cloud, pixels, heights, shape[0] * shape[1])
+        return points, above, flat.reshape(shape)
+    kept = np.flatnonzero(np.abs(heights) >= 1)
+    return cloud.take(kept, axis=0), heights[kept], _at(pixels[kept], shape)
 
 
 def _at(pixels: Int64, shape: tuple[int, ...]) -> Bool:
@@ -65,8 +83,7 @@ def _at(pixels: Int64, shape: tuple[int, ...]) -> Bool:
     return image
 
 
-def _require(subject: Bool, config: SubjectConfig, where: str) -> None:
-    count = int(np.count_nonzero(subject))
+def _require(count: int, config: SubjectConfig, where: str) -> None:
     if count < config.minimum_pixels:
         raise InputError(
             "no_subject",

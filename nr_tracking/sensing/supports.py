@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nr_tracking.config import SubjectConfig
-from nr_tracking.sensing.planes import Plane, depth_tolerance, find_planes
+from nr_tracking.loops import compiled_loops
+from nr_tracking.sensing.planes import Plane, depth_tolerance, find_planes, heights_over
 from nr_tracking.types import Bool, Float32, Int64
 
 _SAMPLES = 3000  # pixels on which planes are judged
@@ -24,6 +25,8 @@ _FLAT = 0.85  # of the points within three tolerances lie within one: a curved s
 _BAND = 0.08  # of the image's size: as near to the border as some cameras ever measure
 _COVERED = 0.25  # of a side of the image, for a plane to run out of the picture there
 _ISLAND = 1.5  # extent of a plane over that of everything else, where it ends inside the image
+_ENDS = (2.0, 98.0)  # percent of its points between which a plane extends
+_BINS = 20  # that a side of the image is cut into
 
 
 class _Candidate(NamedTuple):
@@ -53,8 +56,7 @@ def heights_over_supports(
     supports = _find_supports(cloud[chosen], pixels[chosen], shape, config, len(chosen) / len(pixels))
     if not supports:
         return None
-    tolerance = depth_tolerance(cloud[:, 2], config.plane_distance_m)
-    return np.minimum.reduce([plane.heights(cloud, tolerance) for plane in supports])
+    return heights_over(cloud, supports, config.plane_distance_m)
 
 
 def _find_supports(
@@ -65,14 +67,12 @@ def _find_supports(
     candidates: list[_Candidate] = []
     supports: list[Plane] = []
     rest, least = np.ones(len(cloud), bool), config.minimum_pixels * sampled
-    for plane in find_planes(cloud, tolerance, config.plane_fraction, _FURTHER * config.plane_fraction):
-        heights = plane.heights(cloud, tolerance)
-        inside = np.abs(heights) < 1
-        if not supports and inside.sum() < config.plane_fraction * len(cloud):
+    for plane, heights in find_planes(cloud, tolerance, config.plane_fraction, _FURTHER * config.plane_fraction):
+        if not supports and np.count_nonzero(np.abs(heights) < 1) < config.plane_fraction * len(cloud):
             rest = _extend(supports, rest, candidates, cloud, least)
             if not supports:  # no room: smaller planes would be parts of the subject, and take time to find
                 return []
-        candidates.append(_Candidate(plane, heights, _sides_left(pixels[inside], shape)))
+        candidates.append(_Candidate(plane, heights, _sides_left(pixels, heights, shape)))
     _extend(supports, rest, candidates, cloud, least)
     return supports
 
@@ -83,51 +83,72 @@ def _extend(supports: list[Plane], rest: Bool, candidates: list[_Candidate], clo
     The first one leaves ``least`` points at least.
     """
     while True:  # a floor may go beyond everything else only after the wall above it has gone
-        for plane, heights, sides in candidates:
-            inside, before = np.abs(heights) < 1, rest & (heights >= 1)
-            if plane in supports or (not supports and before.sum() < least):
-                continue
-            goes_on = sides >= (1 if supports else 2) or _dwarfs(cloud[inside], cloud[before])
-            if goes_on and _is_support(heights[rest], _BEYOND if sides >= 2 else _BEHIND):
-                supports.append(plane)
-                rest = before
+        for candidate in candidates:
+            if candidate.plane not in supports and _goes_on(candidate, rest, cloud, least, further=bool(supports)):
+                supports.append(candidate.plane)
+                rest = rest & (candidate.heights >= 1)
                 break
         else:
             return rest
 
 
-def _is_support(heights: Float32, behind: float) -> bool:
-    """Whether all points' heights (N,), in tolerances, leave a flat layer with a share of at most ``behind`` behind."""
-    if not len(heights):
-        return True
-    layer = np.abs(heights) < 1
-    return bool(layer.sum() >= _FLAT * (np.abs(heights) < 3).sum() and (heights < -3).mean() <= behind)
+def _goes_on(candidate: _Candidate, rest: Bool, cloud: Float32, least: float, further: bool) -> bool:
+    """Whether a plane goes on beyond the points at ``rest`` (N,), with no more behind it than a support has.
+
+    Unless it is a ``further`` one, it leaves ``least`` points.
+    """
+    heights, sides = candidate.heights, candidate.sides
+    on, about, behind, before = _layers(heights, rest)
+    if not further and before < least:
+        return False
+    if sides < (1 if further else 2) and not _dwarfs(cloud, heights, rest):
+        return False
+    most = _BEYOND if sides >= 2 else _BEHIND
+    return bool(on >= _FLAT * about and behind <= most * np.count_nonzero(rest))
 
 
-def _sides_left(pixels: Int64, shape: tuple[int, ...]) -> int:
-    """On how many sides of the image pixels (flat indices) cover a good part of it."""
+def _layers(heights: Float32, rest: Bool) -> tuple[int, int, int, int]:
+    """How many points at ``rest`` (N,) lie on a plane, about it, behind it and before it, by ``heights`` (N,)."""
+    if (loops := compiled_loops("planes")) is not None:
+        found: tuple[int, int, int, int] = loops.layers(heights, rest)
+        return found
+    heights = heights[rest]
+    distance = np.abs(heights)
+    on, about, behind, before = (int(layer.sum()) for layer in (distance < 1, distance < 3, heights < -3, heights >= 1))
+    return on, about, behind, before
+
+
+def _sides_left(pixels: Int64, heights: Float32, shape: tuple[int, ...]) -> int:
+    """On how many sides of the image those ``pixels`` (N,), flat indices, that lie on a plane cover a good part of it.
+
+    ``heights`` (N,) are theirs above the plane.
+    """
     height, width = shape
-    row, column = np.divmod(pixels, width)
+    if (loops := compiled_loops("planes")) is not None:
+        return int(loops.sides_left(pixels, heights, height, width, _BAND, _BINS, _COVERED))
+    row, column = np.divmod(pixels[np.abs(heights) < 1], width)
     sides = (
         column[row < _BAND * height] / width,
         column[row >= (1 - _BAND) * height] / width,
         row[column < _BAND * width] / height,
         row[column >= (1 - _BAND) * width] / height,
     )
-    bins = 20
-    return sum(_share_of_bins(along, bins) >= _COVERED for along in sides)
+    return sum(_share_of_bins(along, _BINS) >= _COVERED for along in sides)
 
 
 def _share_of_bins(along: NDArray[np.float64], bins: int) -> float:
     return len(np.unique((along * bins).astype(np.int64))) / bins
 
 
-def _dwarfs(plane: Float32, others: Float32) -> bool:
-    """Whether a plane's points (N, 3) reach much farther along both of its axes than all ``others`` (M, 3)."""
+def _dwarfs(cloud: Float32, heights: Float32, rest: Bool) -> bool:
+    """Whether the points (N, 3) on a plane reach much farther along both of its axes than all at ``rest`` before it."""
+    if (loops := compiled_loops("planes")) is not None:
+        return bool(loops.dwarfs(cloud, heights, rest, _ISLAND, np.array(_ENDS)))
+    plane, others = cloud[np.abs(heights) < 1], cloud[rest & (heights >= 1)]
     if not len(plane) or not len(others):
         return False
     centre = plane.mean(axis=0)
     _, axes = np.linalg.eigh((plane - centre).T @ (plane - centre))
-    lower, upper = np.percentile((plane - centre) @ axes[:, 1:], (2, 98), axis=0)
+    lower, upper = np.percentile((plane - centre) @ axes[:, 1:], _ENDS, axis=0)
     extent = np.ptp((others - centre) @ axes[:, 1:], axis=0)
     return bool((upper - lower >= _ISLAND * extent).all())

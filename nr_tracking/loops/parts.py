@@ -1,0 +1,344 @@
+"""Connected parts of a depth image, pixel by pixel: twins of :mod:`nr_tracking.sensing.components`.
+
+A window of an image is its rows ``top`` to ``bottom`` and columns ``left`` to ``right``, the latter two left out. Parts
+are numbered from 1 to their count K; 0 are pixels with steps in depth all around.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from nr_tracking.loops.compiler import clamped, compiled
+from nr_tracking.types import Bool, Float32, Float64, Int32, Int64
+
+_CELLS = 24  # along each axis of a grid, at most
+
+
+@compiled
+def connected(
+    depth: Float32, subject: Bool, top: int, bottom: int, left: int, right: int, gap: float, noise_depth: float
+) -> tuple[Int32, int]:
+    """Parts (h, w) of a window of the ``subject`` (H, W), and their number; ``depth`` (H, W) in metres.
+
+    Steps in depth of more than ``gap`` metres separate them, beyond ``noise_depth`` by its square more. The farther
+    pixel of each step is left out, and then given to the part beside it that it lies on.
+    """
+    height, width = max(bottom - top, 0), max(right - left, 0)
+    labels = np.zeros((height, width), np.int32)
+    above = np.zeros(height * width // 2 + 2, np.int32)  # a label's smaller one that it is joined to
+    torn, found = np.empty(height * width, np.int32), 0
+    cut = 0
+    near, scale = np.float32(gap), np.float32(1 / noise_depth)
+    framed = np.full((height + 2, width + 2), np.inf, np.float32)  # what is not the subject is before nothing
+    steps = np.empty(width, np.bool_)
+    for i in range(height):
+        for j in range(width):
+            if subject[top + i, left + j]:
+                framed[i + 1, j + 1] = depth[top + i, left + j]
+    for i in range(height):
+        row = top + i
+        for j in range(width):
+            beside = min(framed[i + 1, j], framed[i + 1, j + 2])
+            over = min(framed[i, j + 1], framed[i + 2, j + 1])
+            own = depth[row, left + j]
+            steps[j] = own - min(beside, over) > _reach(own, near, scale)
+        for j in range(width):
+            if steps[j]:
+                torn[cut] = i * width + j
+                cut += 1
+            elif subject[row, left + j]:
+                beside = labels[i, j - 1] if j > 0 else np.int32(0)
+                over = labels[i - 1, j] if i > 0 else np.int32(0)
+                if beside == 0 and over == 0:
+                    found += 1
+                    above[found] = found
+                    labels[i, j] = found
+                elif beside == 0 or over == 0 or beside == over:
+                    labels[i, j] = max(beside, over)
+                else:
+                    one, other = _root(above, beside), _root(above, over)
+                    labels[i, j] = min(one, other)
+                    above[max(one, other)] = min(one, other)
+    count = 0
+    for label in range(1, found + 1):  # one that leads to no smaller one is the first of its part
+        if above[label] == label:
+            count += 1
+            above[label] = count
+        else:
+            above[label] = above[above[label]]
+    for i in range(height):
+        for j in range(width):
+            labels[i, j] = above[labels[i, j]]
+    _give_back(depth, labels, torn[:cut], top, left, near, scale)
+    for k in range(cut):
+        i, j = torn[k] // width, torn[k] % width
+        if not subject[top + i, left + j]:
+            labels[i, j] = 0
+    return labels, count
+
+
+@compiled
+def tallied(
+    labels: Int32,
+    subject: Bool,
+    top: int,
+    left: int,
+    count: int,
+    cloud: Float32,
+    heights: Float32,
+    step: float,
+    down: Float64,
+    across: Float64,
+) -> tuple[Int32, Int64, Int64, Float64, Int64, Int64]:
+    """The part (N,) of each True pixel of a window, and for each of ``count`` parts and 0 what its pixels come to.
+
+    These are (K + 1,): the number of pixels, the first one, their weights, how many of them lie below ``step`` by
+    ``heights`` (N,) or (0,), and how many below minus that. A pixel's weight is its depth in ``cloud`` (N, 3); where
+    there are heights, its share in ``down`` (H,) and ``across`` (W,) over its depth's square.
+    """
+    part = np.empty(len(cloud), np.int32)
+    pixels, first = np.zeros(count + 1, np.int64), np.zeros(count + 1, np.int64)
+    below, behind = np.zeros(count + 1, np.int64), np.zeros(count + 1, np.int64)
+    weights, in_room = np.zeros(count + 1), len(heights) > 0
+    nth = 0
+    for i in range(labels.shape[0]):
+        for j in range(labels.shape[1]):
+            if not subject[top + i, left + j] or nth == len(cloud):
+                continue
+            label, z = labels[i, j], float(cloud[nth, 2])
+            part[nth] = label
+            if pixels[label] == 0:
+                first[label] = nth
+            pixels[label] += 1
+            if in_room:
+                weights[label] += down[top + i] * across[left + j] / (z * z)
+                below[label] += heights[nth] < step
+                behind[label] += heights[nth] < -step
+            else:
+                weights[label] += z
+            nth += 1
+    return part[:nth], pixels, first, weights, below, behind
+
+
+@compiled
+def nearest_to(place: Float32, cloud: Float32, part: Int32, candidates: Bool) -> int:
+    """The one of ``candidates`` (K + 1,) whose points (N, 3), of parts (N,), come nearest to a ``place`` (3,)."""
+    least, nearest = np.inf, 0
+    for i in range(len(cloud)):
+        if candidates[part[i]]:
+            x, y, z = cloud[i, 0] - place[0], cloud[i, 1] - place[1], cloud[i, 2] - place[2]
+            square = x * x + y * y + z * z
+            if square < least or (square == least and part[i] < nearest):
+                least, nearest = square, part[i]
+    return nearest
+
+
+@compiled
+def gathered(
+    cloud: Float32,
+    part: Int32,
+    first: Int64,
+    samples: int,
+    largest: int,
+    stones: Bool,
+    ratio: float,
+    occluder_ratio: float,
+    room: Float64,
+) -> Bool:
+    """Which parts (K + 1,) are held together with the ``largest`` one, it included.
+
+    Points (N, 3) of parts (N,) are thinned to ``samples`` or a few more, ``first`` (K + 1,) of each part among them.
+    Others are near within ``ratio`` of the size of what is kept; ``room`` (3,) is empty or says how near in a room: in
+    metres, but at least and at most these shares of that. They may stand ``occluder_ratio`` sizes before the largest.
+    Then the same around all that was kept. Those in between are ``stones`` (K + 1,).
+    """
+    count, step = len(first) - 1, max(1, len(part) // samples)
+    thinned = (len(part) + step - 1) // step
+    points, own = np.empty((thinned + count, 3), np.float32), np.empty(thinned + count, np.int32)
+    for i in range(thinned + count):
+        source = i * step if i < thinned else first[i - thinned + 1]
+        own[i] = part[source]
+        for axis in range(3):
+            points[i, axis] = cloud[source, axis]
+    kept, near, ahead = np.zeros(count + 1, np.bool_), np.zeros(count + 1, np.bool_), np.zeros(count + 1, np.bool_)
+    kept[largest] = True
+    _add_near(points, own, kept, near, ratio, room)
+    _add_before(points, own, largest, ahead, ratio, occluder_ratio)
+    together = True
+    for k in range(count + 1):
+        kept[k] |= (near[k] or ahead[k]) and stones[k]
+        together &= kept[k] or k == 0
+    if not together:
+        near[:] = False
+        _add_near(points, own, kept, near, ratio, room)
+        kept |= near
+    return kept
+
+
+@compiled
+def only(subject: Bool, labels: Int32, kept: Bool, top: int, left: int) -> Bool:
+    """The ``subject`` (H, W) without those of the ``labels`` (h, w) of its window that are not ``kept`` (K + 1,)."""
+    result = np.zeros(subject.shape, np.bool_)
+    for i in range(labels.shape[0]):
+        for j in range(labels.shape[1]):
+            result[top + i, left + j] = subject[top + i, left + j] and kept[labels[i, j]]
+    return result
+
+
+@compiled
+def _reach(depth: np.float32, near: np.float32, scale: np.float32) -> np.float32:
+    """How much depth may differ at a pixel, in metres."""
+    share = depth * scale
+    return near * max(np.float32(1), share * share)
+
+
+@compiled
+def _root(above: Int32, label: int) -> int:
+    while above[label] != label:
+        above[label] = above[above[label]]
+        label = above[label]
+    return label
+
+
+@compiled
+def _give_back(
+    depth: Float32, labels: Int32, torn: Int32, top: int, left: int, near: np.float32, scale: np.float32
+) -> None:
+    """Label the ``torn`` pixels of a window (T,) like the one beside them in depth: left, right, above, below."""
+    height, width = labels.shape
+    given = np.zeros(len(torn), np.int32)
+    for side in range(4):
+        down, across = (0, 0, -1, 1)[side], (-1, 1, 0, 0)[side]
+        for k in range(len(torn)):
+            i, j = torn[k] // width, torn[k] % width
+            a, b = i + down, j + across
+            if given[k] != 0 or a < 0 or a >= height or b < 0 or b >= width:
+                continue
+            own = depth[top + i, left + j]
+            if abs(own - depth[top + a, left + b]) <= _reach(own, near, scale):
+                given[k] = labels[a, b]
+        for k in range(len(torn)):
+            labels[torn[k] // width, torn[k] % width] = given[k]
+
+
+@compiled
+def _add_near(points: Float32, part: Int32, kept: Bool, near: Bool, ratio: float, room: Float64) -> None:
+    """Mark as ``near`` the parts that come within reach of the ``kept`` ones."""
+    role = np.empty(len(points), np.int8)
+    for i in range(len(points)):
+        role[i] = 1 if kept[part[i]] else 2
+    reach = ratio * _size(points, role)
+    if len(room):
+        reach = min(max(room[0], room[1] * reach), room[2] * reach)
+    _touch(points, part, role, reach, near)
+
+
+@compiled
+def _add_before(points: Float32, part: Int32, largest: int, ahead: Bool, ratio: float, occluder_ratio: float) -> None:
+    """Mark as ``ahead`` the parts that stand before the ``largest`` one, and on or beside it in the image."""
+    total, number = np.zeros(len(ahead)), np.zeros(len(ahead), np.int64)
+    body, found = np.empty(len(points), np.float32), 0
+    role = np.zeros(len(points), np.int8)
+    for i in range(len(points)):
+        total[part[i]] += points[i, 2]
+        number[part[i]] += 1
+        if part[i] == largest:
+            role[i] = 1
+            body[found] = points[i, 2]
+            found += 1
+    size, depths = _size(points, role), np.sort(body[:found])
+    depth = np.float32(0.5) * (depths[(found - 1) // 2] + depths[found // 2])
+    across, anything = np.zeros((len(points), 3), np.float32), False
+    for i in range(len(points)):
+        nearer = depth - total[part[i]] / max(number[part[i]], 1)
+        if part[i] != largest and nearer > 0 and nearer <= occluder_ratio * size:
+            role[i] = 2
+            anything = True
+        if role[i]:
+            across[i, 0] = points[i, 0] / points[i, 2] * depth
+            across[i, 1] = points[i, 1] / points[i, 2] * depth
+    if anything:
+        _touch(across, part, role, 0.5 * ratio * size, ahead)
+
+
+@compiled
+def _size(points: Float32, role: np.ndarray) -> float:
+    """The longest edge of the box around points (N, 3) of role 1."""
+    longest = np.float32(0)
+    for axis in range(3):
+        least, most = np.float32(np.inf), np.float32(-np.inf)
+        for i in range(len(points)):
+            if role[i] == 1:
+                least, most = min(least, points[i, axis]), max(most, points[i, axis])
+        longest = max(longest, most - least)
+    return float(longest)
+
+
+@compiled
+def _touch(points: Float32, part: Int32, role: np.ndarray, reach: float, touched: Bool) -> None:
+    """Mark the parts with a point (N, 3) of role 2 within ``reach`` of one of role 1: these lie in a grid."""
+    low, high, cells, size = np.full(3, np.inf), np.full(3, -np.inf), np.empty(3, np.int64), np.empty(3)
+    for i in range(len(points)):
+        if role[i] == 1:
+            for axis in range(3):
+                low[axis], high[axis] = min(low[axis], points[i, axis]), max(high[axis], points[i, axis])
+    if not high[0] >= low[0]:
+        return
+    for axis in range(3):  # two points of one cell are within reach, or there would be too many cells
+        size[axis] = max(0.57 * reach, (high[axis] - low[axis]) / _CELLS, 1e-9)
+        cells[axis] = int(clamped((high[axis] - low[axis]) / size[axis], 0.0, _CELLS - 1.0)) + 1
+    starts = np.zeros(cells[0] * cells[1] * cells[2] + 1, np.int64)
+    cell, order = np.empty(len(points), np.int64), np.empty(len(points), np.int64)
+    for i in range(len(points)):
+        if role[i] == 1:
+            cell[i] = 0
+            for axis in range(3):
+                place = clamped((points[i, axis] - low[axis]) / size[axis], 0.0, cells[axis] - 1.0)
+                cell[i] = cell[i] * cells[axis] + int(place)
+            starts[cell[i] + 1] += 1
+    for c in range(len(starts) - 1):
+        starts[c + 1] += starts[c]
+    for i in range(len(points)):
+        if role[i] == 1:
+            order[starts[cell[i]]] = i
+            starts[cell[i]] += 1
+    around = np.empty((3, 2), np.int64)
+    for i in range(len(points)):
+        if role[i] == 2 and not touched[part[i]]:
+            touched[part[i]] = _is_within(points, i, order, starts, low, high, cells, size, reach, around)
+
+
+@compiled
+def _is_within(
+    points: Float32,
+    i: int,
+    order: Int64,
+    ends: Int64,
+    low: Float64,
+    high: Float64,
+    cells: Int64,
+    size: Float64,
+    reach: float,
+    around: Int64,
+) -> bool:
+    """Whether point ``i`` is within ``reach`` of one in the grid, whose cells end at ``ends`` in ``order``."""
+    for axis in range(3):
+        place = points[i, axis]
+        if not (place >= low[axis] - reach and place <= high[axis] + reach):
+            return False
+        middle = (place - low[axis]) / size[axis]
+        share = reach / size[axis] + 1e-6
+        around[axis, 0] = int(clamped(np.floor(middle - share), 0.0, cells[axis] - 1.0))
+        around[axis, 1] = int(clamped(np.floor(middle + share), 0.0, cells[axis] - 1.0))
+    for a in range(around[0, 0], around[0, 1] + 1):
+        for b in range(around[1, 0], around[1, 1] + 1):
+            row = (a * cells[1] + b) * cells[2]
+            begin = row + around[2, 0]
+            for k in range(ends[begin - 1] if begin > 0 else 0, ends[row + around[2, 1]]):
+                other = order[k]
+                x = float(points[i, 0]) - float(points[other, 0])
+                y = float(points[i, 1]) - float(points[other, 1])
+                z = float(points[i, 2]) - float(points[other, 2])
+                if x * x + y * y + z * z <= reach * reach:
+                    return True
+    return False
