@@ -288,7 +288,7 @@ def test_features_show_a_turn_that_the_shape_hides():
         return np.stack((np.cos(angle), np.sin(angle)), axis=1).astype(np.float32)
 
     known = type(target)(
-        target.points, target.normals, target.tree, target.sample, features(target.points[target.sample] @ turn)
+        target.points, target.normals, target.sample, features(target.points[target.sample] @ turn)
     )
     samples = rod.samples
     pose = rod.nodes, samples.points, samples.normals

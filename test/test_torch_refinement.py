@@ -81,7 +81,7 @@ def test_features_show_a_turn_that_the_shape_hides():
         return (around / np.linalg.norm(around, axis=1, keepdims=True)).astype(np.float32)
 
     goals = type(target)(
-        target.points, target.normals, target.tree, target.sample, directions(target.points[target.sample] @ turn)
+        target.points, target.normals, target.sample, directions(target.points[target.sample] @ turn)
     )
     errors = []
     for features in (None, directions(rod.samples.points)):

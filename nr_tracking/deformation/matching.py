@@ -9,10 +9,13 @@ normal and lies within a radius. Where features are known, the nearest is sought
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
 
 import numpy as np
 from scipy.spatial import cKDTree
 
+from nr_tracking.loops import compiled_loops
 from nr_tracking.types import Float32, Float64, Int64
 
 _COMPARED = 12  # nearest points among which features decide
@@ -21,7 +24,7 @@ _CANDIDATES = 4  # nearest points among which the nearest with a similar normal 
 
 @dataclass(frozen=True)
 class Target:
-    """A surface to be matched: vertices, their normals, a tree over them, and an even sample of them.
+    """A surface to be matched: vertices, their normals, and an even sample of them.
 
     ``points`` (T, 3) and ``normals`` (T, 3) float64; ``sample`` (M,) int64 indices; ``features`` (M, C) unit rows at
     the sample, or None.
@@ -29,9 +32,31 @@ class Target:
 
     points: Float64
     normals: Float64
-    tree: cKDTree
     sample: Int64
     features: Float32 | None = None
+
+    @cached_property
+    def tree(self) -> cKDTree:
+        """The points by nearness."""
+        return cKDTree(self.points, balanced_tree=False)
+
+    @cached_property
+    def grid(self) -> Any:
+        """The points by nearness, for compiled loops."""
+        loops = compiled_loops("projection")
+        assert loops is not None
+        return loops.grid_of(np.ascontiguousarray(self.points))
+
+    def nearest_similar(self, points: Float64, normals: Float64, radius: float, cosine: float) -> Int64:
+        """For each of ``points`` (Q, 3) the nearest of the surface on a similar side, -1 where none is near.
+
+        See :func:`nearest_similar`.
+        """
+        if (loops := compiled_loops("matching")) is not None:
+            sides, points, normals = map(np.ascontiguousarray, (self.normals, points, normals))
+            found: Int64 = loops.nearest_similar(self.grid, sides, points, normals, radius, cosine, _CANDIDATES)
+            return found
+        return nearest_similar(self.tree, self.normals, points, normals, radius, cosine)
 
 
 @dataclass(frozen=True)
@@ -70,7 +95,12 @@ def find_matches(points: Float64, normals: Float64, target: Target, radius: floa
 
     ``radius`` bounds the distance, ``cosine`` is the least product of matched normals.
     """
-    there = nearest_similar(target.tree, target.normals, points, normals, radius, cosine)
+    if (loops := compiled_loops("matching")) is not None:
+        surface, sides, points, normals = map(np.ascontiguousarray, (target.points, target.normals, points, normals))
+        return Matches(
+            *loops.matches(target.grid, surface, sides, target.sample, points, normals, radius, cosine, _CANDIDATES)
+        )
+    there = target.nearest_similar(points, normals, radius, cosine)
     tree = cKDTree(points, balanced_tree=False)
     seeking = target.sample
     back = nearest_similar(tree, normals, target.points[seeking], target.normals[seeking], radius, cosine)

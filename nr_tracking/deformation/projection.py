@@ -160,10 +160,9 @@ class SurfaceIndex:
         What is matched lies on tangent planes, so a few vertices stand for all: three times as many as seek.
         """
         chosen = even_sample(self.points, _FOUND_PER_SEEKING * samples)
-        points = self.points[chosen]
-        tree = cKDTree(points, balanced_tree=False)
         # The choice runs along a space-filling curve: every third of it is even again.
-        return Target(points, self.normals[chosen], tree, np.arange(0, len(chosen), _stride(len(chosen), samples)))
+        seeking = np.arange(0, len(chosen), _stride(len(chosen), samples))
+        return Target(self.points[chosen], self.normals[chosen], seeking)
 
     def project(self, points: Float64, normals: Float64, radius: float, cosine: float) -> Projection:
         """The nearest place on the surface within ``radius`` of each point (Q, 3), on a side with a similar normal.

@@ -25,7 +25,7 @@ import numpy as np
 
 from nr_tracking.config import RefinementConfig
 from nr_tracking.deformation.carrier import part_of
-from nr_tracking.deformation.matching import Matches, Target, find_matches, find_matches_with_features, nearest_similar
+from nr_tracking.deformation.matching import Matches, Target, find_matches, find_matches_with_features
 from nr_tracking.deformation.normal_equations import (
     DeformationGraph,
     Motion,
@@ -188,7 +188,7 @@ class Refiner:
         target, radius = problem.target, self.config.match_radius * problem.size
         points, normals = problem.points[::_COARSE], problem.normals[::_COARSE]
         points, normals = carried(self._few, problem.nodes, points, normals, motion)
-        found = nearest_similar(target.tree, target.normals, points, normals, radius, self._cosine)
+        found = target.nearest_similar(points, normals, radius, self._cosine)
         near = np.flatnonzero(found >= 0)
         goal = found[near]
         remaining = self._remaining(problem, target.normals[goal], target.points[goal] - points[near])
