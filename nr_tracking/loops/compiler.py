@@ -41,6 +41,11 @@ def compiled(loop: Callable[..., Any]) -> Any:
         return numba.njit(nogil=True, error_model="numpy")(loop)
 
 
+def inlined(part: Callable[..., Any]) -> Any:
+    """A part of loops, written out wherever it is called: handing arrays on to a call counts their references."""
+    return numba.njit(inline="always", error_model="numpy")(part)
+
+
 @compiled
 def clamped(value: float, low: float, high: float) -> float:
     """``value`` within ``low`` and ``high``; ``low`` if it is no number, which as an index would read anywhere."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from nr_tracking.loops.compiler import compiled
+from nr_tracking.loops.compiler import compiled, inlined
 from nr_tracking.types import Bool, Float32, Float64, Int32, Int64
 
 
@@ -122,7 +122,7 @@ def sizes(places: Float64, faces: Int32, labels: Int64, count: int) -> tuple[Flo
     return areas, volumes
 
 
-@compiled
+@inlined
 def _root(above: Int64, vertex: int) -> int:
     while above[vertex] != vertex:
         above[vertex] = above[above[vertex]]
@@ -130,7 +130,7 @@ def _root(above: Int64, vertex: int) -> int:
     return vertex
 
 
-@compiled
+@inlined
 def _across(places: Float64, faces: Int32, f: int) -> tuple[float, float, float]:
     """The normal of a face, as long as twice its area."""
     a, b, c = faces[f, 0], faces[f, 1], faces[f, 2]

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from nr_tracking.loops.compiler import clamped, compiled
+from nr_tracking.loops.compiler import clamped, compiled, inlined
 from nr_tracking.types import Float32, Int32, Int64
 
 
@@ -91,7 +91,7 @@ def _centre(voxel: int, resolution: int) -> np.float32:
     return (np.float32(voxel) + np.float32(0.5)) / np.float32(resolution) - np.float32(0.5)
 
 
-@compiled
+@inlined
 def _distance(
     px: np.float32,
     py: np.float32,
