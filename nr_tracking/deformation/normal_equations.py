@@ -20,6 +20,7 @@ from scipy.sparse import csr_matrix
 from scipy.sparse.csgraph import reverse_cuthill_mckee
 
 from nr_tracking.deformation.rotations import rotation_from_vector
+from nr_tracking.loops import compiled_loops
 from nr_tracking.normals import cross
 from nr_tracking.types import Float32, Float64, Int32, Int64
 
@@ -106,6 +107,9 @@ def carried(
     graph: DeformationGraph, nodes: Float64, points: Float64, normals: Float64, motion: Motion
 ) -> tuple[Float64, Float64]:
     """Samples (S, 3) and their unit normals (S, 3), moved and turned by the blend of their nodes' motions."""
+    if (loops := compiled_loops("deformation")) is not None:
+        gone: tuple[Float64, Float64] = loops.carried(*_of_samples(graph, nodes, motion, points, normals))
+        return gone
     turns, offsets = blended_maps(graph, nodes, motion)
     moved, turned = np.einsum("sij,sj->si", turns, points) + offsets, np.einsum("sij,sj->si", turns, normals)
     return moved, turned / np.maximum(np.linalg.norm(turned, axis=1, keepdims=True), 1e-12)
@@ -116,6 +120,9 @@ def disagreement(graph: DeformationGraph, nodes: Float64, points: Float64, motio
 
     ``moved`` (S, 3) is what :func:`carried` made of ``points`` (S, 3).
     """
+    if (loops := compiled_loops("deformation")) is not None:
+        apart: Float64 = loops.disagreement(*_of_samples(graph, nodes, motion, points, moved))
+        return apart
     # |R x + b|^2 = |x|^2 + 2 x . R^T b + |b|^2, so its mean over nodes needs four numbers a node. What is subtracted
     # below is of the size of the coordinates squared: they are taken about the middle.
     before, after = nodes.mean(axis=0), motion.translations.mean(axis=0)
@@ -125,6 +132,12 @@ def disagreement(graph: DeformationGraph, nodes: Float64, points: Float64, motio
     points, moved = points - before, moved - after
     square = np.einsum("si,si->s", points, points + 2.0 * means[:, :3]) + means[:, 3]
     return np.sqrt(np.maximum(square - np.einsum("si,si->s", moved, moved), 0.0))
+
+
+def _of_samples(graph: DeformationGraph, nodes: Float64, motion: Motion, *values: Float64) -> tuple[np.ndarray, ...]:
+    """What compiled loops over samples are given, with further ``values`` of theirs."""
+    moving = nodes, motion.rotations, motion.translations
+    return graph.index, graph.weight, *map(np.ascontiguousarray, (*moving, *values))
 
 
 def directed_edges(graph: DeformationGraph) -> Int64:
@@ -138,6 +151,9 @@ def edge_arms(graph: DeformationGraph, nodes: Float64) -> Float64:
     The direction is that of the present pose, so bending is forgotten and costs nothing once done; the length is that
     at rest, so stretching is remembered: what moves is skin and cloth, which bend but keep their size.
     """
+    if (loops := compiled_loops("deformation")) is not None:
+        found: Float64 = loops.edge_arms(graph.edges, graph.lengths, np.ascontiguousarray(nodes))
+        return found
     near, far = directed_edges(graph).T
     arms = nodes[far] - nodes[near]
     present = np.linalg.norm(arms, axis=1)
@@ -166,6 +182,22 @@ def robust_rigidity(edge_gap: Float64, limit: float) -> tuple[Float64, Float64]:
     ratio = squared / limit**2
     weight, energy = 1.0 / (1.0 + ratio), limit**2 * np.log1p(ratio)
     return HELD + (1.0 - HELD) * weight, HELD * squared + (1.0 - HELD) * energy
+
+
+def bending(
+    graph: DeformationGraph, arms: Float64, motion: Motion, limit: float
+) -> tuple[Float64, Float64, Float64, float]:
+    """What a motion bends: turned arms and gaps (2E, 3) of :func:`edge_gaps`, weights (2E,), and the energy of all.
+
+    Weights and energies are those of :func:`robust_rigidity`.
+    """
+    if (loops := compiled_loops("deformation")) is not None:
+        moving = map(np.ascontiguousarray, (arms, motion.rotations, motion.translations))
+        bent: tuple[Float64, Float64, Float64, float] = loops.bending(graph.edges, *moving, float(limit), HELD)
+        return bent
+    turned, gap = edge_gaps(graph, arms, motion)
+    weight, energy = robust_rigidity(gap, limit)
+    return turned, gap, weight, float(energy.sum())
 
 
 class NormalEquations:
@@ -212,7 +244,8 @@ class NormalEquations:
         self._gather_nodes = graph.blend.T.tocsr()
         self._gather_near = _summation(near, count)
         self._gather_far = _summation(far, count)
-        self._prepare_band(*np.divmod(keys, count))
+        self._high, self._low = np.divmod(keys, count)
+        self._prepare_band(self._high, self._low)
 
     def _prepare_band(self, high: Int64, low: Int64) -> None:
         """Find where each entry of each block lies in LAPACK's lower band storage, ``band[i - j, j] = H[i, j]``.
@@ -250,10 +283,18 @@ class NormalEquations:
         and ``pull`` (S, 3), the sums over a sample's matches of W and of W times (match - sample); ``turned_arms``
         and ``edge_gap`` (2E, 3) of :func:`edge_gaps`, each directed edge weighted by its ``stiffness`` (2E,).
         """
+        right = self.right_side(nodes, points, motion, pull, turned_arms, edge_gap, stiffness)
+        if (loops := compiled_loops("gauss_newton")) is not None:
+            known = self._gather.indptr, self._gather.indices, self._gather.data, self._high, self._low
+            edges = turned_arms, stiffness
+            structure = self.graph.edges, self._place
+            values = map(np.ascontiguousarray, (motion.translations, moved, information, *edges))
+            loops.fill_band(self._band, *known, *structure, *values)
+            return self._band.T, right
         self._band.fill(0.0)
         blocks = self._blocks(motion.translations, moved, information, turned_arms, stiffness)
         self._band.reshape(-1)[self._target] = blocks.reshape(-1)[self._source]
-        return self._band.T, self.right_side(nodes, points, motion, pull, turned_arms, edge_gap, stiffness)
+        return self._band.T, right
 
     def right_side(
         self,
@@ -266,6 +307,11 @@ class NormalEquations:
         stiffness: Float64,
     ) -> Float64:
         """The right-hand side (P, 6) alone, of what :meth:`assemble` is given."""
+        if (loops := compiled_loops("gauss_newton")) is not None:
+            graph, moving = self.graph, (nodes, points, motion.rotations)
+            values = map(np.ascontiguousarray, (*moving, pull, turned_arms, edge_gap, stiffness))
+            found: Float64 = loops.right_side(graph.index, graph.weight, graph.edges, *values)
+            return found
         # A node's torque is the axial part of R_k sum_s w_s (x_s - node_k) pull_s^T: exact, and summed before it turns.
         moments = (points[:, :, None] * pull[:, None, :]).reshape(-1, 9)
         summed = self._gather_nodes @ np.concatenate((moments, pull), axis=1)

@@ -30,12 +30,12 @@ from nr_tracking.deformation.normal_equations import (
     DeformationGraph,
     Motion,
     NormalEquations,
+    bending,
     carried,
     edge_arms,
-    edge_gaps,
-    robust_rigidity,
     still,
 )
+from nr_tracking.loops import compiled_loops
 from nr_tracking.types import Float32, Float64, Int64
 
 _CONVERGED = 3e-3  # a step below this share of the subject's size, root mean square over nodes, is the last one
@@ -191,41 +191,46 @@ class Refiner:
         found = target.nearest_similar(points, normals, radius, self._cosine)
         near = np.flatnonzero(found >= 0)
         goal = found[near]
-        remaining = self._remaining(problem, target.normals[goal], target.points[goal] - points[near])
-        _, edge_gap = edge_gaps(self.graph, problem.edge_arms, motion)
-        _, tension = robust_rigidity(edge_gap, self.config.rigidity_limit * problem.size)
-        bent = self._rigidity * float(tension.sum())
-        return float((remaining**3).sum()) / len(points) - bent / max(2 / 3 * self._limit(problem), 1e-300)
+        matches = Matches(near, target.points[goal], target.normals[goal], len(near))
+        _, _, kept = self._weighed(problem, matches, points)
+        bent = bending(self.graph, problem.edge_arms, motion, self.config.rigidity_limit * problem.size)[3]
+        return kept - self._rigidity * bent / max(2 / 3 * self._limit(problem), 1e-300)
 
     def _at(self, problem: _Problem, motion: Motion) -> _State:
         """Move, match and weigh."""
-        graph, config = self.graph, self.config
-        points, normals = carried(graph, problem.nodes, problem.points, problem.normals, motion)
+        points, normals = carried(self.graph, problem.nodes, problem.points, problem.normals, motion)
         matches = self._matches(problem, points, normals)
-        gap = matches.place - points[matches.sample]
-
-        # Each direction is a mean over those that seek; who finds nothing costs as much as a match at the radius.
-        share = np.full(len(gap), 1.0 / len(points))
-        share[matches.forward :] = 1.0 / len(problem.target.sample)
-        remaining = self._remaining(problem, matches.normal, gap)
-        weight = share * remaining**2
-        turned_arms, edge_gap = edge_gaps(graph, problem.edge_arms, motion)
-        edge_weight, tension = robust_rigidity(edge_gap, config.rigidity_limit * problem.size)
-        bent = self._rigidity * float(tension.sum())
-        energy = self._limit(problem) / 3 * (2.0 - float((weight * remaining).sum())) + bent
+        gap, weight, kept = self._weighed(problem, matches, points)
+        limit = self.config.rigidity_limit * problem.size
+        turned_arms, edge_gap, edge_weight, bent = bending(self.graph, problem.edge_arms, motion, limit)
+        energy = self._limit(problem) / 3 * (2.0 - kept) + self._rigidity * bent
         return _State(motion, points, matches, gap, weight, turned_arms, edge_gap, edge_weight, energy)
+
+    def _weighed(self, problem: _Problem, matches: Matches, points: Float64) -> tuple[Float64, Float64, float]:
+        """Gaps (N, 3) of the matches of moved ``points`` (S, 3), their weights (N,), and what is kept of all.
+
+        Each direction is a mean over those that seek; who finds nothing costs as much as a match at the radius. Kept is
+        1 for a direction in which all lies on the target.
+        """
+        plane, point, limit = self.config.point_to_plane, self.config.point_to_point, self._limit(problem)
+        sought = len(problem.target.sample)
+        if (loops := compiled_loops("gauss_newton")) is not None:
+            found = matches.sample, matches.place, matches.normal, matches.forward
+            weighed: tuple[Float64, Float64, float] = loops.weighed(*found, points, sought, plane, point, limit)
+            return weighed
+        gap = matches.place - points[matches.sample]
+        share = np.full(len(gap), 1.0 / len(points))
+        share[matches.forward :] = 1.0 / sought
+        # What Tukey's biweight leaves: 1 on the match, 0 at the radius.
+        squared = plane * _products(matches.normal, gap) ** 2 + point * _products(gap, gap)
+        remaining = 1 - np.minimum(squared / limit, 1.0) if limit > 0 else np.zeros(len(gap))
+        weight = share * remaining**2
+        return gap, weight, float((weight * remaining).sum())
 
     def _limit(self, problem: _Problem) -> float:
         """The squared residual of a match at the radius."""
         config = self.config
         return (config.point_to_plane + config.point_to_point) * (config.match_radius * problem.size) ** 2
-
-    def _remaining(self, problem: _Problem, normal: Float64, gap: Float64) -> Float64:
-        """What Tukey's biweight leaves of matches (N,) that lie ``gap`` (N, 3) away: 1 on them, 0 at the radius."""
-        plane, point = self.config.point_to_plane, self.config.point_to_point
-        limit = self._limit(problem)
-        squared = plane * _products(normal, gap) ** 2 + point * _products(gap, gap)
-        return 1 - np.minimum(squared / limit, 1.0) if limit > 0 else np.zeros(len(gap))
 
     def _matches(self, problem: _Problem, points: Float64, normals: Float64) -> Matches:
         target, radius = problem.target, self.config.match_radius * problem.size
@@ -237,24 +242,36 @@ class Refiner:
 
     def _step(self, problem: _Problem, state: _State, descent: _Descent) -> Float64:
         """Solve for the increments (P, 6) of one step, by the matrix of an earlier one if that is held."""
-        matches, count = state.matches, len(problem.points)
-        plane, point = self.config.point_to_plane, self.config.point_to_point
-        # W = w (plane n n^T + point I): summed by sample, because all matches of a sample share its Jacobian.
-        normal, gap, weight = np.ascontiguousarray(matches.normal.T), np.ascontiguousarray(state.gap.T), state.weight
-        along = plane * weight * normal
-        pulls = along * (normal * gap).sum(axis=0) + point * weight * gap
-        pull = _sum_by(matches.sample, pulls, count).T
         edges = state.turned_arms, state.edge_gap, self._rigidity * state.edge_weight
+        pull, information = self._pulled(state, whole=not descent.held)
         if descent.held:
             right = self._equations.right_side(problem.nodes, problem.points, state.motion, pull, *edges)
             return self._equations.solve_again(right)
-        squares = _sum_by(matches.sample, along[_ROWS] * normal[_COLUMNS], count)
-        squares[_DIAGONAL] += point * np.bincount(matches.sample, weight, minlength=count)
-        information = squares[_SYMMETRIC].transpose(2, 0, 1)
         band, right = self._equations.assemble(
             problem.nodes, problem.points, state.motion, state.moved, information, pull, *edges
         )
         return self._equations.solve(band, right, descent.damping)
+
+    def _pulled(self, state: _State, whole: bool) -> tuple[Float64, Float64]:
+        """Sums over the matches of each sample: W times the gap (S, 3) and, if ``whole``, W (S, 3, 3).
+
+        W is ``weight (plane n n^T + point I)``; all matches of a sample share its Jacobian.
+        """
+        matches, count = state.matches, len(state.moved)
+        plane, point = self.config.point_to_plane, self.config.point_to_point
+        if (loops := compiled_loops("gauss_newton")) is not None:
+            found = matches.sample, matches.normal, state.gap, state.weight
+            pulled: tuple[Float64, Float64] = loops.pulled(*found, plane, point, count, whole)
+            return pulled
+        normal, gap, weight = np.ascontiguousarray(matches.normal.T), np.ascontiguousarray(state.gap.T), state.weight
+        along = plane * weight * normal
+        pulls = along * (normal * gap).sum(axis=0) + point * weight * gap
+        pull = _sum_by(matches.sample, pulls, count).T
+        if not whole:
+            return pull, np.empty((0, 3, 3))
+        squares = _sum_by(matches.sample, along[_ROWS] * normal[_COLUMNS], count)
+        squares[_DIAGONAL] += point * np.bincount(matches.sample, weight, minlength=count)
+        return pull, squares[_SYMMETRIC].transpose(2, 0, 1)
 
     def _residuals(self, state: _State) -> Float64:
         forward = slice(0, state.matches.forward)
