@@ -81,6 +81,9 @@ def even_sample(points: Float64, count: int) -> Int64:
 
 def space_order(points: Float64) -> Int64:
     """Indices that sort points (N, 3) along a space-filling curve (Morton order): neighbours stay together."""
+    if (loops := compiled_loops("matching")) is not None:
+        order: Int64 = loops.space_order(np.ascontiguousarray(points, np.float64))
+        return order
     low = points.min(axis=0)
     cells = ((points - low) * (1023.0 / max(float((points - low).max()), 1e-30))).astype(np.int64)
     # The ten bits of each axis are spread to every third place, so that those of the three interleave.

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from nr_tracking.loops import compiled_loops
 from nr_tracking.types import Float64
 
 
@@ -34,6 +35,9 @@ def skew(vectors: Float64) -> Float64:
 
 def rotation_from_vector(vectors: Float64) -> Float64:
     """Rotations (..., 3, 3) by ``|v|`` radians about ``v``, for axis-angle vectors (..., 3) (Rodrigues)."""
+    if vectors.ndim == 2 and (loops := compiled_loops("rotations")) is not None:
+        rotations: Float64 = loops.of_vectors(np.ascontiguousarray(vectors, np.float64))
+        return rotations
     angle = np.linalg.norm(vectors, axis=-1)[..., None, None]
     cross = skew(np.asarray(vectors, np.float64))
     # np.sinc(x) is sin(pi x) / (pi x): exact at zero, so small angles need no branch.
@@ -44,6 +48,9 @@ def rotation_from_vector(vectors: Float64) -> Float64:
 
 def vector_from_rotation(rotations: Float64) -> Float64:
     """Axis-angle vectors (..., 3) of rotations (..., 3, 3); angles below pi."""
+    if rotations.ndim == 3 and (loops := compiled_loops("rotations")) is not None:
+        vectors: Float64 = loops.to_vectors(np.ascontiguousarray(rotations, np.float64))
+        return vectors
     axial = 0.5 * np.stack(
         (
             rotations[..., 2, 1] - rotations[..., 1, 2],

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from nr_tracking.loops.compiler import compiled
+from nr_tracking.loops.compiler import clamped, compiled
 from nr_tracking.loops.projection import grid_of, nearest
 from nr_tracking.types import Float64, Int32, Int64
 
@@ -92,3 +92,37 @@ def matches(
 def _product(first: Float64, i: int, second: Float64, j: int) -> float:
     """The inner product of two rows."""
     return first[i, 0] * second[j, 0] + first[i, 1] * second[j, 1] + first[i, 2] * second[j, 2]
+
+
+@compiled
+def space_order(points: Float64) -> Int64:
+    """Indices that sort ``points`` (N, 3) along a space-filling curve of 30 bits; what has no number comes anywhere."""
+    count, low, widest = len(points), np.empty(3), 1e-30
+    for axis in range(3):
+        least, most = np.inf, -np.inf
+        for n in range(count):
+            least, most = min(least, points[n, axis]), max(most, points[n, axis])
+        low[axis], widest = least, max(widest, most - least)
+    scale = 1023.0 / widest
+    code = np.zeros(count, np.int64)
+    for n in range(count):
+        for axis in range(3):
+            cell = int(clamped((points[n, axis] - low[axis]) * scale, 0.0, 1023.0))
+            # Its ten bits are spread to every third place, so that those of the three axes interleave.
+            cell = (cell | (cell << 16)) & 0x30000FF
+            cell = (cell | (cell << 8)) & 0x300F00F
+            cell = (cell | (cell << 4)) & 0x30C30C3
+            code[n] |= ((cell | (cell << 2)) & 0x9249249) << axis
+    order, other, starts = np.arange(count), np.empty(count, np.int64), np.empty(1025, np.int64)
+    for shift in range(0, 30, 10):  # sorted by ten bits at a time, the lowest first
+        starts[:] = 0
+        for n in range(count):
+            starts[((code[n] >> shift) & 1023) + 1] += 1
+        for k in range(1024):
+            starts[k + 1] += starts[k]
+        for n in range(count):
+            digit = (code[order[n]] >> shift) & 1023
+            other[starts[digit]] = order[n]
+            starts[digit] += 1
+        order, other = other, order
+    return order
