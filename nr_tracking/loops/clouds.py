@@ -53,25 +53,6 @@ def points_apart(cloud: Float32, pixels: Int64, heights: Float32, size: int) -> 
 
 
 @compiled
-def every(mask: Bool, depth: Float32, rays: Float32, step: int) -> Float32:
-    """Points (N, 3) of each ``step``-th of the pixels at which ``mask`` (H * W,) is True."""
-    count, pixels = 0, min(len(mask), len(depth), len(rays))
-    for pixel in range(pixels):
-        count += mask[pixel]
-    cloud, nth, found = np.empty(((count + step - 1) // step, 3), np.float32), 0, 0
-    for pixel in range(pixels):
-        if not mask[pixel]:
-            continue
-        if nth == 0:
-            for axis in range(3):
-                cloud[found, axis] = rays[pixel, axis] * depth[pixel]
-            found += 1
-            nth = step
-        nth -= 1
-    return cloud
-
-
-@compiled
 def kinds_of_depth(depth: Float32) -> tuple[int, int]:
     """How many pixels have a positive finite depth, and how many something else that is not 0 either."""
     measured, invalid = 0, 0

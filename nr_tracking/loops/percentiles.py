@@ -5,49 +5,91 @@ from __future__ import annotations
 import numpy as np
 
 from nr_tracking.loops.compiler import clamped, compiled
-from nr_tracking.types import Float32, Float64
+from nr_tracking.types import Bool, Float32, Float64, Int64
 
 _BINS = 512
 
 
 @compiled
-def percentiles(values: Float32, percents: Float64) -> Float64:
-    """Those (K,) that ``percents`` (K,) of ``values`` (N,) lie below, as ``np.percentile`` has it; NaN where one is."""
-    found = np.full(len(percents), np.nan)
-    least, most = np.float32(np.inf), np.float32(-np.inf)
-    for value in values:
-        if np.isnan(value):
-            return found
-        least, most = min(least, value), max(most, value)
-    if len(values) == 0:
-        return found
-    scale = _BINS / max(float(most) - float(least), 1e-30)
-    counts = np.zeros(_BINS, np.int64)
-    bins = np.empty(len(values), np.int16)
-    for i in range(len(values)):
-        b = int(clamped((float(values[i]) - float(least)) * scale, 0.0, _BINS - 1.0))
-        bins[i] = b
-        counts[b] += 1
-    for k in range(len(percents)):
-        place = clamped(0.01 * percents[k] * (len(values) - 1), 0.0, len(values) - 1.0)
-        below = int(place)
-        lower = _in_order(values, bins, counts, below)
-        upper = _in_order(values, bins, counts, min(below + 1, len(values) - 1))
-        found[k] = lower + (upper - lower) * (place - below)
+def percentiles_along(points: Float32, step: int, percents: Float64) -> Float64:
+    """The :func:`percentiles` (K, 3) of each ``step``-th point (N, 3), axis by axis."""
+    found, values = np.empty((len(percents), 3)), np.empty((3, (len(points) + step - 1) // step), np.float32)
+    for i in range(values.shape[1]):
+        for axis in range(3):
+            values[axis, i] = points[i * step, axis]
+    for axis in range(3):
+        found[:, axis] = percentiles(values[axis], percents)
     return found
 
 
 @compiled
-def _in_order(values: Float32, bins: np.ndarray, counts: np.ndarray, rank: int) -> float:
-    """The value (N,) of that rank, 0 for the least one."""
+def percentile_beside(points: Float32, step: int, centre: Float64, percent: float) -> float:
+    """How far a ``percent`` of each ``step``-th point (N, 3) is beside a ``centre`` (3,) at most, seen at its depth.
+
+    In metres, along x or y, whichever is more.
+    """
+    values = np.empty((len(points) + step - 1) // step, np.float32)
+    for i in range(len(values)):
+        x, y, z = points[i * step, 0], points[i * step, 1], points[i * step, 2]
+        scale = centre[2] / z
+        values[i] = max(abs(x * scale - centre[0]), abs(y * scale - centre[1]))
+    return percentiles(values, np.full(1, percent))[0]
+
+
+@compiled
+def percentiles(values: Float32, percents: Float64) -> Float64:
+    """Those (K,) that ``percents`` (K,) of ``values`` (N,) lie below, as ``np.percentile`` has it; NaN where one is."""
+    count, found = len(values), np.full(len(percents), np.nan)
+    least, most, valid = np.float32(np.inf), np.float32(-np.inf), count > 0
+    for value in values:
+        valid &= value == value
+        least = value if value < least else least
+        most = value if value > most else most
+    if not valid:
+        return found
+    scale, last = np.float32(_BINS) / (most - least), np.float32(_BINS - 1)
+    bins = np.empty(count, np.int16)
+    for i in range(count):
+        bins[i] = int(clamped((values[i] - least) * scale, np.float32(0), last))
+    several = np.zeros((4, _BINS), np.int64)  # values side by side are alike: none waits for the last one's count
+    for i in range(count):
+        several[i & 3, bins[i]] += 1
+    counts = several.sum(axis=0)
+    # Only the bins with the values of the wanted ranks are sorted; the others count.
+    wanted, places = np.zeros(_BINS, np.bool_), np.empty(len(percents))
+    for k in range(len(percents)):
+        places[k] = clamped(0.01 * percents[k] * (count - 1), 0.0, count - 1.0)
+        wanted[_bin_of(counts, int(places[k]))] = True
+        wanted[_bin_of(counts, min(int(places[k]) + 1, count - 1))] = True
+    chosen, kept = np.empty(counts[wanted].sum(), np.float32), 0
+    for i in range(count):
+        if wanted[bins[i]]:
+            chosen[kept] = values[i]
+            kept += 1
+    chosen.sort()
+    for k in range(len(percents)):
+        below = int(places[k])
+        lower = chosen[_rank_in(counts, wanted, below)]
+        upper = chosen[_rank_in(counts, wanted, min(below + 1, count - 1))]
+        found[k] = lower + (float(upper) - float(lower)) * (places[k] - below)
+    return found
+
+
+@compiled
+def _bin_of(counts: Int64, rank: int) -> int:
+    """The bin of the value of this rank, 0 for the least one, of which ``counts`` (B,) are in each."""
     b = 0
     while rank >= counts[b]:
         rank -= counts[b]
         b += 1
-    inside, found = np.empty(counts[b], np.float32), 0
-    for i in range(len(values)):
-        if bins[i] == b:
-            inside[found] = values[i]
-            found += 1
-    inside.sort()
-    return float(inside[rank])
+    return b
+
+
+@compiled
+def _rank_in(counts: Int64, wanted: Bool, rank: int) -> int:
+    """A value's rank among those in ``wanted`` bins (B,) alone."""
+    result = rank
+    for b in range(_bin_of(counts, rank)):
+        if not wanted[b]:
+            result -= counts[b]
+    return result

@@ -198,12 +198,8 @@ def points_at(pixels: Int64, depth: Float32, intrinsics: Intrinsics) -> Float32:
 
 def thinned_points(mask: Bool, depth: Float32, intrinsics: Intrinsics, count: int) -> Float32:
     """Those at the pixels of ``mask`` (H, W), evenly thinned to less than twice ``count``: (N, 3)."""
-    step = max(1, int(np.count_nonzero(mask)) // count)
-    if (loops := compiled_loops("clouds")) is not None:
-        images = np.ascontiguousarray(mask), np.ascontiguousarray(depth, np.float32)
-        found: Float32 = loops.every(*(image.reshape(-1) for image in images), pixel_rays(intrinsics), step)
-        return found
-    return points_at(np.flatnonzero(mask)[::step], depth, intrinsics)
+    pixels = np.flatnonzero(mask)
+    return points_at(pixels[:: max(1, len(pixels) // count)], depth, intrinsics)
 
 
 def pixel_rays(intrinsics: Intrinsics) -> Float32:

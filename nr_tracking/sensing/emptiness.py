@@ -10,14 +10,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import pairwise
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from nr_tracking.loops import compiled_loops
 from nr_tracking.sensing.volume import Volume
-from nr_tracking.types import Intrinsics
+from nr_tracking.types import Float32, Int64, Intrinsics
 
 _RADII = (1, 2, 4, 8, 16, 32)  # pixels, each at most twice the one before
 _SLACK = 8  # pixels: points that are asked for later lie a little beside the first
@@ -35,6 +39,11 @@ class _View:
     @property
     def slices(self) -> tuple[slice, slice]:
         return slice(self.top, self.bottom), slice(self.left, self.right)
+
+    @property
+    def array(self) -> Int64:
+        """[top, bottom, left, right] for compiled loops, (4,)."""
+        return np.array((self.top, self.bottom, self.left, self.right))
 
     def holds(self, other: _View) -> bool:
         rows = self.top <= other.top and other.bottom <= self.bottom
@@ -71,9 +80,10 @@ class EmptySpace:
         self._volume = volume
         self._tolerance = tolerance * volume.side
         self._depth = depth
-        self._on_subject = (depth > 0 if mask is None else (depth > 0) & mask).flatten()
+        self._mask = mask
         self._view = _View(0, 0, 0, 0)
         self._least: list[Tensor] = []  # for each radius, of the pixels in view
+        self._seen: Float32 | None = None  # the same, for compiled loops
 
     def __call__(self, points: Tensor) -> Tensor:
         """``points`` (Q, 3) in box coordinates -> (Q,) lower bound of their signed distance in box units.
@@ -82,6 +92,8 @@ class EmptySpace:
         for the surface was measured that far away at most, and -inf where nothing is known: behind anything else, at
         pixels without depth, and outside the image.
         """
+        if (loops := self._loops(points)) is not None:
+            return torch.from_numpy(self._by_loops(loops, points.detach().contiguous().numpy()))
         k = self._intrinsics
         x, y, z = self._volume.to_metric(points).unbind(1)
         ahead = z > 1e-6
@@ -112,6 +124,40 @@ class EmptySpace:
             ball = torch.where(ahead_of > 0, torch.minimum(ahead_of, lateral), -torch.inf)
             empty = torch.maximum(empty, ball)
         return bound.index_copy(0, before, empty) / self._volume.side
+
+    def _loops(self, points: Tensor) -> Any | None:
+        """Compiled loops, where no gradients are wanted and all is in the processor's own memory."""
+        recorded = torch.is_grad_enabled() and points.requires_grad
+        here = points.device.type == self._depth.device.type == "cpu"
+        plain = here and points.dtype == self._depth.dtype == torch.float32 and not recorded
+        return compiled_loops("emptiness") if plain else None
+
+    def _by_loops(self, loops: Any, points: Float32) -> Float32:
+        depth, mask, *camera = self._arrays
+        asked = _View(*map(int, loops.looked_at(points, *camera, *depth.shape)))
+        if asked.bottom > asked.top and not (self._seen is not None and self._view.holds(asked)):
+            self._view = asked.widened(_SLACK, depth.shape)
+            self._seen = loops.least_depths(depth, self._view.array, np.array(_RADII))
+        least = np.empty((len(_RADII), 0, 0), np.float32) if self._seen is None else self._seen
+        places = self._view.array, np.array(_RADII)
+        found: Float32 = loops.bounds_at(points, *camera, depth, mask, least, *places, self._tolerance)
+        return found
+
+    @cached_property
+    def _on_subject(self) -> Tensor:
+        """Where the subject was measured, (H * W,) bool."""
+        measured = self._depth > 0
+        return (measured if self._mask is None else measured & self._mask).flatten()
+
+    @cached_property
+    def _arrays(self) -> tuple[Any, ...]:
+        """What loops want to know."""
+        k = self._intrinsics
+        lens = np.array((k.fx, k.fy, k.cx, k.cy), np.float32)
+        centre = self._volume.centre.astype(np.float32)
+        mask = torch.ones_like(self._depth, dtype=torch.bool) if self._mask is None else self._mask
+        images = (image.detach().contiguous().numpy() for image in (self._depth, mask))
+        return *images, centre, float(self._volume.side), lens
 
     def _look(self, row: Tensor, column: Tensor) -> None:
         """Have the least depths at hand around pixels (Q,): of their part of the image, which is much less than all."""

@@ -17,8 +17,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from nr_tracking.config import VolumeConfig
+from nr_tracking.loops import compiled_loops
 from nr_tracking.sensing.volume import Volume, fit_volume
-from nr_tracking.types import Intrinsics
+from nr_tracking.types import Int64, Intrinsics
 
 CHANNELS = 7
 REACH = 12  # pixels beyond its outline within which the subject's surface is continued, to both sides of a hole
@@ -81,13 +82,32 @@ def ray_image(
     steps = ((np.arange(pixels) + 0.5) / pixels - 0.5) * view[2]
     columns = np.rint((view[0] + steps) * intrinsics.fx + intrinsics.cx).astype(np.int64)
     rows = np.rint((view[1] + steps) * intrinsics.fy + intrinsics.cy).astype(np.int64)
-    in_columns, in_rows = (columns >= 0) & (columns < intrinsics.width), (rows >= 0) & (rows < intrinsics.height)
-    outside = ~(in_rows[:, None] & in_columns)
-    nearest = np.where(outside, 0, rows[:, None] * intrinsics.width + columns)
-    pixel, beside = torch.from_numpy(nearest).to(depth.device), torch.from_numpy(outside).to(depth.device)
+    channels, front = _image(depth, mask, rows, columns, distance, volume.side)
+    view_of = torch.from_numpy(view.astype(np.float32)).to(depth.device)
+    place = place_in(window or volume, volume).to(depth.device)
+    return RayImages(channels[None], front[None], view_of[None], place)
 
+
+def _image(
+    depth: Tensor, mask: Tensor | None, rows: Int64, columns: Int64, distance: float, side: float
+) -> tuple[Tensor, Tensor]:
+    """Channels (7, P, P) and continued front (P, P) of an image read at ``rows`` and ``columns`` (P,).
+
+    The middle of the cube, whose ``side`` is in metres, is at a ``distance`` of so many.
+    """
+    plain = depth.device.type == "cpu" and depth.dtype == torch.float32 and not depth.requires_grad
+    if plain and (loops := compiled_loops("images")) is not None:
+        whole = torch.ones_like(depth, dtype=torch.bool) if mask is None else mask
+        images = (image.contiguous().numpy() for image in (depth, whole))
+        read = loops.along_cube(*images, rows, columns, distance, float(side), FAR, REACH, _STEEP)
+        return torch.from_numpy(read[0]), torch.from_numpy(read[1])
+    height, width = depth.shape
+    pixels = len(rows)
+    outside = ~(((rows >= 0) & (rows < height))[:, None] & (columns >= 0) & (columns < width))
+    nearest = np.where(outside, 0, rows[:, None] * width + columns)
+    pixel, beside = torch.from_numpy(nearest).to(depth.device), torch.from_numpy(outside).to(depth.device)
     seen = depth.flatten().index_select(0, pixel.flatten()).view(pixels, pixels).masked_fill(beside, 0.0)
-    z = (seen - distance) / volume.side
+    z = (seen - distance) / side
     subject = seen > 0
     if mask is not None:
         subject &= mask.flatten().index_select(0, pixel.flatten()).view(pixels, pixels)
@@ -97,12 +117,8 @@ def ray_image(
     near = (front < FAR).float()
     slopes = _slopes(front) / _STEEP
     on, off = subject.float(), other.float()
-    channels = torch.stack(
-        (on, on * z, *(on * slopes.clamp(-1, 1)), off * z.clamp(-1, 1), off, near * front),
-    )
-    view_of = torch.from_numpy(view.astype(np.float32)).to(depth.device)
-    place = place_in(window or volume, volume).to(depth.device)
-    return RayImages(channels[None], front[None], view_of[None], place)
+    channels = (on, on * z, *(on * slopes.clamp(-1, 1)), off * z.clamp(-1, 1), off, near * front)
+    return torch.stack(channels), front
 
 
 def ray_cube(points: NDArray[np.floating], config: VolumeConfig) -> Volume:
@@ -113,9 +129,14 @@ def ray_cube(points: NDArray[np.floating], config: VolumeConfig) -> Volume:
     ``no_subject`` where there is nothing to fit.
     """
     volume = fit_volume(points, config)
-    seen = points[:: max(1, len(points) // _LOOKED_AT)]
-    away = np.abs(seen[:, :2] * (volume.centre[2] / seen[:, 2:]) - volume.centre[:2]).max(axis=1)
-    reach = 2 * float(np.percentile(away, _REACHED)) / volume.side
+    step = max(1, len(points) // _LOOKED_AT)
+    if points.dtype == np.float32 and (loops := compiled_loops("percentiles")) is not None:
+        farthest = loops.percentile_beside(np.ascontiguousarray(points), step, volume.centre, _REACHED)
+    else:
+        seen = points[::step]
+        away = np.abs(seen[:, :2] * (volume.centre[2] / seen[:, 2:]) - volume.centre[:2]).max(axis=1)
+        farthest = float(np.percentile(away, _REACHED))
+    reach = 2 * farthest / volume.side
     return Volume(volume.centre, volume.side * min(max(reach + _RIM, 1.0), _WIDEST))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from scipy.spatial import cKDTree
 
+from nr_tracking.loops import compiled_loops
 from nr_tracking.types import Bool, DepthFrame, Float32
 
 _EVIDENCE_POINTS = 500  # distances of many voxels need no dense tree, and queries far from one are slow
@@ -16,6 +17,10 @@ def depth_at(points: Float32, depth: Float32, frame: DepthFrame) -> Float32:
     ``depth`` is the frame's depth image, possibly masked; the frame has no lens distortion (see ``camera.rectify``).
     """
     k = frame.intrinsics
+    if points.dtype == depth.dtype == np.float32 and (loops := compiled_loops("visibility")) is not None:
+        arrays = np.ascontiguousarray(points), np.ascontiguousarray(depth)
+        found: Float32 = loops.depth_at(*arrays, k.fx, k.fy, k.cx, k.cy)
+        return found
     z = points[:, 2]
     ahead = z > 1e-6
     safe = np.where(ahead, z, 1.0)
@@ -41,6 +46,10 @@ def confidence_of(points: Float32, observed: Bool, depth: Float32, frame: DepthF
     less. Not a calibrated probability.
     """
     measured = depth_at(points, depth, frame)
+    if points.dtype == np.float32 and (loops := compiled_loops("visibility")) is not None:
+        known = np.ascontiguousarray(points), observed, measured
+        found: Float32 = loops.confidence_of(*known, float(voxel), _EVIDENCE_POINTS)
+        return found
     residual = np.where(measured > 0, points[:, 2] - measured, 0.0)
     confidence = np.exp(-0.5 * (residual / (1.5 * voxel)) ** 2)
     if observed.all() or not observed.any():

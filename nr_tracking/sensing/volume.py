@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from nr_tracking.config import VolumeConfig
+from nr_tracking.loops import compiled_loops
 from nr_tracking.types import Float64, InputError
 
 Points = TypeVar("Points", NDArray[np.floating], torch.Tensor)
@@ -107,8 +108,11 @@ def _extent(points: NDArray[np.floating], config: VolumeConfig) -> tuple[Float64
     """Lower and upper corner (3,) of the cloud without its outermost ``percentile`` at each end."""
     if len(points) == 0:
         raise InputError("no_subject", "no points of the subject; check depth range, region box and mask")
-    thinned = points[:: max(1, len(points) // _MEASURED_POINTS)]
-    cuts = np.percentile(thinned, (config.percentile, 100.0 - config.percentile), axis=0).astype(np.float64)
+    step, ends = max(1, len(points) // _MEASURED_POINTS), (config.percentile, 100.0 - config.percentile)
+    if points.dtype == np.float32 and (loops := compiled_loops("percentiles")) is not None:
+        cuts = loops.percentiles_along(np.ascontiguousarray(points), step, np.array(ends))
+    else:
+        cuts = np.percentile(points[::step], ends, axis=0).astype(np.float64)
     return cuts[0], cuts[1]
 
 
