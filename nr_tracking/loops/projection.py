@@ -85,7 +85,8 @@ def nearest(
             home[axis] = int(clamped(along[axis], 0.0, shape[axis] - 1.0))
             inside = along[axis] - home[axis]
             margin = min(margin, max(min(inside, 1 - inside), 0.0))
-        near[:], numbers[:] = np.inf, -1
+        for k in range(count):
+            near[k], numbers[k] = np.inf, -1
         worst, ring = radius * radius, 0
         while True:
             ring += 1  # the first one with what it surrounds
@@ -94,6 +95,8 @@ def nearest(
                 if i < 0 or i >= shape[0]:
                     continue
                 aside = max(i - along[0], along[0] - i - 1, 0.0)
+                if aside * aside * size * size > worst:
+                    continue
                 for b in range(2 * ring + 1):
                     j = home[1] + _to_and_fro(b)
                     below = max(j - along[1], along[1] - j - 1, 0.0)
@@ -171,7 +174,8 @@ def project(
         if vertex[q] < 0:
             continue
         total = planes = 0.0
-        mean[:] = gap[:] = 0
+        for axis in range(3):
+            mean[axis] = gap[axis] = 0.0
         for k in range(count):
             v = around[k, q]
             if v < 0:

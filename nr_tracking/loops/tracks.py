@@ -48,7 +48,8 @@ def gone_along(
     flat = turns.reshape(-1)
     for v in range(len(places)):
         q = near[v]
-        turn[:] = 0
+        for entry in range(9):
+            turn[entry] = 0.0
         for s in range(index.shape[1]):
             share, first = weight[q, s], 9 * index[q, s]
             for entry in range(9):
