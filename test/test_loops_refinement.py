@@ -1,0 +1,220 @@
+"""Compiled loops of the fit of the deformation graph against their twins in numpy."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from moving_shapes import bend, mesh_of, rod_distance, rotation
+from twins import both, needs_loops
+
+from nr_tracking.config import RefinementConfig
+from nr_tracking.deformation.carrier import build_carrier
+from nr_tracking.deformation.matching import Target, even_sample, find_matches, space_order
+from nr_tracking.deformation.normal_equations import (
+    DeformationGraph,
+    Motion,
+    NormalEquations,
+    bending,
+    carried,
+    disagreement,
+    edge_arms,
+    still,
+)
+from nr_tracking.deformation.patches import build_patches
+from nr_tracking.deformation.projection import SurfaceIndex, sample_evenly
+from nr_tracking.deformation.refinement import Refiner
+from nr_tracking.deformation.rotations import rotation_from_vector, vector_from_rotation
+
+pytestmark = needs_loops
+
+CONFIG = RefinementConfig(samples=400, nodes=40, iterations=6)
+
+
+class Rod:
+    """A rod with a graph on it, and the same rod bent."""
+
+    def __init__(self):
+        vertices, faces = mesh_of(rod_distance, 40)
+        self.samples = sample_evenly(vertices, faces, CONFIG.samples)
+        patches = build_patches(vertices, faces, CONFIG.nodes)
+        self.nodes, self.graph = build_carrier(patches, self.samples.points, self.samples.vertex)
+        self.size = float(np.ptp(vertices, axis=0).max())
+        self.bent = bend(vertices.astype(float), 0.8), faces
+
+    def fit(self, config=CONFIG, **options):
+        points, normals = self.samples.points, self.samples.normals
+        target = SurfaceIndex(*self.bent).target(config.samples)
+        return Refiner(config, self.graph).refine(self.nodes, points, normals, target, self.size, **options)
+
+    def motion(self, spread=0.1):
+        generator = np.random.default_rng(0)
+        turns = rotation_from_vector(generator.normal(0, spread, (len(self.nodes), 3)))
+        return Motion(turns, self.nodes + generator.normal(0, 0.1 * spread, self.nodes.shape))
+
+
+@pytest.fixture(scope="module")
+def rod():
+    return Rod()
+
+
+def cloud(count, seed=0):
+    generator = np.random.default_rng(seed)
+    normals = generator.normal(size=(count, 3))
+    return generator.random((count, 3)), normals / np.linalg.norm(normals, axis=1, keepdims=True)
+
+
+def alike(compiled, plain, **tolerances):
+    for ours, theirs in zip(compiled, plain, strict=True):
+        np.testing.assert_allclose(ours, theirs, **tolerances)
+
+
+@pytest.mark.parametrize("limit", [0.007, 0.0])
+def test_fits_are_the_same(rod, limit):
+    config = CONFIG.model_copy(update={"rigidity_limit": limit})
+    shifted = Motion(still(rod.nodes).rotations, rod.nodes + 0.01)
+    compiled, plain = both(lambda: rod.fit(config, starts=[still(rod.nodes), shifted]))
+    assert len(compiled.energies) == len(plain.energies) > 2
+    np.testing.assert_allclose(compiled.energies, plain.energies, rtol=1e-4)
+    np.testing.assert_allclose(compiled.motion.translations, plain.motion.translations, atol=1e-5)
+    np.testing.assert_allclose(compiled.motion.rotations, plain.motion.rotations, atol=1e-3)
+    np.testing.assert_allclose(compiled.residuals, plain.residuals, atol=1e-5)
+
+
+def test_a_fit_is_the_same_to_the_bit_each_time(rod):
+    first, second = rod.fit(), rod.fit()
+    np.testing.assert_array_equal(first.motion.rotations, second.motion.rotations)
+    np.testing.assert_array_equal(first.motion.translations, second.motion.translations)
+
+
+def test_guesses_are_judged_alike(rod):
+    turned = Motion(np.tile(rotation([0, 1, 0], np.pi), (len(rod.nodes), 1, 1)), rod.nodes)
+    compiled, plain = both(lambda: rod.fit(starts=[turned], guesses=[lambda: still(rod.nodes)]))
+    np.testing.assert_allclose(compiled.energies, plain.energies, rtol=1e-4)
+
+
+def test_a_target_out_of_reach_or_of_one_point_moves_nothing(rod):
+    points, normals = rod.samples.points, rod.samples.normals
+    away = Target(np.array([[9.0, 9.0, 9.0]]), np.array([[0.0, 0.0, 1.0]]), np.zeros(1, np.int64))
+    for fit in both(lambda: Refiner(CONFIG, rod.graph).refine(rod.nodes, points, normals, away, rod.size)):
+        np.testing.assert_allclose(fit.motion.translations, rod.nodes, atol=1e-6)
+        assert np.isnan(fit.residuals).all()
+
+
+def test_points_normals_and_disagreement_of_a_motion(rod):
+    motion, points = rod.motion(), rod.samples.points
+    compiled, plain = both(lambda: carried(rod.graph, rod.nodes, points, rod.samples.normals, motion))
+    alike(compiled, plain, atol=1e-12)
+    compiled, plain = both(lambda: disagreement(rod.graph, rod.nodes, points, motion, plain[0]))
+    np.testing.assert_allclose(compiled, plain, atol=1e-7)  # the twin subtracts squares
+
+
+@pytest.mark.parametrize("limit", [0.01, 0.0])
+def test_what_edges_hold(rod, limit):
+    arms, plain = both(lambda: edge_arms(rod.graph, rod.nodes))
+    np.testing.assert_allclose(arms, plain, atol=1e-12)
+    alike(*both(lambda: bending(rod.graph, arms, rod.motion(), limit)), rtol=1e-9, atol=1e-12)
+
+
+def system(graph, nodes, points, motion, seed=0):
+    """A matrix in the order of the nodes and a right-hand side, for random data."""
+    generator = np.random.default_rng(seed)
+    roots = generator.normal(size=(len(points), 3, 3))
+    pull, equations = generator.normal(size=(len(points), 3)), NormalEquations(graph)
+    moved, _ = carried(graph, nodes, points, np.ones_like(points), motion)
+    turned, gap, weight, _ = bending(graph, edge_arms(graph, nodes), motion, 0.1)
+    band, right = equations.assemble(
+        nodes, points, motion, moved, roots @ roots.transpose(0, 2, 1), pull, turned, gap, 30 * weight
+    )
+    matrix = equations.dense(band)
+    return matrix, right, equations.solve(band, right, 1e-4)
+
+
+def test_the_linear_system(rod):
+    compiled, plain = both(lambda: system(rod.graph, rod.nodes, rod.samples.points, rod.motion()))
+    scale = np.abs(plain[0]).max()
+    np.testing.assert_allclose(compiled[0], plain[0], atol=1e-6 * scale)
+    np.testing.assert_allclose(compiled[1], plain[1], rtol=1e-9, atol=1e-9)
+    np.testing.assert_allclose(compiled[2], plain[2], atol=1e-3 * np.abs(plain[2]).max())
+    np.testing.assert_allclose(
+        compiled[0] @ compiled[2].ravel(), compiled[1].ravel(), atol=2e-3 * np.abs(plain[1]).max()
+    )
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(1, 12), st.integers(1, 4), st.integers(0, 20), st.integers(0, 9), st.integers(0, 99))
+def test_linear_systems_of_any_graph(count, slots, samples, links, seed):
+    """Of one node and many, with and without edges and samples, in one piece and in several."""
+    generator = np.random.default_rng(seed)
+    slots = min(slots, count)
+    pairs = {tuple(sorted(generator.permutation(count)[:2])) for _ in range(links if count > 1 else 0)}
+    edges = np.array(sorted(pairs), np.int32).reshape(-1, 2)
+    nodes, lengths = generator.normal(size=(count, 3)), generator.uniform(0.5, 2, len(edges))
+    index = np.array([generator.permutation(count)[:slots] for _ in range(samples)], np.int64).reshape(-1, slots)
+    graph = DeformationGraph(count, edges, lengths, index, generator.dirichlet(np.ones(slots), samples))
+    points = generator.normal(size=(samples, 3))
+    turns = rotation_from_vector(generator.normal(0, 0.3, (count, 3)))
+    compiled, plain = both(lambda: system(graph, nodes, points, Motion(turns, nodes), seed))
+    np.testing.assert_allclose(compiled[0], plain[0], atol=1e-5 * (1 + np.abs(plain[0]).max()))
+    np.testing.assert_allclose(compiled[1], plain[1], rtol=1e-9, atol=1e-9)
+    assert np.isfinite(compiled[2]).all()
+
+
+def test_a_node_named_twice_by_a_sample_counts_twice():
+    nodes, edges = np.array([[0.0, 0, 0], [1, 0, 0], [2, 0, 0]]), np.array([[0, 1], [1, 2]], np.int32)
+    index, weight = np.array([[0, 1, 0], [2, 1, 2]]), np.array([[0.5, 0.3, 0.2], [0.7, 0.3, 0.0]])
+    graph = DeformationGraph(3, edges, np.ones(2), index, weight)
+    compiled, plain = both(lambda: system(graph, nodes, np.array([[0.2, 0.1, 0.0], [1.8, 0.0, 0.1]]), still(nodes)))
+    alike(compiled[:2], plain[:2], rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("cosine", [-1.0, 0.7, 2.0])
+@pytest.mark.parametrize(("moving", "count"), [(500, 900), (3, 2), (1, 1), (300, 1), (0, 5)])
+def test_matches_from_both_sides(moving, count, cosine):
+    target = Target(*cloud(count, 1), np.arange(0, count, 2))
+    if moving == 0:  # a tree of nothing finds nothing
+        assert len(find_matches(*cloud(0), target, 0.2, cosine).sample) == 0
+        return
+    compiled, plain = both(lambda: find_matches(*cloud(moving), target, 0.2, cosine))
+    for name in ("sample", "place", "normal", "forward"):
+        np.testing.assert_array_equal(getattr(compiled, name), getattr(plain, name))
+    compiled, plain = both(lambda: target.nearest_similar(*cloud(moving), 0.3, cosine))
+    np.testing.assert_array_equal(compiled, plain)
+
+
+def test_samples_that_are_no_numbers_have_no_match():
+    target, (points, normals) = Target(*cloud(100, 1), np.arange(100)), cloud(20)
+    points[::3], normals[1] = np.nan, np.inf
+    points[2] = np.inf
+    matches = find_matches(points, normals, target, 0.5, -1.0)
+    assert not np.isin(matches.sample, np.flatnonzero(~np.isfinite(points).all(axis=1))).any()
+    assert np.isfinite(matches.place).all()
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.integers(0, 300), st.integers(0, 99), st.sampled_from([1e-12, 0.01, 1.0, 1e6]), st.booleans())
+def test_order_in_space(count, seed, scale, flat):
+    points = scale * cloud(count, seed)[0]
+    if flat:
+        points[:, 1] = 1.0
+    if count:
+        compiled, plain = both(lambda: space_order(points))
+        np.testing.assert_array_equal(compiled, plain)
+    assert len(even_sample(points, 10)) == min(count, 10)
+
+
+def test_order_in_space_of_what_is_no_number_is_still_an_order():
+    points = cloud(50)[0]
+    points[::7] = np.nan
+    points[3] = np.inf
+    assert np.array_equal(np.sort(space_order(points)), np.arange(50))
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.integers(0, 20), st.integers(0, 99), st.sampled_from([0.0, 1e-200, 1e-9, 1.0]))
+def test_rotations_of_vectors_and_back(count, seed, length):
+    vectors = length * np.random.default_rng(seed).uniform(-1.5, 1.5, (count, 3))
+    rotations, plain = both(lambda: rotation_from_vector(vectors))
+    np.testing.assert_allclose(rotations, plain, atol=1e-15)
+    compiled, plain = both(lambda: vector_from_rotation(rotations))
+    np.testing.assert_allclose(compiled, plain, rtol=1e-12, atol=1e-15)
+    np.testing.assert_allclose(compiled, vectors, atol=1e-9)
