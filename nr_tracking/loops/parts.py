@@ -9,6 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from nr_tracking.loops.compiler import clamped, compiled
+from nr_tracking.loops.percentiles import sort
 from nr_tracking.types import Bool, Float32, Float64, Int32, Int64
 
 _CELLS = 24  # along each axis of a grid, at most
@@ -167,11 +168,12 @@ def gathered(
     together = True
     for k in range(count + 1):
         kept[k] |= (near[k] or ahead[k]) and stones[k]
+        near[k] = False
         together &= kept[k] or k == 0
     if not together:
-        near[:] = False
         _add_near(points, own, kept, near, ratio, room)
-        kept |= near
+        for k in range(count + 1):
+            kept[k] |= near[k]
     return kept
 
 
@@ -208,7 +210,8 @@ def _give_back(
     height, width = labels.shape
     given = np.zeros(len(torn), np.int32)
     for side in range(4):
-        down, across = (0, 0, -1, 1)[side], (-1, 1, 0, 0)[side]
+        way = 2 * (side & 1) - 1
+        down, across = way * (side >> 1), way * (1 - (side >> 1))
         for k in range(len(torn)):
             i, j = torn[k] // width, torn[k] % width
             a, b = i + down, j + across
@@ -246,8 +249,9 @@ def _add_before(points: Float32, part: Int32, largest: int, ahead: Bool, ratio: 
             role[i] = 1
             body[found] = points[i, 2]
             found += 1
-    size, depths = _size(points, role), np.sort(body[:found])
-    depth = np.float32(0.5) * (depths[(found - 1) // 2] + depths[found // 2])
+    size = _size(points, role)
+    sort(body, found)
+    depth = np.float32(0.5) * (body[max(found - 1, 0) // 2] + body[found // 2]) if found else np.float32(0)
     across, anything = np.zeros((len(points), 3), np.float32), False
     for i in range(len(points)):
         nearer = depth - total[part[i]] / max(number[part[i]], 1)

@@ -18,7 +18,9 @@ def percentiles_along(points: Float32, step: int, percents: Float64) -> Float64:
         for axis in range(3):
             values[axis, i] = points[i * step, axis]
     for axis in range(3):
-        found[:, axis] = percentiles(values[axis], percents)
+        cuts = percentiles(values[axis], percents)
+        for k in range(len(percents)):
+            found[k, axis] = cuts[k]
     return found
 
 
@@ -51,22 +53,21 @@ def percentiles(values: Float32, percents: Float64) -> Float64:
     bins = np.empty(count, np.int16)
     for i in range(count):
         bins[i] = int(clamped((values[i] - least) * scale, np.float32(0), last))
-    several = np.zeros((4, _BINS), np.int64)  # values side by side are alike: none waits for the last one's count
+    counts = np.zeros(_BINS, np.int64)
     for i in range(count):
-        several[i & 3, bins[i]] += 1
-    counts = several.sum(axis=0)
+        counts[bins[i]] += 1
     # Only the bins with the values of the wanted ranks are sorted; the others count.
     wanted, places = np.zeros(_BINS, np.bool_), np.empty(len(percents))
     for k in range(len(percents)):
         places[k] = clamped(0.01 * percents[k] * (count - 1), 0.0, count - 1.0)
         wanted[_bin_of(counts, int(places[k]))] = True
         wanted[_bin_of(counts, min(int(places[k]) + 1, count - 1))] = True
-    chosen, kept = np.empty(counts[wanted].sum(), np.float32), 0
+    chosen, kept = np.empty(count, np.float32), 0
     for i in range(count):
         if wanted[bins[i]]:
             chosen[kept] = values[i]
             kept += 1
-    chosen.sort()
+    sort(chosen, kept)
     for k in range(len(percents)):
         below = int(places[k])
         lower = chosen[_rank_in(counts, wanted, below)]
@@ -93,3 +94,19 @@ def _rank_in(counts: Int64, wanted: Bool, rank: int) -> int:
         if not wanted[b]:
             result -= counts[b]
     return result
+
+
+@compiled
+def sort(values: Float32, count: int) -> None:
+    """Sort the first ``count`` of ``values`` (N,) in place, as Shell does it."""
+    apart = 1
+    while 3 * apart < count:
+        apart = 3 * apart + 1
+    while apart > 0:
+        for i in range(apart, count):
+            value, at = values[i], i
+            while at >= apart and values[at - apart] > value:
+                values[at] = values[at - apart]
+                at -= apart
+            values[at] = value
+        apart //= 3

@@ -102,7 +102,10 @@ def sides_left(pixels: Int64, heights: Float32, height: int, width: int, band: f
         seen[3, down] |= column >= (1 - band) * width
     sides = 0
     for side in range(4):
-        sides += seen[side].sum() >= least * bins
+        filled = 0
+        for k in range(bins):
+            filled += seen[side, k]
+        sides += filled >= least * bins
     return sides
 
 
@@ -125,7 +128,10 @@ def dwarfs(cloud: Float32, heights: Float32, rest: Bool, ratio: float, percents:
 
     The latter are those at ``rest`` (N,) with heights of 1 or more; of the former, ``percents`` (2,) count.
     """
-    centre, squares, count = _moments(cloud, np.abs(heights) < 1)
+    on = np.empty(len(cloud), np.bool_)
+    for i in range(len(cloud)):
+        on[i] = abs(heights[i]) < 1
+    centre, squares, count = _moments(cloud, on)
     if count == 0:
         return False
     axes = _axes(squares)
@@ -136,11 +142,11 @@ def dwarfs(cloud: Float32, heights: Float32, rest: Bool, ratio: float, percents:
             place = 0.0
             for axis in range(3):
                 place += (cloud[i, axis] - centre[axis]) * axes[axis, k + 1]
-            if abs(heights[i]) < 1:
+            if on[i]:
                 along[k, kept] = place
             elif rest[i] and heights[i] >= 1:
                 least[k], most[k] = min(least[k], place), max(most[k], place)
-        kept += abs(heights[i]) < 1
+        kept += on[i]
     if not most[0] >= least[0]:
         return False
     for k in range(2):
@@ -196,9 +202,11 @@ def _best(cloud: Float32, tolerance: Float32, left: Int64, planes: Float32, judg
     """The plane of (H, 4) that most points lie on: of the ``finalists``, among which the first of equals counts."""
     every = np.arange(len(planes))
     votes = _votes(cloud, tolerance, left, max(1, len(left) // judges[0]), planes, every)
-    chosen = _descending(votes)[:finalists]
-    votes = _votes(cloud, tolerance, left, max(1, len(left) // judges[1]), planes, chosen)
-    return chosen[votes.argmax()]
+    chosen = _descending(votes, len(cloud))[:finalists]
+    votes, best = _votes(cloud, tolerance, left, max(1, len(left) // judges[1]), planes, chosen), 0
+    for k in range(len(chosen)):
+        best = k if votes[k] > votes[best] else best
+    return chosen[best]
 
 
 @compiled
@@ -222,10 +230,9 @@ def _votes(cloud: Float32, tolerance: Float32, left: Int64, step: int, planes: F
 
 
 @compiled
-def _descending(counts: Int64) -> Int64:
-    """Indices (K,) of ``counts`` (K,) from the greatest to the least, equals in their order."""
-    starts = np.zeros(counts.max() + 2, np.int64)
-    most = len(starts) - 2
+def _descending(counts: Int64, most: int) -> Int64:
+    """Indices (K,) of ``counts`` (K,) up to ``most`` from the greatest to the least, equals in their order."""
+    starts = np.zeros(most + 2, np.int64)
     for count in counts:
         starts[most - count + 1] += 1
     for k in range(most + 1):
@@ -258,7 +265,7 @@ def _fit(cloud: Float32, tolerance: Float32, left: Int64, plane: Float32, row: F
     for axis in range(3):
         offset += axes[axis, 0] * centre[axis]
     row[3] = abs(offset)
-    row[10:12] = 0
+    row[10] = row[11] = 0
     for axis in range(3):
         row[axis] = axes[axis, 0] if offset >= 0 else -axes[axis, 0]
         for k in range(2):
@@ -296,9 +303,13 @@ def _moments(cloud: Float32, taken: Bool) -> tuple[Float64, Float64, int]:
 @compiled
 def _axes(squares: Float64) -> Float64:
     """Eigenvectors, by columns, of a symmetric matrix (3, 3), that of the least eigenvalue first: by Jacobi's turns."""
-    matrix, vectors = squares.copy(), np.eye(3)
+    matrix, vectors = np.empty((3, 3)), np.zeros((3, 3))
+    for a in range(3):
+        vectors[a, a] = 1
+        for b in range(3):
+            matrix[a, b] = squares[a, b]
     for turn in range(24):  # eight sweeps; four are enough for double precision
-        a, b = (0, 1, 0)[turn % 3], (1, 2, 2)[turn % 3]
+        a, b = (turn % 3) & 1, min(turn % 3 + 1, 2)
         if matrix[a, b] == 0:
             continue
         ratio = (matrix[b, b] - matrix[a, a]) / (2 * matrix[a, b])
@@ -375,7 +386,8 @@ def _bend(
                 for b in range(a + 1):
                     squares[a, b] += scaled * terms[i, b]
         _solve(squares, right, ridge * max(total, 1), bend)
-    row[12:] = bend
+    for k in range(10):
+        row[12 + k] = bend[k]
 
 
 @compiled
