@@ -115,18 +115,18 @@ def test_what_edges_hold(rod, limit):
     alike(*both(lambda: bending(rod.graph, arms, rod.motion(), limit)), rtol=1e-9, atol=1e-12)
 
 
-def system(graph, nodes, points, motion, seed=0):
-    """A matrix in the order of the nodes and a right-hand side, for random data."""
+def system(graph, nodes, points, motion, seed=0, damping=1e-4, sign=1.0):
+    """A matrix in the order of the nodes, a right-hand side and the step, for random data."""
     generator = np.random.default_rng(seed)
     roots = generator.normal(size=(len(points), 3, 3))
     pull, equations = generator.normal(size=(len(points), 3)), NormalEquations(graph)
     moved, _ = carried(graph, nodes, points, np.ones_like(points), motion)
     turned, gap, weight, _ = bending(graph, edge_arms(graph, nodes), motion, 0.1)
-    band, right = equations.assemble(
-        nodes, points, motion, moved, roots @ roots.transpose(0, 2, 1), pull, turned, gap, 30 * weight
+    step_matrix, right = equations.assemble(
+        nodes, points, motion, moved, sign * roots @ roots.transpose(0, 2, 1), pull, turned, gap, 30 * weight
     )
-    matrix = equations.dense(band)
-    return matrix, right, equations.solve(band, right, 1e-4)
+    matrix = step_matrix.dense()
+    return matrix, right, equations.solve(step_matrix, right, damping)
 
 
 def test_the_linear_system(rod):
@@ -134,10 +134,30 @@ def test_the_linear_system(rod):
     scale = np.abs(plain[0]).max()
     np.testing.assert_allclose(compiled[0], plain[0], atol=1e-6 * scale)
     np.testing.assert_allclose(compiled[1], plain[1], rtol=1e-9, atol=1e-9)
-    np.testing.assert_allclose(compiled[2], plain[2], atol=1e-3 * np.abs(plain[2]).max())
-    np.testing.assert_allclose(
-        compiled[0] @ compiled[2].ravel(), compiled[1].ravel(), atol=2e-3 * np.abs(plain[1]).max()
-    )
+    np.testing.assert_allclose(compiled[2], plain[2], atol=1e-4 * np.abs(plain[2]).max())
+
+
+@pytest.mark.parametrize("damping", [0.0, 1e-4, 10.0])
+def test_steps_by_panels_and_by_a_band_are_those_of_the_dense_matrix(rod, damping):
+    def solved():
+        matrix, right, step = system(rod.graph, rod.nodes, rod.samples.points, rod.motion(), damping=damping)
+        return step, np.linalg.solve(matrix + damping * np.diag(np.diag(matrix)), right.ravel()).reshape(-1, 6)
+
+    for step, exact in both(solved):
+        np.testing.assert_allclose(step, exact, atol=1e-4 * np.abs(exact).max())
+
+
+def test_a_matrix_that_is_not_positive_definite_is_told(rod):
+    step = system(rod.graph, rod.nodes, rod.samples.points, rod.motion(), sign=-1.0)[2]
+    assert not step.any()
+    assert not system(rod.graph, rod.nodes, np.nan * rod.samples.points, rod.motion())[2].any()
+
+
+def test_what_nothing_holds_stays_where_it_is():
+    nodes = np.random.default_rng(0).normal(size=(5, 3))
+    graph = DeformationGraph(5, np.array([[0, 1]], np.int32), np.ones(1), np.array([[0, 1]] * 9), np.full((9, 2), 0.5))
+    for _, _, step in both(lambda: system(graph, nodes, np.ones((9, 3)), still(nodes))):
+        assert np.array_equal(step[2:], np.zeros((3, 6))) and step[:2].any()
 
 
 @settings(max_examples=30, deadline=None)

@@ -98,14 +98,16 @@ def test_the_linear_system_agrees_with_finite_differences(rigid):
     information = np.swapaxes(roots, 1, 2) @ roots
     pull = (information @ (goals - moved_points(graph, nodes, points, motion))[..., None])[..., 0]
     moved, edges = moved_points(graph, nodes, points, motion), edge_gaps(graph, edge_arms(graph, nodes), motion)
-    band, right = equations.assemble(nodes, points, motion, moved, information, pull, *edges, np.full(16, rigidity))
+    step_matrix, right = equations.assemble(
+        nodes, points, motion, moved, information, pull, *edges, np.full(16, rigidity)
+    )
     assert np.allclose(right.ravel(), -jacobian.T @ residuals(np.zeros(42)), atol=1e-5)
-    matrix = equations.dense(band)
+    matrix = step_matrix.dense()
     if rigid:  # nodes agree on where their samples are, so the common lever arm is exact
         assert np.allclose(matrix, jacobian.T @ jacobian, atol=1e-6 * np.abs(matrix).max())
     else:
         assert np.linalg.eigvalsh(matrix).min() > 0
-    step = equations.solve(band, right, 0.0)
+    step = equations.solve(step_matrix, right, 0.0)
     assert np.allclose(matrix @ step.ravel(), right.ravel(), atol=1e-4)
 
 
@@ -149,7 +151,7 @@ def test_a_node_that_nothing_holds_stays_where_it_is():
     places = np.concatenate((nodes, [[5.0, 5.0, 5.0]]))
     equations = NormalEquations(lonely)
     motion = still(places)
-    band, right = equations.assemble(
+    step_matrix, right = equations.assemble(
         places,
         points,
         motion,
@@ -159,7 +161,7 @@ def test_a_node_that_nothing_holds_stays_where_it_is():
         *edge_gaps(lonely, edge_arms(lonely, places), motion),
         np.ones(16),
     )
-    step = equations.solve(band, right, 1e-4)
+    step = equations.solve(step_matrix, right, 1e-4)
     assert np.allclose(step[7], 0) and np.allclose(step[:7, 3:].mean(0), 1, atol=0.05)
 
 
@@ -179,9 +181,9 @@ def test_a_matrix_that_is_not_positive_definite_gives_no_step_but_more_damping(s
 
     solve, asked = NormalEquations.solve, []
 
-    def failing_once(self, band, right, damping):
+    def failing_once(self, step_matrix, right, damping):
         asked.append(damping)
-        return solve(self, band, right, damping) if len(asked) > 1 else np.zeros_like(right)
+        return solve(self, step_matrix, right, damping) if len(asked) > 1 else np.zeros_like(right)
 
     monkeypatch.setattr(NormalEquations, "solve", failing_once)
     shift = np.array([0.02, -0.01, 0.015])
@@ -287,9 +289,7 @@ def test_features_show_a_turn_that_the_shape_hides():
         angle = np.arctan2(points[:, 1], points[:, 0])
         return np.stack((np.cos(angle), np.sin(angle)), axis=1).astype(np.float32)
 
-    known = type(target)(
-        target.points, target.normals, target.sample, features(target.points[target.sample] @ turn)
-    )
+    known = type(target)(target.points, target.normals, target.sample, features(target.points[target.sample] @ turn))
     samples = rod.samples
     pose = rod.nodes, samples.points, samples.normals
     blind = rod.refiner.refine(*pose, target, rod.size)

@@ -5,7 +5,7 @@ kinds of residuals enter: every sample is pulled by its matches, and every edge 
 agree on where the far end goes (as rigid as possible; Sumner, Schmid and Pauly, SIGGRAPH 2007).
 
 All that depends on the structure alone (which blocks of the matrix are filled, where contributions go, an order of the
-nodes that keeps the matrix banded) is found once. A step then is a few array operations and a banded Cholesky
+nodes that leaves most of the others empty) is found once. A step then is a few array operations and a sparse Cholesky
 factorisation, linear in the number of nodes for the long thin graphs of limbs.
 """
 
@@ -15,14 +15,16 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-from scipy.linalg.lapack import spbtrf, spbtrs
 from scipy.sparse import csr_matrix
-from scipy.sparse.csgraph import reverse_cuthill_mckee
 
+from nr_tracking.deformation.banded import BandMatrix
+from nr_tracking.deformation.panelled import PanelMatrix
 from nr_tracking.deformation.rotations import rotation_from_vector
 from nr_tracking.loops import compiled_loops
 from nr_tracking.normals import cross
 from nr_tracking.types import Float32, Float64, Int32, Int64
+
+StepMatrix = BandMatrix | PanelMatrix
 
 HELD = 0.1
 """Share of rigidity that no residual escapes."""
@@ -220,23 +222,23 @@ class NormalEquations:
         pattern = csr_matrix((np.ones(len(row), np.int32), (row, column)), shape=(count, count))
         near, far = directed_edges(graph).T
         pattern = pattern + csr_matrix((np.ones(len(near), np.int32), (near, far)), shape=(count, count))
-        order = reverse_cuthill_mckee(pattern, symmetric_mode=True)
-        self._place = np.empty(count, np.int64)
-        self._place[order] = np.arange(count)
+        self._loops, panels = compiled_loops("gauss_newton"), compiled_loops("panels")
+        self._matrix = BandMatrix(pattern) if panels is None else PanelMatrix(pattern, panels)
+        place, order = self._matrix.place, np.argsort(self._matrix.place)
 
         # Blocks of the lower triangle, by their key (place of the row, place of the column).
-        self._first_is_later = self._place[first] > self._place[second]
+        self._first_is_later = place[first] > place[second]
         later = np.where(self._first_is_later, first, second)
         earlier = first + second - later
-        lower = self._place[row] >= self._place[column]
-        sample_key = (self._place[row] * count + self._place[column])[lower]
-        edge_key = self._place[later] * count + self._place[earlier]
+        lower = place[row] >= place[column]
+        sample_key = (place[row] * count + place[column])[lower]
+        edge_key = place[later] * count + place[earlier]
         keys, where = np.unique(
             np.concatenate((sample_key, np.arange(count) * (count + 1), edge_key)), return_inverse=True
         )
         self._row, self._column = order[keys // count], order[keys % count]
         of_samples, of_nodes, self._of_edges = np.split(where, [len(sample_key), len(sample_key) + count])
-        self._of_nodes = of_nodes[self._place]
+        self._of_nodes = of_nodes[place]
 
         sample = np.repeat(np.arange(samples), len(a))[lower]
         entries = shares[lower].astype(np.float32), (of_samples, sample)
@@ -244,24 +246,7 @@ class NormalEquations:
         self._gather_nodes = graph.blend.T.tocsr()
         self._gather_near = _summation(near, count)
         self._gather_far = _summation(far, count)
-        self._high, self._low = np.divmod(keys, count)
-        self._prepare_band(self._high, self._low)
-
-    def _prepare_band(self, high: Int64, low: Int64) -> None:
-        """Find where each entry of each block lies in LAPACK's lower band storage, ``band[i - j, j] = H[i, j]``.
-
-        The memory is kept from step to step: asking the system anew for as much as this takes longer than filling it.
-        It is laid out by columns, as LAPACK wants it, which then factorises in place.
-        """
-        inner = np.arange(6)
-        i = high * 6 + inner[:, None, None]
-        j = low * 6 + inner[:, None]
-        i, j = np.broadcast_arrays(i, j)
-        self._source = np.flatnonzero(i >= j)
-        i, j = i.reshape(-1)[self._source], j.reshape(-1)[self._source]
-        height = int((i - j).max()) + 1
-        self._band = np.empty((6 * self.graph.count, height), np.float32)
-        self._target = j * height + i - j
+        self._matrix.lay(*np.divmod(keys, count))
 
     def assemble(
         self,
@@ -274,27 +259,26 @@ class NormalEquations:
         turned_arms: Float64,
         edge_gap: Float64,
         stiffness: Float64,
-    ) -> tuple[Float32, Float64]:
-        """Build the matrix, in lower band storage and the internal order of nodes, and the right-hand side (P, 6).
-
-        The matrix lies in memory that the next call uses again.
+    ) -> tuple[StepMatrix, Float64]:
+        """Build the matrix, in memory that the next call uses again, and the right-hand side (P, 6).
 
         ``nodes`` (P, 3) and ``points`` (S, 3) before the motion, ``moved`` (S, 3) after it; ``information`` (S, 3, 3)
         and ``pull`` (S, 3), the sums over a sample's matches of W and of W times (match - sample); ``turned_arms``
         and ``edge_gap`` (2E, 3) of :func:`edge_gaps`, each directed edge weighted by its ``stiffness`` (2E,).
         """
         right = self.right_side(nodes, points, motion, pull, turned_arms, edge_gap, stiffness)
-        if (loops := compiled_loops("gauss_newton")) is not None:
-            known = self._gather.indptr, self._gather.indices, self._gather.data, self._high, self._low
-            edges = turned_arms, stiffness
-            structure = self.graph.edges, self._place
-            values = map(np.ascontiguousarray, (motion.translations, moved, information, *edges))
-            loops.fill_band(self._band, *known, *structure, *values)
-            return self._band.T, right
-        self._band.fill(0.0)
-        blocks = self._blocks(motion.translations, moved, information, turned_arms, stiffness)
-        self._band.reshape(-1)[self._target] = blocks.reshape(-1)[self._source]
-        return self._band.T, right
+        matrix = self._matrix
+        if isinstance(matrix, BandMatrix):
+            matrix.fill(self._blocks(motion.translations, moved, information, turned_arms, stiffness))
+            return matrix, right
+        assert self._loops is not None
+        memory = matrix.memory, matrix.begin, matrix.stride
+        gather = self._gather.indptr, self._gather.indices, self._gather.data
+        values = map(np.ascontiguousarray, (motion.translations, moved, information))
+        self._loops.fill(*memory, *gather, self._row, self._column, *values)
+        blocks = self._of_nodes, self._of_edges, self._first_is_later
+        self._loops.add_edges(*memory, self.graph.edges, *blocks, *map(np.ascontiguousarray, (turned_arms, stiffness)))
+        return matrix, right
 
     def right_side(
         self,
@@ -307,7 +291,7 @@ class NormalEquations:
         stiffness: Float64,
     ) -> Float64:
         """The right-hand side (P, 6) alone, of what :meth:`assemble` is given."""
-        if (loops := compiled_loops("gauss_newton")) is not None:
+        if (loops := self._loops) is not None:
             graph, moving = self.graph, (nodes, points, motion.rotations)
             values = map(np.ascontiguousarray, (*moving, pull, turned_arms, edge_gap, stiffness))
             found: Float64 = loops.right_side(graph.index, graph.weight, graph.edges, *values)
@@ -381,39 +365,19 @@ class NormalEquations:
                 between[3 + row, column] = turn * from_earlier[axis]
         blocks[:, :, self._of_edges] += between
 
-    def solve(self, band: Float32, right: Float64, damping: float) -> Float64:
-        """Increments (P, 6); ``damping`` (Levenberg-Marquardt) is relative to the diagonal. The band is used up.
+    def solve(self, matrix: StepMatrix, right: Float64, damping: float) -> Float64:
+        """Increments (P, 6); ``damping`` (Levenberg-Marquardt) is relative to the diagonal. The matrix is used up.
 
         Zero where the matrix is not positive definite to the precision at hand: more damping is needed.
         """
-        # What neither data nor an edge holds has a zero on the diagonal: keep it where it is. Turns and shifts have a
-        # unit of their own each, and so a floor.
-        diagonal = band[0].reshape(-1, 2, 3)
-        floor = 1e-7 * np.maximum(diagonal.max(axis=(0, 2), keepdims=True), 1e-30)
-        band[0] = ((1.0 + damping) * diagonal + floor).reshape(-1)
-        self._factor, failed = spbtrf(band, lower=True, overwrite_ab=True)
-        return np.zeros_like(right) if failed else self.solve_again(right)
+        return self.solve_again(right) if matrix.factorise(damping) else np.zeros_like(right)
 
     def solve_again(self, right: Float64) -> Float64:
         """Increments (P, 6) by the matrix of the last :meth:`solve`, for another right-hand side (P, 6).
 
         Most of the time of a step is that of its matrix. Valid until the next call of :meth:`assemble`.
         """
-        ordered = np.empty(right.shape, np.float32)
-        ordered[self._place] = right
-        solution, _ = spbtrs(self._factor, ordered.reshape(-1, 1), lower=True, overwrite_b=True)
-        increments: Float64 = solution.reshape(-1, 6)[self._place].astype(np.float64)
-        return increments
-
-    def dense(self, band: Float32) -> Float64:
-        """The matrix (6P, 6P) in the order of the nodes, for inspection."""
-        height, size = band.shape
-        lower = np.zeros((size, size))
-        for offset in range(height):
-            np.fill_diagonal(lower[offset:], band[offset, : size - offset])
-        full = lower + np.tril(lower, -1).T
-        rows = (self._place[:, None] * 6 + np.arange(6)).reshape(-1)
-        return full[np.ix_(rows, rows)]
+        return self._matrix.solve(right)
 
 
 def _summation(group: Int64, count: int) -> csr_matrix:

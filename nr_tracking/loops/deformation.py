@@ -26,7 +26,8 @@ def carried(
     maps = _maps(nodes, rotations, translations)
     moved, turned, blend = np.empty(points.shape), np.empty(points.shape), np.empty(12)
     for s in range(len(points)):
-        blend[:] = 0
+        for c in range(12):
+            blend[c] = 0
         for b in range(index.shape[1]):
             share, node = weight[s, b], 12 * index[s, b]
             for c in range(12):

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
+from numba import uint64
 
 from nr_tracking.loops.compiler import compiled
-from nr_tracking.types import Float32, Float64, Int32, Int64
+from nr_tracking.types import Bool, Float32, Float64, Int32, Int64
 
 _TRIANGLE = np.array([0, 1, 2, 1, 3, 4, 2, 4, 5])  # where each entry of a symmetric 3 x 3 matrix is among its six
 _NUMBERS = 24  # a sample's 21, and what rounds them up to whole registers
@@ -73,30 +74,27 @@ def pulled(
 
 
 @compiled
-def fill_band(
-    band: Float32,
+def fill(
+    matrix: Float32,
+    begin: Int64,
+    stride: Int64,
     starts: Int32,
     members: Int32,
     shares: Float32,
-    high: Int64,
-    low: Int64,
-    edges: Int32,
-    order: Int64,
+    row: Int64,
+    column: Int64,
     places: Float64,
     moved: Float64,
     information: Float64,
-    arms: Float64,
-    stiffness: Float64,
 ) -> None:
-    """Fill the matrix of a step into ``band`` (6P, H), whose rows are the columns below the diagonal.
+    """Fill what samples give to the ``matrix`` of a step.
 
-    Block k of the lower triangle lies at the nodes ``high`` and ``low`` (K,) in the internal order, and is the sum over
-    ``members`` from ``starts[k]`` on, samples with their ``shares``. ``order`` (P,) is where each node comes in that
-    order, ``places`` (P, 3) where it is. The rest is what
+    Block k is that of the nodes ``row`` and ``column`` (K,); it lies at ``begin`` (K,), its columns ``stride`` (K,)
+    apart, and is the sum over ``members`` from ``starts[k]`` on, samples with their ``shares``. ``places`` (P, 3) is
+    where nodes are, and the rest what
     :meth:`nr_tracking.deformation.normal_equations.NormalEquations.assemble` is given.
     """
-    flat, height = band.reshape(-1), band.shape[1]
-    flat[:] = 0
+    matrix[:] = 0
     middle = np.zeros(3)
     for k in range(len(places)):
         for axis in range(3):
@@ -104,14 +102,18 @@ def fill_band(
     shift = np.empty((len(places), 3), np.float32)
     for k in range(len(places)):
         for axis in range(3):
-            shift[order[k], axis] = places[k, axis] - middle[axis]
+            shift[k, axis] = places[k, axis] - middle[axis]
     single = _numbers_of_samples(moved, middle, information)
+    # Without a sign, indices cannot count from the end, and loops of a number unknown to the compiler are not unrolled:
+    # so it takes eight at a time.
+    numbers = uint64(max(len(single), _NUMBERS) // max(len(moved), 1))
     total, block = np.empty(_NUMBERS, np.float32), np.empty(36, np.float32)
-    for k in range(len(high)):
-        total[:] = 0
+    for k in range(len(row)):
+        for c in range(numbers):
+            total[c] = 0
         for m in range(starts[k], starts[k + 1]):
-            share, own = shares[m], _NUMBERS * members[m]
-            for c in range(_NUMBERS):
+            share, own = shares[m], uint64(_NUMBERS * members[m])
+            for c in range(numbers):
                 total[c] += share * single[own + c]
         for i in range(3):
             for j in range(3):
@@ -119,24 +121,21 @@ def fill_band(
                 block[6 * i + j], block[6 * i + 3 + j] = total[_TRIANGLE[3 * i + j]], both
                 block[18 + 6 * j + i], block[21 + 6 * i + j] = both, total[15 + _TRIANGLE[3 * i + j]]
         # First all turns are about one place, then about those of the block's own nodes.
-        x, y, z = shift[high[k], 0], shift[high[k], 1], shift[high[k], 2]
+        x, y, z = shift[row[k], 0], shift[row[k], 1], shift[row[k], 2]
         for c in range(6):
             u, v, w = block[18 + c], block[24 + c], block[30 + c]
             block[c] -= y * w - z * v
             block[6 + c] -= z * u - x * w
             block[12 + c] -= x * v - y * u
-        x, y, z = shift[low[k], 0], shift[low[k], 1], shift[low[k], 2]
+        x, y, z = shift[column[k], 0], shift[column[k], 1], shift[column[k], 2]
         for r in range(0, 36, 6):
             u, v, w = block[r + 3], block[r + 4], block[r + 5]
             block[r] -= y * w - z * v
             block[r + 1] -= z * u - x * w
             block[r + 2] -= x * v - y * u
-        below = 6 * (high[k] - low[k])
         for c in range(6):
-            column = (6 * low[k] + c) * height + below - c
-            for r in range(0 if below else c, 6):
-                flat[column + r] = block[6 * r + c]
-    _add_edges(flat, height, edges, order, arms, stiffness)
+            for r in range(6):
+                matrix[begin[k] + c * stride[k] + r] = block[6 * r + c]
 
 
 @compiled
@@ -172,53 +171,65 @@ def _numbers_of_samples(moved: Float64, middle: Float64, information: Float64) -
 
 
 @compiled
-def _add_edges(flat: Float32, height: int, edges: Int32, order: Int64, arms: Float64, stiffness: Float64) -> None:
-    """Add what edges hold: with A = [arm]x, Jacobians (-A, I) at the near end of each direction and (0, -I) far."""
-    count, stride = len(edges), height - 1
-    for e in range(count):
-        first, second = order[edges[e, 0]], order[edges[e, 1]]
-        for back in range(2):
-            d = e + count * back
-            near, far = (second, first) if back else (first, second)
-            x, y, z = np.float32(arms[d, 0]), np.float32(arms[d, 1]), np.float32(arms[d, 2])
-            stiff = np.float32(stiffness[d])
-            u, v, w = stiff * x, stiff * y, stiff * z
-            turn = 6 * near * height
-            flat[turn] += v * y + w * z
-            flat[turn + 1] -= u * y
-            flat[turn + 2] -= u * z
-            flat[turn + 4] -= w
-            flat[turn + 5] += v
-            turn += height
-            flat[turn] += u * x + w * z
-            flat[turn + 1] -= v * z
-            flat[turn + 2] += w
-            flat[turn + 4] -= u
-            turn += height
-            flat[turn] += u * x + v * y
-            flat[turn + 1] -= v
-            flat[turn + 2] += u
-            for axis in range(3, 6):
-                flat[(6 * near + axis) * height] += stiff
-                flat[(6 * far + axis) * height] += stiff
-            # Off the diagonal, a direction turns its near end alone, be it the later one, by rows, or the earlier one.
-            block = 6 * min(first, second) * height + 6 * abs(first - second)
-            for axis in range(3):
-                flat[block + (3 + axis) * height] -= stiff
-            if near > far:
-                flat[block + 3 * stride + 1] -= w
-                flat[block + 3 * stride + 2] += v
-                flat[block + 4 * stride] += w
-                flat[block + 4 * stride + 2] -= u
-                flat[block + 5 * stride] -= v
-                flat[block + 5 * stride + 1] += u
-            else:
-                flat[block + 4] += w
-                flat[block + 5] -= v
-                flat[block + stride + 3] -= w
-                flat[block + stride + 5] += u
-                flat[block + 2 * stride + 3] += v
-                flat[block + 2 * stride + 4] -= u
+def add_edges(
+    matrix: Float32,
+    begin: Int64,
+    stride: Int64,
+    edges: Int32,
+    of_nodes: Int64,
+    of_edges: Int64,
+    first_is_later: Bool,
+    arms: Float64,
+    stiffness: Float64,
+) -> None:
+    """Add what edges hold to the matrix: with A = [arm]x, Jacobians (-A, I) at the near end and (0, -I) at the far one.
+
+    ``of_nodes`` (P,) and ``of_edges`` (E,) are their blocks; the rows of one of an edge are its first node's where
+    ``first_is_later`` (E,), else its second's.
+    """
+    count = len(edges)
+    for d in range(2 * count):
+        back = d >= count
+        e = d - count if back else d
+        near, far = (edges[e, 1], edges[e, 0]) if back else (edges[e, 0], edges[e, 1])
+        x, y, z = np.float32(arms[d, 0]), np.float32(arms[d, 1]), np.float32(arms[d, 2])
+        stiff = np.float32(stiffness[d])
+        u, v, w = stiff * x, stiff * y, stiff * z
+        block = of_nodes[near]
+        at, apart = begin[block], stride[block]
+        matrix[at] += v * y + w * z
+        matrix[at + 1] -= u * y
+        matrix[at + 2] -= u * z
+        matrix[at + 4] -= w
+        matrix[at + 5] += v
+        matrix[at + apart + 1] += u * x + w * z
+        matrix[at + apart + 2] -= v * z
+        matrix[at + apart + 3] += w
+        matrix[at + apart + 5] -= u
+        matrix[at + 2 * apart + 2] += u * x + v * y
+        matrix[at + 2 * apart + 3] -= v
+        matrix[at + 2 * apart + 4] += u
+        for axis in range(3, 6):
+            matrix[at + axis * apart + axis] += stiff
+            matrix[begin[of_nodes[far]] + axis * stride[of_nodes[far]] + axis] += stiff
+        at, apart = begin[of_edges[e]], stride[of_edges[e]]
+        for axis in range(3, 6):
+            matrix[at + axis * apart + axis] -= stiff
+        # A direction turns its near end alone: that of the rows or that of the columns.
+        if first_is_later[e] != back:
+            matrix[at + 3 * apart + 1] -= w
+            matrix[at + 3 * apart + 2] += v
+            matrix[at + 4 * apart] += w
+            matrix[at + 4 * apart + 2] -= u
+            matrix[at + 5 * apart] -= v
+            matrix[at + 5 * apart + 1] += u
+        else:
+            matrix[at + 4] += w
+            matrix[at + 5] -= v
+            matrix[at + apart + 3] -= w
+            matrix[at + apart + 5] += u
+            matrix[at + 2 * apart + 3] += v
+            matrix[at + 2 * apart + 4] -= u
 
 
 @compiled
