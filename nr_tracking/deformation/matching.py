@@ -36,6 +36,11 @@ class Target:
     features: Float32 | None = None
 
     @cached_property
+    def sought(self) -> tuple[Float64, Float64]:
+        """Points and normals of the sample, (M, 3) each."""
+        return self.points[self.sample], self.normals[self.sample]
+
+    @cached_property
     def tree(self) -> cKDTree:
         """The points by nearness."""
         return cKDTree(self.points, balanced_tree=False)
@@ -98,16 +103,9 @@ def find_matches(points: Float64, normals: Float64, target: Target, radius: floa
 
     ``radius`` bounds the distance, ``cosine`` is the least product of matched normals.
     """
-    if (loops := compiled_loops("matching")) is not None:
-        surface, sides, points, normals = map(np.ascontiguousarray, (target.points, target.normals, points, normals))
-        return Matches(
-            *loops.matches(target.grid, surface, sides, target.sample, points, normals, radius, cosine, _CANDIDATES)
-        )
     there = target.nearest_similar(points, normals, radius, cosine)
-    tree = cKDTree(points, balanced_tree=False)
-    seeking = target.sample
-    back = nearest_similar(tree, normals, target.points[seeking], target.normals[seeking], radius, cosine)
-    return _joined(there, back, target, seeking)
+    back = Target(points, normals, target.sample[:0]).nearest_similar(*target.sought, radius, cosine)
+    return _joined(there, back, target)
 
 
 def find_matches_with_features(
@@ -126,13 +124,12 @@ def find_matches_with_features(
     """
     if target.features is None:
         raise ValueError("the target has no features")
-    seeking = target.sample
     moving = points, normals, features
-    sampled = target.points[seeking], target.normals[seeking], target.features
+    sampled = *target.sought, target.features
     found, back = (
         _nearest_alike(theirs, ours, radius, cosine, reach) for theirs, ours in ((sampled, moving), (moving, sampled))
     )
-    return _joined(np.where(found >= 0, seeking[found], -1), back, target, seeking)
+    return _joined(np.where(found >= 0, target.sample[found], -1), back, target)
 
 
 def _nearest_alike(
@@ -181,8 +178,12 @@ def nearest_similar(
     return nearest
 
 
-def _joined(there: Int64, back: Int64, target: Target, seeking: Int64) -> Matches:
+def _joined(there: Int64, back: Int64, target: Target) -> Matches:
     """Both directions in one list: ``there`` gives target points by sample, ``back`` samples by seeking point."""
+    seeking = target.sample
+    if (loops := compiled_loops("matching")) is not None:
+        surface = map(np.ascontiguousarray, (target.points, target.normals))
+        return Matches(*loops.joined(there, back, seeking, *surface))
     out, home = np.flatnonzero(there >= 0), np.flatnonzero(back >= 0)
     goal = np.concatenate((there[out], seeking[home]))
     return Matches(np.concatenate((out, back[home])), target.points[goal], target.normals[goal], len(out))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from nr_tracking.loops.compiler import clamped, compiled
-from nr_tracking.loops.projection import grid_of, nearest
+from nr_tracking.loops.projection import nearest
 from nr_tracking.types import Float64, Int32, Int64
 
 Grid = tuple[Float64, Int64, Int32, Int32, Float64]
@@ -21,50 +21,37 @@ def nearest_similar(
     and ``normals`` (Q, 3) those of the query. Only the nearest ``candidates`` within ``radius`` are tried.
     """
     place, shape, starts, order, sorted_points = grid
-    found = nearest(place, shape, starts, order, sorted_points, points, 1, radius)[1].reshape(-1)
-    again, count = np.empty(len(points), np.int64), 0
-    for q in range(len(points)):
-        if found[q] >= 0 and not _product(sides, found[q], normals, q) >= cosine:
-            again[count] = q
-            count += 1
-    others = np.empty((count, 3))
-    for k in range(count):
-        for axis in range(3):
-            others[k, axis] = points[again[k], axis]
-    few = nearest(place, shape, starts, order, sorted_points, others, candidates, radius)[1]
-    for k in range(count):  # most are content with the nearest: only these asked for more
-        q = again[k]
-        found[q] = -1
-        for c in range(1, candidates):
-            if few[k, c] >= 0 and _product(sides, few[k, c], normals, q) >= cosine:
-                found[q] = few[k, c]
-                break
+    found, open_queries, again = np.empty(len(points), np.int64), np.arange(len(points)), points
+    for attempt in range(2):  # most are content with the nearest: only the others ask for more
+        last = candidates if attempt else 1
+        few = nearest(place, shape, starts, order, sorted_points, again, last, radius)[1]
+        count = 0
+        for k in range(len(few)):
+            q = open_queries[k]
+            found[q] = -1
+            for c in range(last):
+                if few[k, c] >= 0 and _product(sides, few[k, c], normals, q) >= cosine:
+                    found[q] = few[k, c]
+                    break
+            if found[q] < 0 <= few[k, 0]:
+                open_queries[count] = q
+                count += 1
+        again = np.empty((count, 3))
+        for k in range(count):
+            for axis in range(3):
+                again[k, axis] = points[open_queries[k], axis]
     return found
 
 
 @compiled
-def matches(
-    grid: Grid,
-    surface: Float64,
-    sides: Float64,
-    seeking: Int64,
-    points: Float64,
-    normals: Float64,
-    radius: float,
-    cosine: float,
-    candidates: int,
+def joined(
+    there: Int64, back: Int64, seeking: Int64, surface: Float64, sides: Float64
 ) -> tuple[Int64, Float64, Float64, int]:
-    """Match ``points`` with ``normals`` (S, 3) to a ``surface`` with normals ``sides`` (T, 3), from both sides.
+    """Both directions in one list, as :class:`~nr_tracking.deformation.matching.Matches` has them.
 
-    ``grid`` holds the surface, of which the points ``seeking`` (M,) look for the others. Returns what
-    :class:`~nr_tracking.deformation.matching.Matches` holds.
+    ``there`` (S,) gives points of the ``surface`` with normals ``sides`` (T, 3) by sample, and ``back`` (M,) samples by
+    ``seeking`` point (M,); -1 for none.
     """
-    there = nearest_similar(grid, sides, points, normals, radius, cosine, candidates)
-    sought, sought_sides = np.empty((len(seeking), 3)), np.empty((len(seeking), 3))
-    for m in range(len(seeking)):
-        for axis in range(3):
-            sought[m, axis], sought_sides[m, axis] = surface[seeking[m], axis], sides[seeking[m], axis]
-    back = nearest_similar(grid_of(points), normals, sought, sought_sides, radius, cosine, candidates)
     count = 0
     for s in range(len(there)):
         count += there[s] >= 0
@@ -83,7 +70,7 @@ def matches(
         if back[m] >= 0:
             sample[n] = back[m]
             for axis in range(3):
-                place[n, axis], normal[n, axis] = sought[m, axis], sought_sides[m, axis]
+                place[n, axis], normal[n, axis] = surface[seeking[m], axis], sides[seeking[m], axis]
             n += 1
     return sample, place, normal, forward
 
