@@ -19,6 +19,10 @@ ENV AMENT_PREFIX_PATH=/usr/local FASTDDS_DEFAULT_PROFILES_FILE=/usr/local/share/
 RUN useradd --create-home robot && chmod 1777 /home/robot
 ENV HOME=/home/robot
 USER robot
+# Loops compiled once, for processors like this one; whoever --user names may add to them.
+RUN umask 000 && python3 -c "from nr_tracking.config import load_config; \
+from nr_tracking.ros.networks import build_tracker, prepare_loops; \
+[prepare_loops(build_tracker(load_config(preset))) for preset in ('base', 'lite')]"
 WORKDIR /home/robot
 # Python as the first process ignores SIGTERM until rclpy handles it; SIGINT it heeds from the start.
 STOPSIGNAL SIGINT
