@@ -86,6 +86,18 @@ def test_a_fit_is_the_same_to_the_bit_each_time(rod):
     np.testing.assert_array_equal(first.motion.translations, second.motion.translations)
 
 
+def test_a_fit_goes_on_where_there_are_no_loops(rod):
+    """As from a checkpoint that is taken elsewhere."""
+    refiner, samples = Refiner(CONFIG, rod.graph), rod.samples
+
+    def fit():
+        target = SurfaceIndex(*rod.bent).target(CONFIG.samples)
+        return refiner.refine(rod.nodes, samples.points, samples.normals, target, rod.size)
+
+    for mode in (*both(fit), *both(fit)):
+        np.testing.assert_allclose(mode.motion.translations, rod.fit().motion.translations, atol=1e-5)
+
+
 def test_guesses_are_judged_alike(rod):
     turned = Motion(np.tile(rotation([0, 1, 0], np.pi), (len(rod.nodes), 1, 1)), rod.nodes)
     compiled, plain = both(lambda: rod.fit(starts=[turned], guesses=[lambda: still(rod.nodes)]))

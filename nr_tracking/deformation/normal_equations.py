@@ -213,6 +213,11 @@ class NormalEquations:
 
     def __init__(self, graph: DeformationGraph) -> None:
         self.graph = graph
+        self._prepare()
+
+    def _prepare(self) -> None:
+        """Find what depends on the structure alone."""
+        graph = self.graph
         count, samples = graph.count, len(graph.index)
         first, second = graph.edges.T.astype(np.int64)
         a, b = (slots.reshape(-1) for slots in np.indices((graph.index.shape[1],) * 2))
@@ -222,8 +227,7 @@ class NormalEquations:
         pattern = csr_matrix((np.ones(len(row), np.int32), (row, column)), shape=(count, count))
         near, far = directed_edges(graph).T
         pattern = pattern + csr_matrix((np.ones(len(near), np.int32), (near, far)), shape=(count, count))
-        self._loops, panels = compiled_loops("gauss_newton"), compiled_loops("panels")
-        self._matrix = BandMatrix(pattern) if panels is None else PanelMatrix(pattern, panels)
+        self._matrix: StepMatrix = BandMatrix(pattern) if compiled_loops("panels") is None else PanelMatrix(pattern)
         place, order = self._matrix.place, np.argsort(self._matrix.place)
 
         # Blocks of the lower triangle, by their key (place of the row, place of the column).
@@ -267,17 +271,20 @@ class NormalEquations:
         and ``edge_gap`` (2E, 3) of :func:`edge_gaps`, each directed edge weighted by its ``stiffness`` (2E,).
         """
         right = self.right_side(nodes, points, motion, pull, turned_arms, edge_gap, stiffness)
+        loops = compiled_loops("gauss_newton")
+        if loops is None and isinstance(self._matrix, PanelMatrix):
+            self._prepare()  # goes on from a checkpoint of where there were loops
         matrix = self._matrix
         if isinstance(matrix, BandMatrix):
             matrix.fill(self._blocks(motion.translations, moved, information, turned_arms, stiffness))
             return matrix, right
-        assert self._loops is not None
+        assert loops is not None
         memory = matrix.memory, matrix.begin, matrix.stride
         gather = self._gather.indptr, self._gather.indices, self._gather.data
         values = map(np.ascontiguousarray, (motion.translations, moved, information))
-        self._loops.fill(*memory, *gather, self._row, self._column, *values)
+        loops.fill(*memory, *gather, self._row, self._column, *values)
         blocks = self._of_nodes, self._of_edges, self._first_is_later
-        self._loops.add_edges(*memory, self.graph.edges, *blocks, *map(np.ascontiguousarray, (turned_arms, stiffness)))
+        loops.add_edges(*memory, self.graph.edges, *blocks, *map(np.ascontiguousarray, (turned_arms, stiffness)))
         return matrix, right
 
     def right_side(
@@ -291,7 +298,7 @@ class NormalEquations:
         stiffness: Float64,
     ) -> Float64:
         """The right-hand side (P, 6) alone, of what :meth:`assemble` is given."""
-        if (loops := self._loops) is not None:
+        if (loops := compiled_loops("gauss_newton")) is not None:
             graph, moving = self.graph, (nodes, points, motion.rotations)
             values = map(np.ascontiguousarray, (*moving, pull, turned_arms, edge_gap, stiffness))
             found: Float64 = loops.right_side(graph.index, graph.weight, graph.edges, *values)

@@ -8,6 +8,7 @@ import numpy as np
 from scipy.sparse import csr_matrix
 
 from nr_tracking.deformation.banded import of_lower
+from nr_tracking.loops import compiled_loops
 from nr_tracking.types import Float32, Float64, Int64
 
 
@@ -19,8 +20,8 @@ class PanelMatrix:
     columns ``stride`` (K,) apart.
     """
 
-    def __init__(self, pattern: csr_matrix, loops: Any) -> None:
-        self._loops = loops
+    def __init__(self, pattern: csr_matrix) -> None:
+        loops = _loops()
         structure = pattern.indptr.astype(np.int32, copy=False), pattern.indices.astype(np.int32, copy=False)
         self.place, self._starts, self._rows = loops.least_fill(*structure)
         self._products = loops.products(self._starts, self._rows)
@@ -28,18 +29,18 @@ class PanelMatrix:
 
     def lay(self, high: Int64, low: Int64) -> None:
         """Find where each block lies, for blocks in the places ``high`` and ``low`` (K,) of two nodes."""
-        self.begin, self.stride = self._loops.located(self._starts, self._rows, high, low)
+        self.begin, self.stride = _loops().located(self._starts, self._rows, high, low)
 
     def factorise(self, damping: float) -> bool:
         """Factorise the matrix, by which it is used up; false where it is not positive definite.
 
         ``damping`` is relative to the diagonal.
         """
-        return bool(self._loops.factorise(self.memory, self._starts, self._rows, *self._products, float(damping)))
+        return bool(_loops().factorise(self.memory, self._starts, self._rows, *self._products, float(damping)))
 
     def solve(self, right: Float64) -> Float64:
         """Solve for a right-hand side (P, 6) by the factors."""
-        increments: Float64 = self._loops.solved(self.memory, self._starts, self._rows, self.place, right)
+        increments: Float64 = _loops().solved(self.memory, self._starts, self._rows, self.place, right)
         return increments
 
     def dense(self) -> Float64:
@@ -49,3 +50,10 @@ class PanelMatrix:
             rows = (6 * self._rows[first:last, None] + np.arange(6)).reshape(-1)
             lower[rows, 6 * column : 6 * column + 6] = self.memory[36 * first : 36 * last].reshape(6, -1).T
         return of_lower(lower, self.place)
+
+
+def _loops() -> Any:
+    """The compiled loops, without which there are no panels; asked for each time, so that checkpoints hold none."""
+    loops = compiled_loops("panels")
+    assert loops is not None
+    return loops
