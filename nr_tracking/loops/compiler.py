@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import logging
+import os
+import re
+import threading
 from collections.abc import Callable
+from functools import cache
+from hashlib import sha256
+from pathlib import Path
 from typing import Any
 
 import numba
-from numba.core import event
+from numba.core import config, event
 
+_NUMBA: Any = config
 _LOG = logging.getLogger(__name__)
+_LOCK = threading.Lock()  # numba's folder is a setting of the process
+_HERE = Path(__file__).parent
 
 
 class _Notice(event.Listener):
@@ -35,10 +44,38 @@ def compiled(loop: Callable[..., Any]) -> Any:
 
     It holds no lock, so threads run loops side by side, and one thread runs each.
     """
-    try:
-        return numba.njit(nogil=True, error_model="numpy", cache=True)(loop)
-    except RuntimeError:  # nowhere to keep it: neither the source's folder nor a home can be written to
-        return numba.njit(nogil=True, error_model="numpy")(loop)
+    options = {"nogil": True, "error_model": "numpy"}
+    with _LOCK:
+        chosen = _NUMBA.CACHE_DIR
+        try:
+            _NUMBA.CACHE_DIR = str(_kept_in(chosen, loop.__module__.rpartition(".")[2]))
+            return numba.njit(cache=True, **options)(loop)  # type: ignore[call-overload]
+        except RuntimeError:  # nowhere to keep it
+            return numba.njit(**options)(loop)  # type: ignore[call-overload]
+        finally:
+            _NUMBA.CACHE_DIR = chosen
+
+
+def _kept_in(chosen: str, module: str) -> Path:
+    """The folder for the machine code of a module: in that which the user has ``chosen``, or beside the source.
+
+    Its name tells the source of the module and of all others whose loops it calls: numba itself looks at the one alone.
+    """
+    beside = _HERE / "__pycache__"
+    if chosen:
+        root = Path(chosen)
+    elif os.access(beside if beside.is_dir() else _HERE, os.W_OK):
+        root = beside
+    else:
+        root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "nr_tracking"
+    return root / f"{module}-{_digest(module)[:16]}"
+
+
+@cache
+def _digest(module: str) -> str:
+    source = (_HERE / f"{module}.py").read_text(encoding="utf-8")
+    called = re.findall(r"^from nr_tracking\.loops\.(\w+) import", source, re.MULTILINE)
+    return sha256("".join([source, *map(_digest, called)]).encode()).hexdigest()
 
 
 def inlined(part: Callable[..., Any]) -> Any:
