@@ -50,7 +50,7 @@ PRESET_VALUES: dict[str, dict[str, Any]] = {
             "rays": True,
             "ray_channels": (48, 96, 160, 224, 256),
         },
-        "window": {"length": 3, "stride": 1},
+        "window": {"length": 2, "stride": 1},
     },
     "full": {
         "model": {
