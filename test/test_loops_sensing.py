@@ -192,6 +192,18 @@ def test_empty_space_says_nothing_of_points_that_are_no_numbers_or_out_of_sight(
     assert (plain == -torch.inf).all()
 
 
+@pytest.mark.parametrize("compiled_first", [True, False])
+def test_empty_space_that_is_asked_both_ways(compiled_first):
+    """Single precision goes through the loops and double through tensors, each looking at its own part of the image."""
+    depth, generator = torch.from_numpy(SCENES[3].depth), torch.Generator().manual_seed(0)
+    few, many = (scale * (torch.rand(count, 3, generator=generator) - 0.5) for scale, count in ((0.2, 50), (2.6, 9000)))
+    space = EmptySpace(depth, None, CAMERA, VOLUME, 0.01)
+    types = (torch.float32, torch.float64) if compiled_first else (torch.float64, torch.float32)
+    for points, kind in ((few, types[0]), (many, types[1]), (many, types[0]), (few, types[1])):
+        alone = EmptySpace(depth, None, CAMERA, VOLUME, 0.01)(points.to(kind))
+        torch.testing.assert_close(space(points.to(kind)), alone, rtol=1e-5, atol=1e-6)
+
+
 def test_gradients_of_empty_space_are_those_of_the_twin():
     points = (torch.rand(100, 3, generator=torch.Generator().manual_seed(0)) - 0.5).requires_grad_()
     bound = EmptySpace(torch.from_numpy(SCENES[3].depth), None, CAMERA, VOLUME)(points)

@@ -81,9 +81,9 @@ class EmptySpace:
         self._tolerance = tolerance * volume.side
         self._depth = depth
         self._mask = mask
-        self._view = _View(0, 0, 0, 0)
-        self._least: list[Tensor] = []  # for each radius, of the pixels in view
-        self._seen: Float32 | None = None  # the same, for compiled loops
+        # The part looked at and its least depths for each radius, for tensors and for compiled loops.
+        self._looked: tuple[_View, list[Tensor]] | None = None
+        self._seen: tuple[_View, Float32] | None = None
 
     def __call__(self, points: Tensor) -> Tensor:
         """``points`` (Q, 3) in box coordinates -> (Q,) lower bound of their signed distance in box units.
@@ -103,19 +103,19 @@ class EmptySpace:
         imaged = ahead & (column >= 0) & (column < k.width) & (row >= 0) & (row < k.height)
         if not bool(imaged.any()):
             return torch.full_like(z, -torch.inf)
-        self._look(row[imaged], column[imaged])
+        view, levels = self._look(row[imaged], column[imaged])
         pixel = torch.where(imaged, row * k.width + column, torch.zeros_like(row))
-        place = torch.where(imaged, self._view.place(row, column), torch.zeros_like(row))
+        place = torch.where(imaged, view.place(row, column), torch.zeros_like(row))
 
         obliquity = torch.sqrt(1.0 + (x * x + y * y) / (safe * safe))
-        nearest = self._least[0].index_select(0, place) - self._tolerance
+        nearest = levels[0].index_select(0, place) - self._tolerance
         known = imaged & (nearest > 0) & self._on_subject.index_select(0, pixel)
         bound = torch.where(known, (nearest - z) * obliquity, -torch.inf)
 
         before = torch.nonzero(imaged & (nearest > z))[:, 0]
         z, obliquity, place = (values.index_select(0, before) for values in (z, obliquity, place))
         empty = torch.full_like(z, -torch.inf)
-        for radius, least in zip(_RADII, self._least, strict=True):
+        for radius, least in zip(_RADII, levels, strict=True):
             ahead_of = least.index_select(0, place) - (self._tolerance + z)
             # Pixels sample the surface at their centres: the outermost ones of a window stand this far from the point.
             # A ball of that radius projects to within the window, with its nearer side taken into account.
@@ -135,12 +135,14 @@ class EmptySpace:
     def _by_loops(self, loops: Any, points: Float32) -> Float32:
         depth, mask, *camera = self._arrays
         asked = _View(*map(int, loops.looked_at(points, *camera, *depth.shape)))
-        if asked.bottom > asked.top and not (self._seen is not None and self._view.holds(asked)):
-            self._view = asked.widened(_SLACK, depth.shape)
-            self._seen = loops.least_depths(depth, self._view.array, np.array(_RADII))
-        least = np.empty((len(_RADII), 0, 0), np.float32) if self._seen is None else self._seen
-        places = self._view.array, np.array(_RADII)
-        found: Float32 = loops.bounds_at(points, *camera, depth, mask, least, *places, self._tolerance)
+        if asked.bottom <= asked.top:
+            return np.full(len(points), -np.inf, np.float32)
+        radii = np.array(_RADII)
+        if self._seen is None or not self._seen[0].holds(asked):
+            view = asked.widened(_SLACK, depth.shape)
+            self._seen = view, loops.least_depths(depth, view.array, radii)
+        view, least = self._seen
+        found: Float32 = loops.bounds_at(points, *camera, depth, mask, least, view.array, radii, self._tolerance)
         return found
 
     @cached_property
@@ -159,11 +161,11 @@ class EmptySpace:
         images = (image.detach().contiguous().numpy() for image in (self._depth, mask))
         return *images, centre, float(self._volume.side), lens
 
-    def _look(self, row: Tensor, column: Tensor) -> None:
-        """Have the least depths at hand around pixels (Q,): of their part of the image, which is much less than all."""
+    def _look(self, row: Tensor, column: Tensor) -> tuple[_View, list[Tensor]]:
+        """The least depths around pixels (Q,), and their part of the image, which is much less than all of it."""
         asked = _View(int(row.min()), int(row.max()) + 1, int(column.min()), int(column.max()) + 1)
-        if self._least and self._view.holds(asked):
-            return
+        if self._looked is not None and self._looked[0].holds(asked):
+            return self._looked
         view = asked.widened(_SLACK, self._depth.shape)
         around = view.widened(_RADII[-1], self._depth.shape)
         inner = view.within(around)
@@ -177,7 +179,8 @@ class EmptySpace:
         for previous, radius in pairwise(_RADII):
             level = _least_around(level, radius - previous)
             levels.append(level)
-        self._view, self._least = view, [level[inner.slices].flatten() for level in levels]
+        self._looked = view, [level[inner.slices].flatten() for level in levels]
+        return self._looked
 
 
 def empty_bound(
