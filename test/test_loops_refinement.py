@@ -213,13 +213,27 @@ def test_matches_from_both_sides(moving, count, cosine):
     np.testing.assert_array_equal(compiled, plain)
 
 
-def test_samples_that_are_no_numbers_have_no_match():
+@pytest.mark.parametrize("odd", [np.nan, np.inf, -np.inf])
+def test_samples_that_are_no_numbers_are_refused(odd):
     target, (points, normals) = Target(*cloud(100, 1), np.arange(100)), cloud(20)
-    points[::3], normals[1] = np.nan, np.inf
-    points[2] = np.inf
-    matches = find_matches(points, normals, target, 0.5, -1.0)
-    assert not np.isin(matches.sample, np.flatnonzero(~np.isfinite(points).all(axis=1))).any()
-    assert np.isfinite(matches.place).all()
+    points[3, 1] = odd
+
+    def refused():
+        with pytest.raises(ValueError, match="finite"):
+            find_matches(points, normals, target, 0.5, -1.0)
+        with pytest.raises(ValueError, match="finite"):
+            Target(points, normals, np.arange(20)).nearest_similar(*target.sought, 0.5, -1.0)
+
+    both(refused)
+
+
+def test_samples_without_a_normal_have_no_match():
+    target, (points, normals) = Target(*cloud(100, 1), np.arange(100)), cloud(20)
+    normals[::3] = np.nan
+    compiled, plain = both(lambda: find_matches(points, normals, target, 0.5, -1.0))
+    for name in ("sample", "place", "normal", "forward"):
+        np.testing.assert_array_equal(getattr(compiled, name), getattr(plain, name))
+    assert not np.isin(compiled.sample, np.arange(0, 20, 3)).any() and np.isfinite(compiled.place).all()
 
 
 @settings(max_examples=50, deadline=None)

@@ -1,5 +1,6 @@
 """Compiled loops of patches and tracks against their twins of array operations."""
 
+import time
 from itertools import pairwise
 
 import numpy as np
@@ -198,18 +199,56 @@ def test_nearest_of_points_in_one_place_is_the_first():
     np.testing.assert_array_equal(found, [[0, 1, 2, 3]] * 2)
 
 
-@pytest.mark.parametrize("odd", [np.nan, np.inf, -np.inf, 1e300])
-def test_nothing_is_near_to_what_is_no_number(odd):
+@pytest.mark.parametrize("odd", [np.nan, np.inf, -np.inf])
+def test_what_is_no_number_is_refused_as_by_a_search_tree(odd):
     points = np.random.default_rng(6).random((50, 3))
-    queries = points.copy()
-    queries[::2, 1] = odd
-    distance, found = PointIndex(points).nearest(queries, 2, 10.0)
-    assert (found[::2] == -1).all() and np.isinf(distance[::2]).all()
-    np.testing.assert_array_equal(found[1::2, 0], np.arange(1, 50, 2))
     torn = points.copy()
     torn[::2, 1] = odd
-    assert set(PointIndex(torn).nearest(points[1::2])[1][:, 0]) <= set(range(1, 50, 2))
-    assert PointIndex(np.full((9, 3), odd)).nearest(points, 3)[1].max() < 9
+
+    def refused():
+        for known, asked in ((points, torn), (torn, points)):
+            with pytest.raises(ValueError, match="finite"):
+                PointIndex(known).nearest(asked, 2, 10.0)
+            with pytest.raises(ValueError, match="finite"):
+                PointIndex(known).facing(points, asked, points, -2.0)
+
+    both(refused)
+
+
+@pytest.mark.parametrize("odd", [np.nan, np.inf, -np.inf, 1e300])
+def test_nothing_is_near_to_what_is_no_number(odd):
+    loops, points = compiled_loops("projection"), np.random.default_rng(6).random((50, 3))
+    torn = points.copy()
+    torn[::2, 1] = odd
+    for radius in (10.0, np.inf):
+        distance, found = loops.nearest(*loops.grid_of(points), torn, 2, radius)
+        assert (found[::2] == -1).all() and np.isinf(distance[::2]).all()
+        np.testing.assert_array_equal(found[1::2, 0], np.arange(1, 50, 2))
+        distance, found = loops.nearest(*loops.grid_of(torn), points, 1, radius)
+        assert set(found[:, 0]) == set(range(1, 50, 2))
+        np.testing.assert_array_equal(found[1::2, 0], np.arange(1, 50, 2))
+        distance, found = loops.nearest(*loops.grid_of(np.full((9, 3), odd)), points, 3, radius)
+        assert (found == -1).all() and np.isinf(distance).all()
+
+
+@pytest.mark.parametrize("extent", [(1, 1, 1000), (1000, 1, 1), (1, 1000, 1), (1000, 300, 0), (0, 300, 1000)])
+def test_nearest_points_on_long_grids_and_far_away(extent):
+    random = np.random.default_rng(9)
+    points, queries = random.random((3000, 3)) * extent, 3000 * random.normal(size=(300, 3))
+    queries[200:] = random.random((100, 3)) * extent  # near to these are others, or just as many empty cells
+    points = points[(points[:, 0] < 0.4 * extent[0] + 0.1) | (points[:, 0] > 0.6 * extent[0])]
+    (distance, found), (apart, known) = both(lambda: PointIndex(points).nearest(queries, 4))
+    np.testing.assert_allclose(distance, apart, rtol=1e-12)
+    np.testing.assert_array_equal(found, known)
+
+
+def test_what_is_far_away_takes_no_longer():
+    points = np.random.default_rng(10).random((5000, 3)) * [1000, 30, 1]
+    index, away = PointIndex(points), 10.0 ** np.arange(1, 150)[:, None] * [0.3, -2.0, 1.0]
+    index.nearest(points[:9], 4)
+    begin = time.thread_time()
+    index.nearest(np.concatenate((away, -away)), 4)
+    assert time.thread_time() - begin < 1.0
 
 
 @pytest.mark.parametrize("radius", [1e-3, 0.1, 5.0])

@@ -50,7 +50,7 @@ class Target:
         """The points by nearness, for compiled loops."""
         loops = compiled_loops("projection")
         assert loops is not None
-        return loops.grid_of(np.ascontiguousarray(self.points))
+        return loops.grid_of(as_places(self.points))
 
     def nearest_similar(self, points: Float64, normals: Float64, radius: float, cosine: float) -> Int64:
         """For each of ``points`` (Q, 3) the nearest of the surface on a similar side, -1 where none is near.
@@ -58,8 +58,9 @@ class Target:
         See :func:`nearest_similar`.
         """
         if (loops := compiled_loops("matching")) is not None:
-            sides, points, normals = map(np.ascontiguousarray, (self.normals, points, normals))
-            found: Int64 = loops.nearest_similar(self.grid, sides, points, normals, radius, cosine, _CANDIDATES)
+            sides, normals = (np.ascontiguousarray(values, np.float64) for values in (self.normals, normals))
+            known = self.grid, sides, as_places(points), normals
+            found: Int64 = loops.nearest_similar(*known, float(radius), float(cosine), _CANDIDATES)
             return found
         return nearest_similar(self.tree, self.normals, points, normals, radius, cosine)
 
@@ -75,6 +76,17 @@ class Matches:
     place: Float64
     normal: Float64
     forward: int
+
+
+def as_places(points: np.ndarray) -> Float64:
+    """``points`` (N, 3) as compiled loops take them. Raises ValueError for what is not finite, as search trees do.
+
+    Nor may their squares be infinite: nothing is near to what is that far away.
+    """
+    places = np.ascontiguousarray(points, np.float64)
+    if not np.isfinite(np.einsum("ni,ni->", places, places)):
+        raise ValueError("points must be finite: some of them are no numbers, or too far away")
+    return places
 
 
 def even_sample(points: Float64, count: int) -> Int64:

@@ -8,7 +8,7 @@ from functools import cached_property
 import numpy as np
 from scipy.spatial import cKDTree
 
-from nr_tracking.deformation.matching import Target, even_sample, nearest_similar, space_order
+from nr_tracking.deformation.matching import Target, as_places, even_sample, nearest_similar, space_order
 from nr_tracking.loops import compiled_loops
 from nr_tracking.normals import face_normals, vertex_normals
 from nr_tracking.types import Bool, Float64, InputError, Int64
@@ -106,11 +106,12 @@ class PointIndex:
     def nearest(self, queries: Float64, count: int = 1, radius: float = np.inf) -> tuple[Float64, Int64]:
         """Distances and numbers of the ``count`` nearest points within ``radius`` of ``queries`` (Q, 3), (Q, count).
 
-        Infinite and -1 where there is none; no more columns than there are points.
+        Infinite and -1 where there is none; no more columns than there are points. Raises ValueError for queries that
+        are not finite.
         """
-        count = max(1, min(count, len(self.points)))
+        count, queries = max(1, min(count, len(self.points))), as_places(queries)
         if (loops := compiled_loops("projection")) is not None:
-            near: tuple[Float64, Int64] = loops.nearest(*self._grid, np.ascontiguousarray(queries), count, radius)
+            near: tuple[Float64, Int64] = loops.nearest(*self._grid, queries, count, float(radius))
             return near
         distance, found = self._tree.query(queries, k=np.arange(1, count + 1), distance_upper_bound=radius)
         return distance, np.where(np.isfinite(distance), found, -1)
@@ -135,7 +136,7 @@ class PointIndex:
     def _grid(self) -> tuple[np.ndarray, ...]:
         loops = compiled_loops("projection")
         assert loops is not None
-        grid: tuple[np.ndarray, ...] = loops.grid_of(self.points)
+        grid: tuple[np.ndarray, ...] = loops.grid_of(as_places(self.points))
         return grid
 
     @cached_property
@@ -173,8 +174,9 @@ class SurfaceIndex:
         """
         distance, found = self._near.nearest(points, _CANDIDATES, radius)
         if (loops := compiled_loops("projection")) is not None:
-            points, normals = np.ascontiguousarray(points), np.ascontiguousarray(normals)
-            return Projection(*loops.project(distance, found, self.points, self.normals, points, normals, cosine))
+            points, normals = (np.ascontiguousarray(values, np.float64) for values in (points, normals))
+            known = distance, found, self.points, self.normals
+            return Projection(*loops.project(*known, points, normals, float(cosine)))
         # Candidates first from here on, and coordinates before points: sums over either are many times quicker so.
         distance, found = np.ascontiguousarray(distance.T), np.ascontiguousarray(found.T)
         usable = found >= 0

@@ -22,8 +22,9 @@ def grid_of(points: Float64) -> tuple[Float64, Int64, Int32, Int32, Float64]:
     for axis in range(3):
         low, high = np.inf, -np.inf
         for i in range(len(points)):
-            low, high = min(low, points[i, axis]), max(high, points[i, axis])
-        if low <= high and high - low < np.inf:  # neither without a number nor infinite
+            if abs(points[i, axis]) < np.inf:  # what is no number lies in some cell, but is near to nothing
+                low, high = min(low, points[i, axis]), max(high, points[i, axis])
+        if low <= high and high - low < np.inf:
             place[axis], extent[axis] = low, high - low
     x, y, z = extent[0], extent[1], extent[2]
     # First as if the surface were a box: how crowded its cells are then tells the size they should have.
@@ -71,33 +72,41 @@ def nearest(
     """The ``count`` nearest points within ``radius`` of each of ``queries`` (Q, 3), nearest first.
 
     The first five are those of :func:`grid_of`. Returns distances (Q, count) and numbers (Q, count), infinite and -1
-    where there is none. Of points at the very same distance, the one of the least number comes first.
+    where there is none: so to all queries that are no numbers, or too far away to be squared. Of points at the very
+    same distance, the one of the least number comes first.
     """
     distance, found = np.empty((len(queries), count)), np.empty((len(queries), count), np.int64)
     flat, home, along, size = points.reshape(-1), np.empty(3, np.int64), np.empty(3), 1 / place[3]
     near, numbers, last = np.empty(count), np.empty(count, np.int64), count - 1
-    deep, wide, widest = shape[2], shape[1], max(shape[0], shape[1], shape[2])
+    deep, wide, reach = shape[2], shape[1], np.empty(3, np.int64)
     for q in range(len(queries)):
         x, y, z = queries[q, 0], queries[q, 1], queries[q, 2]
+        for k in range(count):
+            near[k], numbers[k] = np.inf, -1
+        outside = 0.0  # squared, from the query to the grid
         margin = 0.5  # of a cell, to the border of the one that it is in
         for axis in range(3):
             along[axis] = (queries[q, axis] - place[axis]) * place[3]
             home[axis] = int(clamped(along[axis], 0.0, shape[axis] - 1.0))
+            reach[axis] = max(home[axis], shape[axis] - 1 - home[axis])  # the last ring with cells along this axis
             inside = along[axis] - home[axis]
             margin = min(margin, max(min(inside, 1 - inside), 0.0))
-        for k in range(count):
-            near[k], numbers[k] = np.inf, -1
-        worst, ring = radius * radius, 0
-        while True:
+            away = max(-along[axis], along[axis] - shape[axis], 0.0) * size
+            outside += away * away if along[axis] - along[axis] == 0 else np.inf
+        worst, ring, last_ring = radius * radius, 0, max(reach[0], reach[1], reach[2], 1)
+        while outside < np.inf:
             ring += 1  # the first one with what it surrounds
-            for a in range(2 * ring + 1):
+            # Of sides of the ring that lie beyond the grid nothing is walked.
+            deeper, wider = ring == 1 or ring <= reach[2], ring == 1 or ring <= reach[1]
+            for a in range(0 if deeper or wider else 2 * ring - 1, 2 * min(ring, reach[0]) + 1):
                 i = home[0] + _to_and_fro(a)
                 if i < 0 or i >= shape[0]:
                     continue
                 aside = max(i - along[0], along[0] - i - 1, 0.0)
                 if aside * aside * size * size > worst:
                     continue
-                for b in range(2 * ring + 1):
+                start = 0 if deeper or abs(i - home[0]) == ring else 2 * ring - 1
+                for b in range(start, 2 * min(ring, reach[1]) + 1):
                     j = home[1] + _to_and_fro(b)
                     below = max(j - along[1], along[1] - j - 1, 0.0)
                     if j < 0 or j >= wide or (aside * aside + below * below) * size * size > worst:
@@ -126,8 +135,8 @@ def nearest(
                             worst = min(worst, near[last])
                         if whole:
                             break
-            known = (ring + margin) * size  # nothing nearer than that is left
-            if known * known >= worst or ring >= widest:
+            known = (ring + margin) * size  # nothing that is left is nearer to where the query comes to the grid
+            if outside + known * known >= worst or ring >= last_ring:
                 break
         for k in range(count):
             distance[q, k], found[q, k] = np.sqrt(near[k]), numbers[k]
