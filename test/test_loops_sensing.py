@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from twins import both, needs_loops
 
 from nr_tracking.config import SubjectConfig, VolumeConfig
+from nr_tracking.sensing import components
 from nr_tracking.sensing.camera import back_project, check_frame, points_at
 from nr_tracking.sensing.components import connected_parts, keep_near_largest
 from nr_tracking.sensing.emptiness import EmptySpace
@@ -148,6 +149,20 @@ def test_parts_kept(seed, choice, ratio, occluder_ratio, room):
     place = cloud[generator.integers(len(cloud))]
     compiled, plain = both(lambda: keep_near_largest(depth, cloud, subject, config, heights, place))
     np.testing.assert_array_equal(compiled, plain)
+
+
+@pytest.mark.parametrize("place", [(np.nan, 0, 1), (0, np.inf, 1), (3e38, 0, 0), (0, -1e30, 1), (0.9, 0, 1)])
+def test_the_nearest_part_is_a_candidate_wherever_it_is_sought(place):
+    cloud = np.array([[-1, 0, 1], [0, 0, 1], [1, 0, 1], [0.9, 0, 1]], np.float32)
+    part, candidates = np.array([1, 2, 3, 0], np.int32), np.array([False, False, True, True])
+    compiled, plain = both(lambda: components._nearest_to(np.array(place, np.float32), cloud, part, candidates))
+    assert compiled == plain == (3 if place == (0.9, 0, 1) else 2)
+
+
+def test_of_no_points_the_largest_part_is_kept():
+    nothing = np.empty((0, 3), np.float32), np.empty(0, np.int32), np.zeros(3, np.int64)
+    gathered = components._gathered(*nothing, 2, np.ones(3, bool), SubjectConfig(), False)
+    np.testing.assert_array_equal(gathered, [False, False, True])
 
 
 @pytest.mark.parametrize(

@@ -123,11 +123,17 @@ def tallied(
 
 @compiled
 def nearest_to(place: Float32, cloud: Float32, part: Int32, candidates: Bool) -> int:
-    """The one of ``candidates`` (K + 1,) whose points (N, 3), of parts (N,), come nearest to a ``place`` (3,)."""
+    """The one of ``candidates`` (K + 1,) whose points (N, 3), of parts (N,), come nearest to a ``place`` (3,).
+
+    The first of them where that is no number.
+    """
     least, nearest = np.inf, 0
+    while nearest < len(candidates) - 1 and not candidates[nearest]:
+        nearest += 1
+    a, b, c = float(place[0]), float(place[1]), float(place[2])
     for i in range(len(cloud)):
         if candidates[part[i]]:
-            x, y, z = cloud[i, 0] - place[0], cloud[i, 1] - place[1], cloud[i, 2] - place[2]
+            x, y, z = cloud[i, 0] - a, cloud[i, 1] - b, cloud[i, 2] - c
             square = x * x + y * y + z * z
             if square < least or (square == least and part[i] < nearest):
                 least, nearest = square, part[i]
@@ -154,6 +160,10 @@ def gathered(
     Then the same around all that was kept. Those in between are ``stones`` (K + 1,).
     """
     count, step = len(first) - 1, max(1, len(part) // samples)
+    kept, near, ahead = np.zeros(count + 1, np.bool_), np.zeros(count + 1, np.bool_), np.zeros(count + 1, np.bool_)
+    kept[largest] = True
+    if len(part) == 0:
+        return kept
     thinned = (len(part) + step - 1) // step
     points, own = np.empty((thinned + count, 3), np.float32), np.empty(thinned + count, np.int32)
     for i in range(thinned + count):
@@ -161,8 +171,6 @@ def gathered(
         own[i] = part[source]
         for axis in range(3):
             points[i, axis] = cloud[source, axis]
-    kept, near, ahead = np.zeros(count + 1, np.bool_), np.zeros(count + 1, np.bool_), np.zeros(count + 1, np.bool_)
-    kept[largest] = True
     _add_near(points, own, kept, near, ratio, room)
     _add_before(points, own, largest, ahead, ratio, occluder_ratio)
     together = True

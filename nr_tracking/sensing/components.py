@@ -177,14 +177,14 @@ def _chosen(
 
 
 def _nearest_to(place: Float32, cloud: Float32, part: NDArray[np.int32], candidates: Bool) -> int:
-    """The part among ``candidates`` (count + 1,) that comes nearest to ``place`` (3,)."""
+    """The part among ``candidates`` (count + 1,) that comes nearest to ``place`` (3,), the first if it is no number."""
     if np.count_nonzero(candidates) == 1:
         return int(candidates.argmax())
     if (loops := compiled_loops("parts")) is not None:
         return int(loops.nearest_to(np.asarray(place, np.float32), cloud, part, candidates))
-    distance = np.full(len(candidates), np.inf)
-    np.minimum.at(distance, part, np.linalg.norm(cloud - place, axis=1))
-    return int(np.where(candidates, distance, np.inf).argmin())
+    distance, names = np.full(len(candidates), np.inf), np.flatnonzero(candidates)
+    np.fmin.at(distance, part, np.linalg.norm(cloud - np.asarray(place, np.float64), axis=1))
+    return int(names[distance[names].argmin()])
 
 
 def _bounds(subject: Bool) -> Window:
