@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from twins import needs_loops
 
 import nr_tracking
@@ -67,3 +68,35 @@ def test_numbers_that_are_none_are_clamped_to_the_lower_end():
     from nr_tracking.loops.compiler import clamped
 
     assert [clamped(value, 0.0, 5.0) for value in (float("nan"), -1.0, 2.0, float("inf"))] == [0.0, 0.0, 2.0, 5.0]
+
+
+@needs_loops
+@pytest.mark.parametrize("kind", ["nbi", "nbc"])
+@pytest.mark.parametrize("left", [0, 20])
+def test_what_was_kept_and_cut_short_is_compiled_anew(tmp_path, kind, left):
+    script = "from nr_tracking.loops.compiler import clamped; print(clamped(1.0, 2.0, 3.0), clamped(1.0, 2.0, 3.0))"
+    answer(script, NUMBA_CACHE_DIR=str(tmp_path))
+    for path in tmp_path.rglob(f"*.{kind}"):
+        path.write_bytes(path.read_bytes()[:left])
+    damaged, mended = (answer(script, NUMBA_CACHE_DIR=str(tmp_path)) for _ in range(2))
+    assert damaged.stdout == mended.stdout == "2.0 2.0\n"
+    assert "is damaged" in damaged.stderr and not mended.stderr
+
+
+@needs_loops
+def test_a_full_disk_costs_no_result(tmp_path):
+    script = """
+from numba.core import caching
+def full(self, index): raise OSError(28, "No space left on device")
+caching.IndexDataCacheFile._save_index = full
+from nr_tracking.loops.compiler import clamped
+print(clamped(1.0, 2.0, 3.0))
+"""
+    told = answer(script.replace("IndexDataCacheFile", cache_file()), NUMBA_CACHE_DIR=str(tmp_path))
+    assert told.stdout == "2.0\n" and "cannot be kept: [Errno 28]" in told.stderr
+
+
+def cache_file():
+    from numba.core import caching
+
+    return "IndexDataCacheFile" if hasattr(caching, "IndexDataCacheFile") else "_IndexDataCacheFile"

@@ -22,7 +22,8 @@ pytestmark = needs_loops
 def rays():
     generator = torch.Generator().manual_seed(0)
     depths = ray_depths(24)
-    front = torch.where(torch.rand(2, 32, 32, generator=generator) < 0.5, torch.rand(2, 32, 32) - 0.5, FAR)
+    some = torch.rand(2, 32, 32, generator=generator) - 0.5
+    front = torch.where(torch.rand(2, 32, 32, generator=generator) < 0.5, some, FAR)
     distances = 0.05 * torch.randn(2, 32, 32, len(depths), generator=generator)
     view = torch.tensor([[0.1, 0.05, 0.4], [0.0, 0.0, 0.3]])
     place = torch.tensor([[0.0, 0.0, 0.0, 1.0], [0.01, 0.02, 0.0, 0.95]])
@@ -39,10 +40,13 @@ def test_distances_along_rays(rays, ask):
 
 
 def test_points_that_are_no_numbers_read_nothing_beyond_the_rays(rays):
+    rays.distances[:] = 0.01  # whatever is read is this or what lies elsewhere
     points = torch.full((100, 3), torch.nan)
     points[::3, 2] = torch.inf
-    with torch.no_grad():
-        assert len(rays.sdf(points, torch.zeros(100, dtype=torch.int64))) == 100
+    points[::5, :2] = 1e30
+    found = rays.sdf(points, torch.zeros(100, dtype=torch.int64))
+    told = torch.isfinite(found) & (found < 1)
+    assert bool(((found[told] >= 0.01 - 1e-6) & (found[told] <= 0.06 + 1e-6)).all())
 
 
 @pytest.mark.parametrize("frame", [0, 1])
@@ -107,3 +111,9 @@ def test_features_between_voxels_of_three_scales():
             compiled, plain = both(lambda ask=ask: ask(points, frame))
             torch.testing.assert_close(compiled, plain, rtol=1e-4, atol=1e-5)
             assert ask(points[:0], frame[:0]).shape[0] == 0
+    for learns in (field.middle, field.fine, points):  # PyTorch again, which knows gradients
+        learns.requires_grad_()
+        vars(field).pop("_with_absent", None)
+        (field.sdf(points, frame) ** 2).sum().backward()
+        assert learns.grad is not None and bool(learns.grad.any())
+        learns.requires_grad_(False)

@@ -19,7 +19,7 @@ from torch.nn import functional
 from nr_tracking.fields.fusion import FrameCodes
 from nr_tracking.fields.rays import RayField
 from nr_tracking.fields.sparse import SparseGrid, with_absent
-from nr_tracking.loops import compiled_loops
+from nr_tracking.sensing.tensors import loops_for
 
 ROUNDING = 1e-5  # a scale with a smaller share in a value is left out
 
@@ -269,13 +269,14 @@ class FieldWindow:
         """
         left = torch.arange(len(points), device=points.device)
         remaining = points.new_ones(len(points))
-        loops = self._loops(points)
+        loops = loops_for("grids", points, self.middle, self.fine)
         for level in reversed([level for level in self.levels[1:] if level <= finest]):
             grid, _ = self._sparse(level)
             if loops is not None:
                 known = grid.table, level, self._with_absent[level]
-                arrays = (each.numpy() if isinstance(each, Tensor) else each for each in (left, remaining, *known))
-                found = loops.read_sparse(points.contiguous().numpy(), frame.numpy(), *arrays, ROUNDING)
+                given = points.contiguous(), frame.contiguous(), left, remaining, *known
+                arrays = (each.detach().numpy() if isinstance(each, Tensor) else each for each in given)
+                found = loops.read_sparse(*arrays, ROUNDING)
                 chosen, share, values, left, remaining = (torch.from_numpy(part) for part in found)
                 yield chosen, share, values
                 continue
@@ -290,12 +291,6 @@ class FieldWindow:
             rest = (remaining > ROUNDING).nonzero()[:, 0]
             left, remaining = left[rest], remaining[rest]
         yield left, remaining, interpolate_dense(self.coarse, points[left], frame[left])
-
-    def _loops(self, points: Tensor) -> Any | None:
-        """Compiled loops, where no gradients are wanted and all is in the processor's own memory."""
-        plain = points.device.type == "cpu" and points.dtype == self.fine.dtype == self.middle.dtype == torch.float32
-        recorded = torch.is_grad_enabled() and (points.requires_grad or self.fine.requires_grad)
-        return compiled_loops("grids") if plain and not recorded else None
 
     def _blended_features(self, points: Tensor, frame: Tensor, finest: int) -> Tensor:
         """Features (Q, C) of the finest scale there is, none finer than ``finest``."""

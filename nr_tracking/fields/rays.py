@@ -21,8 +21,8 @@ from torch.nn import functional
 
 from nr_tracking.fields.encoder import norm_groups
 from nr_tracking.fields.pointwise import Pointwise2d, at_each_place
-from nr_tracking.loops import compiled_loops
 from nr_tracking.sensing.ray_images import CHANNELS, FAR, RayImages, along_rays
+from nr_tracking.sensing.tensors import loops_for
 
 LIMIT = 0.1  # box sides: larger distances are not told apart
 ELSEWHERE = 0.06  # distance in box sides where no subject is near the ray
@@ -116,20 +116,20 @@ class RayField:
         return torch.from_numpy(loops.grid_of(frame, resolution, np.float32(band), *self._arrays))
 
     def _loops(self, points: Tensor) -> Any | None:
-        """Compiled loops, where no gradients are wanted and all is in the processor's own memory."""
-        recorded = torch.is_grad_enabled() and (points.requires_grad or self.distances.requires_grad)
-        plain = points.device.type == "cpu" and points.dtype == self.distances.dtype == torch.float32
-        return compiled_loops("rays") if plain and not recorded else None
+        """Compiled loops that can read the rays at these points."""
+        return loops_for("rays", points, self.distances, self.front, self.view, self.place)
 
     def _by_loops(self, loops: Any, points: Tensor, frame: Tensor, nearest: bool) -> Tensor:
-        found = loops.distances_at(points.detach().contiguous().numpy(), frame.numpy(), nearest, *self._arrays)
+        found = loops.distances_at(
+            points.detach().contiguous().numpy(), frame.contiguous().numpy(), nearest, *self._arrays
+        )
         return torch.from_numpy(found)
 
     @cached_property
     def _arrays(self) -> tuple[Any, ...]:
         """What loops want to know."""
         depths = self.depths.numpy(), self._steps.before.numpy(), self._steps.scale
-        others = (part.contiguous().numpy() for part in (self.front, self.view, self.place))
+        others = (part.detach().contiguous().numpy() for part in (self.front, self.view, self.place))
         return self.distances.detach().contiguous().numpy(), *depths, *others, FAR, ELSEWHERE
 
     @cached_property

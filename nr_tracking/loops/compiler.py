@@ -7,6 +7,7 @@ import os
 import re
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from functools import cache
 from hashlib import sha256
 from pathlib import Path
@@ -28,8 +29,9 @@ class _Notice(event.Listener):
         self._said = False
 
     def on_start(self, event: event.Event) -> None:
-        if not self._said:
-            _LOG.warning("compiling loops for this processor; kept for next time, so it happens once")
+        ours = str(event.data["dispatcher"].py_func.__module__).startswith(__package__)
+        if ours and not self._said:
+            _LOG.warning("compiling loops for this processor, which takes a minute; later starts find them")
             self._said = True
 
     def on_end(self, event: event.Event) -> None:
@@ -37,6 +39,34 @@ class _Notice(event.Listener):
 
 
 event.register("numba:compile", _Notice())
+
+
+class _Kept:
+    """What numba keeps on disk for a loop, without its errors: a file that was cut short is written anew.
+
+    numba itself would raise at each call, for ever, once the power had failed at the wrong moment.
+    """
+
+    def __init__(self, kept: Any) -> None:
+        self._kept = kept
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._kept, name)
+
+    def load_overload(self, *of: Any) -> Any:
+        try:
+            return self._kept.load_overload(*of)
+        except Exception as error:
+            _LOG.warning("a compiled loop in %s is damaged (%r): compiled anew", self._kept.cache_path, error)
+            with suppress(OSError):
+                self._kept.flush()
+            return None
+
+    def save_overload(self, *of: Any) -> None:
+        try:
+            self._kept.save_overload(*of)
+        except OSError as error:
+            _LOG.warning("a compiled loop cannot be kept: %s", error)
 
 
 def compiled(loop: Callable[..., Any]) -> Any:
@@ -49,7 +79,9 @@ def compiled(loop: Callable[..., Any]) -> Any:
         chosen = _NUMBA.CACHE_DIR
         try:
             _NUMBA.CACHE_DIR = str(_kept_in(chosen, loop.__module__.rpartition(".")[2]))
-            return numba.njit(cache=True, **options)(loop)  # type: ignore[call-overload]
+            made = numba.njit(cache=True, **options)(loop)  # type: ignore[call-overload]
+            made._cache = _Kept(made._cache)
+            return made
         except RuntimeError:  # nowhere to keep it
             return numba.njit(**options)(loop)  # type: ignore[call-overload]
         finally:
