@@ -33,6 +33,12 @@ class InputError(ValueError):
         self.reason = reason
 
 
+def check_same_shape(**shapes: tuple[int, ...]) -> None:
+    """Raise ValueError unless all ``shapes`` are one: compiled loops would read beyond the end of the smaller array."""
+    if len(set(map(tuple, shapes.values()))) > 1:
+        raise ValueError("shapes differ: " + ", ".join(f"{name} {tuple(shape)}" for name, shape in shapes.items()))
+
+
 @dataclass(frozen=True)
 class Intrinsics:
     """A pinhole camera with optional lens distortion.

@@ -219,6 +219,22 @@ def test_empty_space_that_is_asked_both_ways(compiled_first):
         torch.testing.assert_close(space(points.to(kind)), alone, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize("tall, masked", [(121, 121), (120, 119), (119, 120), (120, 60)])
+def test_images_of_other_sizes_than_the_camera_s_are_refused(tall, masked):
+    depth, mask = torch.ones(tall, 160), torch.ones(masked, 160, dtype=torch.bool)
+
+    def refused():
+        for asked in (
+            lambda: EmptySpace(depth, mask, CAMERA, VOLUME),
+            lambda: projective_tsdf(depth, mask, CAMERA, VOLUME, 16),
+            lambda: ray_image(depth, mask if tall != masked else mask[1:], CAMERA, VOLUME, 64, VOLUME),
+        ):
+            with pytest.raises(ValueError, match=rf"depth \({tall}, 160\), mask \({masked}|{masked - 1}, 160\)"):
+                asked()
+
+    both(refused)
+
+
 def test_gradients_of_empty_space_are_those_of_the_twin():
     points = (torch.rand(100, 3, generator=torch.Generator().manual_seed(0)) - 0.5).requires_grad_()
     bound = EmptySpace(torch.from_numpy(SCENES[3].depth), None, CAMERA, VOLUME)(points)

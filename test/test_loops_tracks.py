@@ -13,7 +13,7 @@ from twins import both, needs_loops
 from nr_tracking.config import RefinementConfig, TracksConfig
 from nr_tracking.deformation import patches
 from nr_tracking.deformation.normal_equations import DeformationGraph
-from nr_tracking.deformation.projection import PointIndex, SurfaceIndex, sample_evenly
+from nr_tracking.deformation.projection import PointIndex, Projection, SurfaceIndex, sample_evenly
 from nr_tracking.deformation.rotations import fit_rigid
 from nr_tracking.loops import compiled_loops
 from nr_tracking.normals import vertex_normals
@@ -265,6 +265,32 @@ def test_the_same_projection(figure, radius):
         np.testing.assert_array_equal(getattr(compiled, name), getattr(plain, name), err_msg=name)
     wanted = random.random(900) < 0.8
     np.testing.assert_array_equal(*both(lambda: plain.nearest(index.points, points, wanted)))
+
+
+@pytest.mark.parametrize("sizes", [(5, 4, 5), (5, 5, 4), (4, 5, 5)])
+def test_points_of_another_number_than_were_projected_are_refused(sizes):
+    around, places, wanted = sizes
+    nothing = np.zeros((around, 3))
+    landing = Projection(nothing, nothing, nothing[:, 0], np.zeros(around, int), np.zeros((4, around), int))
+
+    def refused():
+        with pytest.raises(ValueError, match=rf"around \({around},\), places \({places},\), wanted \({wanted},\)"):
+            landing.nearest(np.eye(3), np.zeros((places, 3)), np.ones(wanted, bool))
+
+    both(refused)
+
+
+@pytest.mark.parametrize(("known", "placed"), [(9, 8), (8, 9), (9, 9)])
+def test_steady_tracks_of_another_number_of_points_are_refused(known, placed):
+    pose = CarriedPose(0, np.zeros((4, 3)), np.tile(np.eye(3), (4, 1, 1)), np.zeros((known, 3)), np.zeros((known, 3)))
+
+    def refused():
+        steadier = Steadier(1.0)
+        steadier.start(pose)
+        with pytest.raises(ValueError, match=rf"graph \(8, 3\), state \({known}, 3\), places \({placed}, 3\)"):
+            steadier.step(chain(8, 4), 33_000_000, np.zeros((placed, 3)))
+
+    both(refused)
 
 
 def test_projection_onto_less_than_four_vertices():

@@ -11,7 +11,7 @@ from scipy.spatial import cKDTree
 from nr_tracking.deformation.matching import Target, as_places, even_sample, nearest_similar, space_order
 from nr_tracking.loops import compiled_loops
 from nr_tracking.normals import face_normals, vertex_normals
-from nr_tracking.types import Bool, Float64, InputError, Int64
+from nr_tracking.types import Bool, Float64, InputError, Int64, check_same_shape
 
 _CANDIDATES = 4  # nearest vertices that describe the surface near a point
 _FOUND_PER_SEEKING = 3  # vertices of a target that can be found, for each that seeks
@@ -55,9 +55,11 @@ class Projection:
 
         Points are at ``places`` (Q, 3) by now. -1 where no wanted point has the vertex around it.
         """
+        check_same_shape(around=self.around.shape[1:], places=places.shape[:1], wanted=wanted.shape)
         if (loops := compiled_loops("tracks")) is not None:
-            around, there = np.ascontiguousarray(self.around), np.ascontiguousarray(places)
-            found: Int64 = loops.nearest_around(around, wanted, there, vertices)
+            around = np.ascontiguousarray(self.around)
+            there, corners = (np.ascontiguousarray(values, np.float64) for values in (places, vertices))
+            found: Int64 = loops.nearest_around(around, wanted, there, corners)
             return found
         slot, point = np.nonzero((self.around >= 0) & wanted)
         vertex = self.around[slot, point]

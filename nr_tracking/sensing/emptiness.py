@@ -21,7 +21,7 @@ from torch.nn import functional
 
 from nr_tracking.loops import compiled_loops
 from nr_tracking.sensing.volume import Volume
-from nr_tracking.types import Float32, Int64, Intrinsics
+from nr_tracking.types import Float32, Int64, Intrinsics, check_same_shape
 
 _RADII = (1, 2, 4, 8, 16, 32)  # pixels, each at most twice the one before
 _SLACK = 8  # pixels: points that are asked for later lie a little beside the first
@@ -76,6 +76,8 @@ class EmptySpace:
     def __init__(
         self, depth: Tensor, mask: Tensor | None, intrinsics: Intrinsics, volume: Volume, tolerance: float = 0.0
     ) -> None:
+        camera = intrinsics.height, intrinsics.width
+        check_same_shape(depth=depth.shape, mask=depth.shape if mask is None else mask.shape, camera=camera)
         self._intrinsics = intrinsics
         self._volume = volume
         self._tolerance = tolerance * volume.side

@@ -19,7 +19,7 @@ from torch.nn import functional
 from nr_tracking.config import VolumeConfig
 from nr_tracking.loops import compiled_loops
 from nr_tracking.sensing.volume import Volume, fit_volume
-from nr_tracking.types import Int64, Intrinsics
+from nr_tracking.types import Int64, Intrinsics, check_same_shape
 
 CHANNELS = 7
 REACH = 12  # pixels beyond its outline within which the subject's surface is continued, to both sides of a hole
@@ -95,6 +95,7 @@ def _image(
 
     The middle of the cube, whose ``side`` is in metres, is at a ``distance`` of so many.
     """
+    check_same_shape(depth=depth.shape, mask=depth.shape if mask is None else mask.shape)
     plain = depth.device.type == "cpu" and depth.dtype == torch.float32 and not depth.requires_grad
     if plain and (loops := compiled_loops("images")) is not None:
         whole = torch.ones_like(depth, dtype=torch.bool) if mask is None else mask

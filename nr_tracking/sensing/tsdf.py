@@ -24,7 +24,7 @@ from torch.nn import functional
 from nr_tracking.loops import compiled_loops
 from nr_tracking.sensing.ray_images import RayImages
 from nr_tracking.sensing.volume import Volume
-from nr_tracking.types import Intrinsics
+from nr_tracking.types import Intrinsics, check_same_shape
 
 
 @dataclass(frozen=True)
@@ -82,6 +82,11 @@ def projective_tsdf(
     are finer or coarser than voxels, and the result equals :func:`dense_projective_tsdf`.
     """
     device, width = depth.device, intrinsics.width
+    check_same_shape(
+        depth=depth.shape,
+        mask=depth.shape if mask is None else mask.shape,
+        camera=(intrinsics.height, intrinsics.width),
+    )
     tables = _projection_tables(intrinsics, volume, resolution, device)
     voxel = volume.side / resolution
     truncation = truncation_voxels * voxel

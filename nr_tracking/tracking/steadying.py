@@ -32,7 +32,7 @@ from nr_tracking.deformation.normal_equations import DeformationGraph
 from nr_tracking.loops import compiled_loops
 from nr_tracking.tracking.pose import Birth, CarriedPose
 from nr_tracking.tracking.rigid import Rigid
-from nr_tracking.types import Bool, Float64, Int32, Int64
+from nr_tracking.types import Bool, Float64, Int32, Int64, check_same_shape
 
 _AT_ONCE = 1.25  # times the strength: standard deviations of noise beyond which one frame is enough
 _MEAN = 0.25  # share of a new frame in the running mean of corrections
@@ -153,7 +153,8 @@ class Steadier:
         """Take in where the points came to lie on the surface, ``places`` (N, 3); returns where to show them (N, 3)."""
         if self.strength == 0:
             return places
-        places, state, about = np.ascontiguousarray(places), self._state, _About(graph)
+        places, state, about = np.ascontiguousarray(places, np.float64), self._state, _About(graph)
+        check_same_shape(graph=(len(graph.index), 3), state=state.places.shape, places=places.shape)
         elapsed = 1e-9 * (stamp_ns - state.stamp_ns)
         ratio = elapsed / state.elapsed
         step, change, alike = about.steps(places, state, min(ratio, _UNEVEN))
