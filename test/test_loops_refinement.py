@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from moving_shapes import bend, mesh_of, rod_distance, rotation
+from scipy.sparse import csr_matrix
 from twins import both, needs_loops
 
 from nr_tracking.config import RefinementConfig
@@ -20,10 +21,12 @@ from nr_tracking.deformation.normal_equations import (
     edge_arms,
     still,
 )
+from nr_tracking.deformation.panelled import PanelMatrix
 from nr_tracking.deformation.patches import build_patches
 from nr_tracking.deformation.projection import SurfaceIndex, sample_evenly
 from nr_tracking.deformation.refinement import Refiner
 from nr_tracking.deformation.rotations import rotation_from_vector, vector_from_rotation
+from nr_tracking.loops import compiled_loops
 
 pytestmark = needs_loops
 
@@ -157,6 +160,43 @@ def test_steps_by_panels_and_by_a_band_are_those_of_the_dense_matrix(rod, dampin
 
     for step, exact in both(solved):
         np.testing.assert_allclose(step, exact, atol=1e-4 * np.abs(exact).max())
+
+
+def test_a_block_outside_of_the_pattern_is_told():
+    matrix = PanelMatrix(csr_matrix(np.eye(3)))
+    matrix.lay(np.arange(3), np.arange(3))
+    with pytest.raises(ValueError, match="1 of 2 blocks"):
+        matrix.lay(np.array([0, 2]), np.array([0, 1]))
+
+
+def test_other_types_of_numbers_compile_no_other_loops(rod):
+    """What is compiled at runtime holds up the first frame that asks for it."""
+    graph, samples, motion = rod.graph, rod.samples, rod.motion()
+    target = SurfaceIndex(*rod.bent).target(100)
+    loops = [
+        (compiled_loops(module), name)
+        for module, name in (
+            ("projection", "grid_of"),
+            ("matching", "nearest_similar"),
+            ("deformation", "carried"),
+            ("deformation", "edge_arms"),
+            ("deformation", "bending"),
+        )
+    ]
+
+    def compiled():
+        return [len(getattr(module, name).signatures) for module, name in loops]
+
+    def use(kind):
+        points, normals, nodes = (values.astype(kind) for values in (samples.points, samples.normals, rod.nodes))
+        carried(graph, nodes, points, normals, motion)
+        bending(graph, edge_arms(graph, nodes).astype(kind), motion, 0.1)
+        find_matches(points, normals, Target(target.points.astype(kind), target.normals, target.sample), 1, 0)
+
+    use(np.float64)
+    before = compiled()
+    use(np.float32)
+    assert compiled() == before
 
 
 def test_a_matrix_that_is_not_positive_definite_is_told(rod):

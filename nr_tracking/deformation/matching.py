@@ -194,7 +194,7 @@ def _joined(there: Int64, back: Int64, target: Target) -> Matches:
     """Both directions in one list: ``there`` gives target points by sample, ``back`` samples by seeking point."""
     seeking = target.sample
     if (loops := compiled_loops("matching")) is not None:
-        surface = map(np.ascontiguousarray, (target.points, target.normals))
+        surface = (np.ascontiguousarray(values, np.float64) for values in (target.points, target.normals))
         return Matches(*loops.joined(there, back, seeking, *surface))
     out, home = np.flatnonzero(there >= 0), np.flatnonzero(back >= 0)
     goal = np.concatenate((there[out], seeking[home]))

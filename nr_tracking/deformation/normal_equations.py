@@ -11,6 +11,7 @@ factorisation, linear in the number of nodes for the long thin graphs of limbs.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -139,7 +140,12 @@ def disagreement(graph: DeformationGraph, nodes: Float64, points: Float64, motio
 def _of_samples(graph: DeformationGraph, nodes: Float64, motion: Motion, *values: Float64) -> tuple[np.ndarray, ...]:
     """What compiled loops over samples are given, with further ``values`` of theirs."""
     moving = nodes, motion.rotations, motion.translations
-    return graph.index, graph.weight, *map(np.ascontiguousarray, (*moving, *values))
+    return graph.index, graph.weight, *_doubles(*moving, *values)
+
+
+def _doubles(*values: np.ndarray) -> Iterator[Float64]:
+    """``values`` as compiled loops take them: of other types or lying otherwise, loops would be compiled once more."""
+    return (np.ascontiguousarray(array, np.float64) for array in values)
 
 
 def directed_edges(graph: DeformationGraph) -> Int64:
@@ -154,7 +160,7 @@ def edge_arms(graph: DeformationGraph, nodes: Float64) -> Float64:
     at rest, so stretching is remembered: what moves is skin and cloth, which bend but keep their size.
     """
     if (loops := compiled_loops("deformation")) is not None:
-        found: Float64 = loops.edge_arms(graph.edges, graph.lengths, np.ascontiguousarray(nodes))
+        found: Float64 = loops.edge_arms(graph.edges, *_doubles(graph.lengths, nodes))
         return found
     near, far = directed_edges(graph).T
     arms = nodes[far] - nodes[near]
@@ -194,7 +200,7 @@ def bending(
     Weights and energies are those of :func:`robust_rigidity`.
     """
     if (loops := compiled_loops("deformation")) is not None:
-        moving = map(np.ascontiguousarray, (arms, motion.rotations, motion.translations))
+        moving = _doubles(arms, motion.rotations, motion.translations)
         bent: tuple[Float64, Float64, Float64, float] = loops.bending(graph.edges, *moving, float(limit), HELD)
         return bent
     turned, gap = edge_gaps(graph, arms, motion)
@@ -281,10 +287,10 @@ class NormalEquations:
         assert loops is not None
         memory = matrix.memory, matrix.begin, matrix.stride
         gather = self._gather.indptr, self._gather.indices, self._gather.data
-        values = map(np.ascontiguousarray, (motion.translations, moved, information))
+        values = _doubles(motion.translations, moved, information)
         loops.fill(*memory, *gather, self._row, self._column, *values)
         blocks = self._of_nodes, self._of_edges, self._first_is_later
-        loops.add_edges(*memory, self.graph.edges, *blocks, *map(np.ascontiguousarray, (turned_arms, stiffness)))
+        loops.add_edges(*memory, self.graph.edges, *blocks, *_doubles(turned_arms, stiffness))
         return matrix, right
 
     def right_side(
@@ -300,7 +306,7 @@ class NormalEquations:
         """The right-hand side (P, 6) alone, of what :meth:`assemble` is given."""
         if (loops := compiled_loops("gauss_newton")) is not None:
             graph, moving = self.graph, (nodes, points, motion.rotations)
-            values = map(np.ascontiguousarray, (*moving, pull, turned_arms, edge_gap, stiffness))
+            values = _doubles(*moving, pull, turned_arms, edge_gap, stiffness)
             found: Float64 = loops.right_side(graph.index, graph.weight, graph.edges, *values)
             return found
         # A node's torque is the axial part of R_k sum_s w_s (x_s - node_k) pull_s^T: exact, and summed before it turns.

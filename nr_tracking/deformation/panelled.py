@@ -30,6 +30,8 @@ class PanelMatrix:
     def lay(self, high: Int64, low: Int64) -> None:
         """Find where each block lies, for blocks in the places ``high`` and ``low`` (K,) of two nodes."""
         self.begin, self.stride = _loops().located(self._starts, self._rows, high, low)
+        if (self.begin < 0).any():
+            raise ValueError(f"{np.count_nonzero(self.begin < 0)} of {len(high)} blocks lie in none of the panels")
 
     def factorise(self, damping: float) -> bool:
         """Factorise the matrix, by which it is used up; false where it is not positive definite.

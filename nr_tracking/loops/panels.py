@@ -65,8 +65,11 @@ def least_fill(starts: Int32, neighbours: Int32) -> tuple[Int64, Int64, Int32]:
 
 @compiled
 def located(starts: Int64, rows: Int32, high: Int64, low: Int64) -> tuple[Int64, Int64]:
-    """Where the blocks in row ``high`` and column ``low`` (K,) begin in memory, and how far apart their columns lie."""
-    begin, stride = np.zeros(len(high), np.int64), np.zeros(len(high), np.int64)
+    """Where the blocks in row ``high`` and column ``low`` (K,) begin in memory, and how far apart their columns lie.
+
+    A block that is in no panel begins at -1.
+    """
+    begin, stride = np.full(len(high), -1, np.int64), np.zeros(len(high), np.int64)
     for k in range(len(high)):
         first, last = starts[low[k]], starts[low[k] + 1]
         stride[k] = 6 * (last - first)

@@ -308,9 +308,8 @@ class PersistentTracks:
         """
         graph = self._graph
         if (loops := compiled_loops("tracks")) is not None:
-            known = (np.ascontiguousarray(values) for values in (places, before, after))
-            turns = np.ascontiguousarray(turns)
-            gone: Float64 = loops.gone_along(near, graph.index, graph.weight, turns, back, *known)
+            turning, *known = (np.ascontiguousarray(values, np.float64) for values in (turns, places, before, after))
+            gone: Float64 = loops.gone_along(near, graph.index, graph.weight, turning, back, *known)
             return gone
         turned = (graph.blend @ turns.reshape(-1, 9))[near].reshape(-1, 3, 3)
         turned = np.swapaxes(turned, 1, 2) if back else turned
