@@ -143,7 +143,7 @@ class RefinementConfig(Section):
 
     enabled: bool = setting(True, "refine deformations against the next surface")
     backend: Literal["numpy", "torch"] = setting(
-        "numpy", "numpy: banded solver, fastest on a CPU; torch: dense solver on the device"
+        "numpy", "numpy: sparse solver, fastest on a CPU; torch: dense solver on the device"
     )
     iterations: int = setting(6, "Gauss-Newton steps at most; small ones end it sooner", ge=0, le=100)
     samples: int = setting(1000, "surface samples in each direction", ge=50, le=50_000)

@@ -247,10 +247,10 @@ class Refiner:
         if descent.held:
             right = self._equations.right_side(problem.nodes, problem.points, state.motion, pull, *edges)
             return self._equations.solve_again(right)
-        band, right = self._equations.assemble(
+        matrix, right = self._equations.assemble(
             problem.nodes, problem.points, state.motion, state.moved, information, pull, *edges
         )
-        return self._equations.solve(band, right, descent.damping)
+        return self._equations.solve(matrix, right, descent.damping)
 
     def _pulled(self, state: _State, whole: bool) -> tuple[Float64, Float64]:
         """Sums over the matches of each sample: W times the gap (S, 3) and, if ``whole``, W (S, 3, 3).

@@ -11,7 +11,7 @@ of steps is fixed, nothing waits for the device, and everything runs wherever it
 
 The formulation is that of Bozic et al., "Neural Non-Rigid Tracking", NeurIPS 2020: increments of rotations from the
 left, analytic Jacobians, Levenberg damping, and a linear solve whose backward pass solves the adjoint system with the
-same factor. The live tracker uses the banded solver of :mod:`nr_tracking.deformation.refinement`; this one is for
+same factor. The live tracker uses the sparse solver of :mod:`nr_tracking.deformation.refinement`; this one is for
 learning through the solver, for GPUs and for recordings.
 """
 

@@ -4,8 +4,8 @@
     fit = refiner.refine(nodes, points, normals, target, size, starts=[predicted_motion])
 
 It matches the moving samples with the target's sample by comparing all with all, which is what GPUs are good at; on a
-CPU the banded solver with its search tree is several times faster. The energies of the two differ a little, because the
-other one matches with all vertices of the target.
+CPU the sparse solver with its nearest-point search is several times faster. The energies of the two differ a little,
+because the other one matches with all vertices of the target.
 """
 
 from __future__ import annotations

@@ -91,8 +91,7 @@ def fill(
 
     Block k is that of the nodes ``row`` and ``column`` (K,); it lies at ``begin`` (K,), its columns ``stride`` (K,)
     apart, and is the sum over ``members`` from ``starts[k]`` on, samples with their ``shares``. ``places`` (P, 3) is
-    where nodes are, and the rest what
-    :meth:`nr_tracking.deformation.normal_equations.NormalEquations.assemble` is given.
+    where nodes come to lie, ``moved`` (S, 3) where samples do, and ``information`` (S, 3, 3) what matches know of each.
     """
     matrix[:] = 0
     middle = np.zeros(3)
