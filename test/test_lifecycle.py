@@ -175,26 +175,30 @@ def test_warming_up_runs_whole_windows():
     tracked = []
     tracker._track = tracked.append
     networks.warm_up(tracker)
-    assert len(tracked) == len(tracker.pushed) == 2 * tracker.config.window_frames
+    assert len(tracked) == len(tracker.pushed) == 4 * tracker.config.window_frames
 
 
-def test_loops_are_prepared_once_for_each_preset_and_by_trackers_on_a_processor_alone(monkeypatch):
+def test_loops_are_prepared_once_for_each_preset_and_by_trackers_on_a_processor_alone(monkeypatch, caplog):
     from nr_tracking.tracking import tracker
 
     warmed = []
 
-    def warm_up(tracker):
-        warmed.append(tracker)
-        raise RuntimeError("no matter")
-
     monkeypatch.setattr(tracker, "Tracker", lambda config, networks: SimpleNamespace(config=config, networks=networks))
-    monkeypatch.setattr(networks, "warm_up", warm_up)
+    monkeypatch.setattr(networks, "warm_up", warmed.append)
     monkeypatch.setattr(networks, "_PREPARED", set())
     monkeypatch.setattr(networks, "are_compiled", lambda: True)
     for preset, device in (("lite", "cuda"), ("lite", "cpu"), ("base", "cpu"), ("lite", "cpu")):
         networks.prepare_loops(SimpleNamespace(config=load_config(preset, device=device), networks="known"))
     networks.prepare_loops(FakeTracker())
     assert [one.config.preset for one in warmed] == ["lite", "base"] and warmed[0].networks == "known"
+
+    def fails(tracker):
+        raise RuntimeError("out of luck")
+
+    monkeypatch.setattr(networks, "warm_up", fails)
+    full = SimpleNamespace(config=load_config("full"), networks="known")
+    networks.prepare_loops(full)  # is no reason to stop
+    assert "full" not in networks._PREPARED and "first frames will be slow" in caplog.text
 
 
 @pytest.mark.parametrize(("names", "complaint"), [([], "name the cameras"), (["a", "/a"], "once"), (["a b"], "'a b'")])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 
@@ -25,3 +26,14 @@ def breathing_ball(count: int = 60) -> Iterator[DepthFrame]:
         root = along**2 - length * (centre @ centre - radius**2)
         depth = np.where(root > 0, (along - np.sqrt(np.maximum(root, 0))) / length, 0).astype(np.float32)
         yield DepthFrame(round(index * 1e9 / BALL_FPS), depth, camera)
+
+
+def in_a_room(frame: DepthFrame) -> DepthFrame:
+    """The frame of a ball with a floor and a wall behind it, and something small beside it."""
+    camera, depth = frame.intrinsics, frame.depth.copy()
+    v, u = np.mgrid[: camera.height, : camera.width]
+    down = (v - camera.cy) / camera.fy
+    room = np.where(down > 0.05, np.minimum(0.6 / np.maximum(down, 0.05), 3.0), 3.0).astype(np.float32)
+    depth[depth == 0] = room[depth == 0]
+    depth[(abs(v - 0.4 * camera.height) < 15) & (abs(u - 0.9 * camera.width) < 15)] = 1.6
+    return replace(frame, depth=depth)

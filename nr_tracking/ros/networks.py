@@ -9,7 +9,7 @@ from weakref import WeakValueDictionary
 
 from nr_tracking.config import Config, SubjectConfig
 from nr_tracking.loops import are_compiled
-from nr_tracking.ros.ball import breathing_ball
+from nr_tracking.ros.ball import breathing_ball, in_a_room
 from nr_tracking.types import InputError
 
 if TYPE_CHECKING:
@@ -57,28 +57,30 @@ def weights_hash(config: Config) -> str:
 
 
 def prepare_loops(tracker: Any) -> None:
-    """Have the compiled loops of a :class:`Tracker` on a processor at hand, once in a process; others need none.
+    """Have the compiled loops of a :class:`Tracker` on a processor at hand, once in a process.
 
-    Loading them takes a second or two, and compiling them, the first time on a machine, half a minute. Whatever fails
-    here fails again with the first frame, and is reported then.
+    Loading them takes two seconds, and compiling them, the first time on a machine, a minute; with networks on a GPU,
+    :func:`build_tracker` has done it. Whatever fails here fails again with the first frame.
     """
     networks = getattr(tracker, "networks", None)
     if networks is None or tracker.config.device != "cpu" or not are_compiled() or tracker.config.preset in _PREPARED:
         return
-    _PREPARED.add(tracker.config.preset)
     from nr_tracking.tracking.tracker import Tracker
 
     try:
         warm_up(Tracker(tracker.config.model_copy(update={"subject": SubjectConfig()}), networks))
     except Exception:
-        _LOG.info("the first frames will be slow", exc_info=True)
+        _LOG.warning("the loops were not prepared, so the first frames will be slow", exc_info=True)
+    else:
+        _PREPARED.add(tracker.config.preset)
 
 
 def warm_up(tracker: Tracker) -> None:
-    """Put two windows of a generated ball through a tracker, which is of no other use then.
+    """Put two windows of a generated ball through a tracker, and two in a room; it is of no other use then.
 
     The first window on a GPU loads libraries and kernels, for seconds; on a processor it loads compiled loops.
     """
-    for frame in breathing_ball(2 * tracker.config.window_frames):
-        tracker.push(frame)
+    count = 2 * tracker.config.window_frames
+    for index, frame in enumerate(breathing_ball(2 * count)):
+        tracker.push(frame if index < count else in_a_room(frame))
     tracker.flush()
