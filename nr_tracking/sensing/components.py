@@ -132,7 +132,7 @@ def _gathered(
     in_room: bool,
 ) -> Bool:
     """Parts (count + 1,) that are held together with the largest one by ``stones`` (count + 1,)."""
-    if (loops := compiled_loops("parts")) is not None:
+    if (loops := compiled_loops("gathering")) is not None:
         room = np.array((_ROOM_GAP_M, *_ROOM_REACH) if in_room else ())
         ratios = config.component_ratio, config.occluder_ratio
         found: Bool = loops.gathered(cloud, part, first, _SAMPLES, largest, stones, *ratios, room)

@@ -115,7 +115,7 @@ def fit_plane(cloud: Float32) -> Plane:
 
 def heights_over(cloud: Float32, planes: list[Plane], near: float) -> Float32:
     """The least height (N,) of points (N, 3) over all ``planes``, in tolerances of ``near`` metres near the camera."""
-    if (loops := compiled_loops("planes")) is not None:
+    if (loops := compiled_loops("bends")) is not None:
         rows, most = np.stack([plane.row for plane in planes]), np.array([plane.most for plane in planes], np.float32)
         found: Float32 = loops.heights_over(cloud, rows, most, near, NOISE_DEPTH_M, _BEND)
         return found

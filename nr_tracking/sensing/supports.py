@@ -109,7 +109,7 @@ def _goes_on(candidate: _Candidate, rest: Bool, cloud: Float32, least: float, fu
 
 def _layers(heights: Float32, rest: Bool) -> tuple[int, int, int, int]:
     """How many points at ``rest`` (N,) lie on a plane, about it, behind it and before it, by ``heights`` (N,)."""
-    if (loops := compiled_loops("planes")) is not None:
+    if (loops := compiled_loops("supports")) is not None:
         found: tuple[int, int, int, int] = loops.layers(heights, rest)
         return found
     heights = heights[rest]
@@ -124,7 +124,7 @@ def _sides_left(pixels: Int64, heights: Float32, shape: tuple[int, ...]) -> int:
     ``heights`` (N,) are theirs above the plane.
     """
     height, width = shape
-    if (loops := compiled_loops("planes")) is not None:
+    if (loops := compiled_loops("supports")) is not None:
         return int(loops.sides_left(pixels, heights, height, width, _BAND, _BINS, _COVERED))
     row, column = np.divmod(pixels[np.abs(heights) < 1], width)
     sides = (
@@ -142,7 +142,7 @@ def _share_of_bins(along: NDArray[np.float64], bins: int) -> float:
 
 def _dwarfs(cloud: Float32, heights: Float32, rest: Bool) -> bool:
     """Whether the points (N, 3) on a plane reach much farther along both of its axes than all at ``rest`` before it."""
-    if (loops := compiled_loops("planes")) is not None:
+    if (loops := compiled_loops("supports")) is not None:
         return bool(loops.dwarfs(cloud, heights, rest, _ISLAND, np.array(_ENDS)))
     plane, others = cloud[np.abs(heights) < 1], cloud[rest & (heights >= 1)]
     if not len(plane) or not len(others):
