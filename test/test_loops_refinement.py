@@ -285,14 +285,19 @@ def test_order_in_space(count, seed, scale, flat):
     if count:
         compiled, plain = both(lambda: space_order(points))
         np.testing.assert_array_equal(compiled, plain)
-    assert len(even_sample(points, 10)) == min(count, 10)
+    chosen = even_sample(points, 10)
+    assert len(np.unique(chosen)) == min(count, 10) and np.isin(chosen, np.arange(count)).all()
 
 
 def test_order_in_space_of_what_is_no_number_is_still_an_order():
     points = cloud(50)[0]
     points[::7] = np.nan
+    order, finite = space_order(points), np.arange(50) % 7 > 0
+    np.testing.assert_array_equal(np.sort(order), np.arange(50))
+    numbers = np.flatnonzero(finite)
+    np.testing.assert_array_equal(order[finite[order]], numbers[space_order(points[numbers])])  # others do not upset it
     points[3] = np.inf
-    assert np.array_equal(np.sort(space_order(points)), np.arange(50))
+    np.testing.assert_array_equal(np.sort(space_order(points)), np.arange(50))
 
 
 @settings(max_examples=50, deadline=None)

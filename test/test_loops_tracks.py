@@ -66,11 +66,19 @@ def test_patches_without_faces_or_extent(count):
 
 def test_no_patch_is_sought_where_a_vertex_is_no_number(figure):
     vertices, faces = figure
+    whole, finite = patches.build_patches(vertices, faces, 60), np.arange(len(vertices)) % 7 > 0
+
+    def reach(graph):
+        return np.linalg.norm(vertices - graph.centres[graph.owner], axis=1)[finite].max()
+
     for odd in (np.nan, np.inf, -np.inf):
         torn = vertices.copy()
         torn[::7] = odd
         graph = patches.build_patches(torn, faces, 60)
-        assert graph.owner.min() >= 0 and graph.owner.max() < len(graph) and len(graph.owner) == len(torn)
+        assert len(graph.owner) == len(torn) and graph.index.min() >= 0 and graph.index.max() < len(torn)
+        np.testing.assert_array_equal(graph.owner[graph.index], np.arange(len(graph)))  # each patch has its centre
+        np.testing.assert_array_equal(np.unique(graph.owner), np.arange(len(graph)))
+        assert np.isinf(odd) or reach(graph) < 1.2 * reach(whole)  # an infinite extent is not cut
 
 
 def test_seeds_at_the_same_distance_leave_a_vertex_to_the_first():
@@ -300,7 +308,8 @@ def test_projection_onto_less_than_four_vertices():
     np.testing.assert_allclose(compiled.points, plain.points, atol=1e-12)
     np.testing.assert_array_equal(compiled.around, plain.around)
     nobody = index.project(np.empty((0, 3)), np.empty((0, 3)), 1.0, 0.3)
-    assert nobody.points.shape == (0, 3) and len(nobody.nearest(triangle, np.empty((0, 3)), np.empty(0, bool))) == 3
+    assert nobody.points.shape == (0, 3)
+    np.testing.assert_array_equal(nobody.nearest(triangle, np.empty((0, 3)), np.empty(0, bool)), [-1, -1, -1])
 
 
 def test_the_same_trace_and_patches(figure):
@@ -330,11 +339,17 @@ def test_the_same_rigid_motions(extent, noise):
     rigid = compiled_loops("rigid")
     turns, shifts = rigid.fit_rigid(before, after, group, 30, pivots)
     known, moved = fit_rigid(before, after, group, 30, pivots)
-    np.testing.assert_allclose(turns, known, rtol=0, atol=1e-7 if extent[1] else 1.0)
-    np.testing.assert_allclose(turns @ np.swapaxes(turns, 1, 2), np.tile(np.eye(3), (30, 1, 1)), atol=1e-12)
-    np.testing.assert_allclose(np.linalg.det(turns), 1.0)
-    missed, least = (
-        np.linalg.norm(np.einsum("vij,vj->vi", r[group], before - pivots[group]) + t[group] - after, axis=1)
+    if extent[1]:
+        np.testing.assert_allclose(turns, known, rtol=0, atol=1e-7)
+    # About the line that points lie on any turn fits as well: what they have to share is where it leads the points.
+    ours, theirs = (
+        np.einsum("vij,vj->vi", r[group], before - pivots[group]) + t[group]
         for r, t in ((turns, shifts), (known, moved))
     )
-    np.testing.assert_allclose((missed**2).sum(), (least**2).sum(), rtol=1e-6, atol=1e-12)
+    np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-6)
+    empty = np.bincount(group, minlength=30) == 0
+    np.testing.assert_allclose(turns[empty], np.tile(np.eye(3), (empty.sum(), 1, 1)), atol=1e-12)
+    np.testing.assert_allclose(shifts[empty], pivots[empty], atol=1e-12)
+    np.testing.assert_allclose(turns @ np.swapaxes(turns, 1, 2), np.tile(np.eye(3), (30, 1, 1)), atol=1e-12)
+    np.testing.assert_allclose(np.linalg.det(turns), 1.0)
+    np.testing.assert_allclose(((ours - after) ** 2).sum(), ((theirs - after) ** 2).sum(), rtol=1e-6, atol=1e-12)
