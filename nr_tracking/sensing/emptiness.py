@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from nr_tracking.loops import compiled_loops
+from nr_tracking.sensing.tensors import loops_for
 from nr_tracking.sensing.volume import Volume
 from nr_tracking.types import Float32, Int64, Intrinsics, check_same_shape
 
@@ -94,7 +94,7 @@ class EmptySpace:
         for the surface was measured that far away at most, and -inf where nothing is known: behind anything else, at
         pixels without depth, and outside the image.
         """
-        if (loops := self._loops(points)) is not None:
+        if (loops := loops_for("emptiness", points, self._depth)) is not None:
             return torch.from_numpy(self._by_loops(loops, points.detach().contiguous().numpy()))
         k = self._intrinsics
         x, y, z = self._volume.to_metric(points).unbind(1)
@@ -126,13 +126,6 @@ class EmptySpace:
             ball = torch.where(ahead_of > 0, torch.minimum(ahead_of, lateral), -torch.inf)
             empty = torch.maximum(empty, ball)
         return bound.index_copy(0, before, empty) / self._volume.side
-
-    def _loops(self, points: Tensor) -> Any | None:
-        """Compiled loops, where no gradients are wanted and all is in the processor's own memory."""
-        recorded = torch.is_grad_enabled() and points.requires_grad
-        here = points.device.type == self._depth.device.type == "cpu"
-        plain = here and points.dtype == self._depth.dtype == torch.float32 and not recorded
-        return compiled_loops("emptiness") if plain else None
 
     def _by_loops(self, loops: Any, points: Float32) -> Float32:
         depth, mask, *camera = self._arrays

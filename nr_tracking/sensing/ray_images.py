@@ -18,6 +18,7 @@ from torch.nn import functional
 
 from nr_tracking.config import VolumeConfig
 from nr_tracking.loops import compiled_loops
+from nr_tracking.sensing.tensors import loops_for
 from nr_tracking.sensing.volume import Volume, fit_volume
 from nr_tracking.types import Int64, Intrinsics, check_same_shape
 
@@ -96,10 +97,9 @@ def _image(
     The middle of the cube, whose ``side`` is in metres, is at a ``distance`` of so many.
     """
     check_same_shape(depth=depth.shape, mask=depth.shape if mask is None else mask.shape)
-    plain = depth.device.type == "cpu" and depth.dtype == torch.float32 and not depth.requires_grad
-    if plain and (loops := compiled_loops("images")) is not None:
+    if (loops := loops_for("images", depth)) is not None:
         whole = torch.ones_like(depth, dtype=torch.bool) if mask is None else mask
-        images = (image.contiguous().numpy() for image in (depth, whole))
+        images = (image.detach().contiguous().numpy() for image in (depth, whole))
         read = loops.along_cube(*images, rows, columns, distance, float(side), FAR, REACH, _STEEP)
         return torch.from_numpy(read[0]), torch.from_numpy(read[1])
     height, width = depth.shape

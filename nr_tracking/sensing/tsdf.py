@@ -21,8 +21,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from nr_tracking.loops import compiled_loops
 from nr_tracking.sensing.ray_images import RayImages
+from nr_tracking.sensing.tensors import loops_for
 from nr_tracking.sensing.volume import Volume
 from nr_tracking.types import Intrinsics, check_same_shape
 
@@ -90,9 +90,9 @@ def projective_tsdf(
     tables = _projection_tables(intrinsics, volume, resolution, device)
     voxel = volume.side / resolution
     truncation = truncation_voxels * voxel
-    if (loops := _loops(depth)) is not None:
+    if (loops := loops_for("voxels", depth)) is not None:
         whole = torch.ones_like(depth, dtype=torch.bool) if mask is None else mask
-        images = (image.contiguous().numpy() for image in (depth, whole))
+        images = (image.detach().contiguous().numpy() for image in (depth, whole))
         found = loops.near_surface(*images, *tables.arrays_by_pixel, tables.z_first, voxel, truncation)
         return SparseTsdf(torch.from_numpy(found[0]), torch.from_numpy(found[1]))
     (x_first, x_count), (y_first, y_count) = tables.voxels_by_column, tables.voxels_by_row
@@ -156,8 +156,8 @@ def seen_space(depth: Tensor, mask: Tensor | None, intrinsics: Intrinsics, volum
     ``mask`` is accepted beside ``depth`` like everywhere else; emptiness does not depend on it.
     """
     tables = _projection_tables(intrinsics, volume, 2 * cells, depth.device)
-    if (loops := _loops(depth)) is not None:
-        return torch.from_numpy(loops.seen_cells(depth.contiguous().numpy(), *tables.arrays_by_voxel))
+    if (loops := loops_for("voxels", depth)) is not None:
+        return torch.from_numpy(loops.seen_cells(depth.detach().contiguous().numpy(), *tables.arrays_by_voxel))
     measured, imaged = _depth_at_centres(depth, tables)
     empty = (measured > tables.z) & (tables.z > 0)
     unknown = ~imaged | (measured <= 0)
@@ -214,12 +214,6 @@ class _ProjectionTables:
     def arrays_by_voxel(self) -> tuple[Any, ...]:
         """And for each voxel's pixel."""
         return self.columns.numpy(), self.rows.numpy(), self.z.numpy()
-
-
-def _loops(depth: Tensor) -> Any | None:
-    """Compiled loops, where a depth image is in the processor's own memory and its gradients are not wanted."""
-    plain = depth.device.type == "cpu" and depth.dtype == torch.float32 and not depth.requires_grad
-    return compiled_loops("voxels") if plain else None
 
 
 def _projection_tables(
