@@ -80,9 +80,7 @@ def test_features_show_a_turn_that_the_shape_hides():
         around = points / [1, 1, 4]
         return (around / np.linalg.norm(around, axis=1, keepdims=True)).astype(np.float32)
 
-    goals = type(target)(
-        target.points, target.normals, target.sample, directions(target.points[target.sample] @ turn)
-    )
+    goals = type(target)(target.points, target.normals, target.sample, directions(target.points[target.sample] @ turn))
     errors = []
     for features in (None, directions(rod.samples.points)):
         fit = TorchRefiner(config, rod.graph, dtype=torch.float64).refine(
