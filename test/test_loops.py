@@ -100,3 +100,24 @@ def cache_file():
     from numba.core import caching
 
     return "IndexDataCacheFile" if hasattr(caching, "IndexDataCacheFile") else "_IndexDataCacheFile"
+
+
+@needs_loops
+def test_a_prepared_tracker_has_called_all_loops_that_a_frame_may_call():
+    script = """
+from importlib import import_module
+from pkgutil import iter_modules
+from nr_tracking import loops
+from nr_tracking.config import load_config
+from nr_tracking.ros.networks import build_tracker, prepare_loops
+prepare_loops(build_tracker(load_config("base")))
+for module in iter_modules(loops.__path__):
+    for name, loop in vars(import_module(f"nr_tracking.loops.{module.name}")).items():
+        own = getattr(getattr(loop, "py_func", None), "__module__", "") == f"nr_tracking.loops.{module.name}"
+        if own and module.name != "compiler" and not name.startswith("_") and not loop.overloads:
+            print(f"{module.name}.{name}")
+"""
+    seldom = {"parts.nearest_to", "rays.grid_of"}  # a subject that was chosen; `lite`
+    by_loops = {"bends.bend_row", "bends.lower_heights", "extents.axes_of", "extents.moments"}
+    by_loops |= {"percentiles.percentiles", "percentiles.sort"}
+    assert set(answer(script).stdout.split()) <= seldom | by_loops
