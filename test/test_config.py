@@ -67,12 +67,12 @@ def test_a_missing_file_and_a_broken_file_are_told_apart(tmp_path):
 def test_overrides_leave_the_rest_of_a_section_alone():
     config = load_config("base", window={"stride": 2})
     assert config.window.stride == 2
-    assert config.window.length == 3
+    assert config.window.length == 2
     assert config.model.dense_blocks == 1
 
 
 def test_windows_are_as_long_as_their_stride_needs():
-    assert load_config("base").window_frames == 3
+    assert load_config("base").window_frames == 2
     assert load_config("base", window={"stride": 4}).window_frames == 5
     assert load_config("base", window={"stride": 2}).window_frames == 3
     assert load_config("lite", window={"stride": 2}).window_frames == 3, "along rays alone no frame needs another"
