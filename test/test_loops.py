@@ -114,7 +114,8 @@ prepare_loops(build_tracker(load_config("base")))
 for module in iter_modules(loops.__path__):
     for name, loop in vars(import_module(f"nr_tracking.loops.{module.name}")).items():
         own = getattr(getattr(loop, "py_func", None), "__module__", "") == f"nr_tracking.loops.{module.name}"
-        if own and module.name != "compiler" and not name.startswith("_") and not loop.overloads:
+        called = own and module.name != "compiler" and loop.targetoptions.get("inline") != "always"
+        if called and not name.startswith("_") and not loop.overloads:
             print(f"{module.name}.{name}")
 """
     seldom = {"parts.nearest_to", "rays.grid_of"}  # a subject that was chosen; `lite`

@@ -81,6 +81,12 @@ def fit_rigid(
     ``before`` and ``after`` (V, 3), ``group`` (V,) in [0, count), ``pivots`` (count, 3). Returns R (count, 3, 3) and
     t (count, 3); a group of collinear points keeps some rotation that fits, an empty one does not move.
     """
+    if (loops := compiled_loops("rigid")) is not None:
+        start, goal, about = (np.ascontiguousarray(values, np.float64) for values in (before, after, pivots))
+        fitted: tuple[Float64, Float64] = loops.fit_rigid(
+            start, goal, np.ascontiguousarray(group, np.int32), count, about
+        )
+        return fitted
     members = np.maximum(np.bincount(group, minlength=count), 1)[:, None]
     mean_before = _sum_by(group, before, count) / members
     mean_after = _sum_by(group, after, count) / members

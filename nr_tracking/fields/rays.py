@@ -113,7 +113,7 @@ class RayField:
         """
         if (loops := self._loops(self.front)) is None or resolution % 2:
             return None
-        return torch.from_numpy(loops.grid_of(frame, resolution, np.float32(band), *self._arrays))
+        return torch.from_numpy(loops.grid_of(frame, resolution, np.float32(band), self._arrays))
 
     def _loops(self, points: Tensor) -> Any | None:
         """Compiled loops that can read the rays at these points."""
@@ -121,13 +121,13 @@ class RayField:
 
     def _by_loops(self, loops: Any, points: Tensor, frame: Tensor, nearest: bool) -> Tensor:
         found = loops.distances_at(
-            points.detach().contiguous().numpy(), frame.contiguous().numpy(), nearest, *self._arrays
+            points.detach().contiguous().numpy(), frame.contiguous().numpy(), nearest, self._arrays
         )
         return torch.from_numpy(found)
 
     @cached_property
     def _arrays(self) -> tuple[Any, ...]:
-        """What loops want to know."""
+        """What loops want to know; see :mod:`nr_tracking.loops.rays`."""
         depths = self.depths.numpy(), self._steps.before.numpy(), self._steps.scale
         others = (part.detach().contiguous().numpy() for part in (self.front, self.view, self.place))
         return self.distances.detach().contiguous().numpy(), *depths, *others, FAR, ELSEWHERE

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from nr_tracking.loops.compiler import compiled
+from nr_tracking.loops.jacobi import turn
 from nr_tracking.types import Bool, Float32, Float64
 
 
@@ -42,22 +43,10 @@ def axes_of(squares: Float64) -> Float64:
         vectors[a, a] = 1
         for b in range(3):
             matrix[a, b] = squares[a, b]
-    for turn in range(24):  # eight sweeps; four are enough for double precision
-        a, b = (turn % 3) & 1, min(turn % 3 + 1, 2)
-        if matrix[a, b] == 0:
-            continue
-        ratio = (matrix[b, b] - matrix[a, a]) / (2 * matrix[a, b])
-        tangent = (1.0 if ratio >= 0 else -1.0) / (abs(ratio) + np.sqrt(ratio * ratio + 1))
-        cosine = 1 / np.sqrt(tangent * tangent + 1)
-        sine = tangent * cosine
-        for k in range(3):
-            one, other = matrix[k, a], matrix[k, b]
-            matrix[k, a], matrix[k, b] = cosine * one - sine * other, sine * one + cosine * other
-        for k in range(3):
-            one, other = matrix[a, k], matrix[b, k]
-            matrix[a, k], matrix[b, k] = cosine * one - sine * other, sine * one + cosine * other
-            one, other = vectors[k, a], vectors[k, b]
-            vectors[k, a], vectors[k, b] = cosine * one - sine * other, sine * one + cosine * other
+    for number in range(24):  # eight sweeps; four are enough for double precision
+        a, b = (number % 3) & 1, min(number % 3 + 1, 2)
+        if matrix[a, b] != 0:
+            turn(matrix, vectors, a, b)
     first, last = 0, 0
     for k in range(1, 3):
         first = k if matrix[k, k] < matrix[first, first] else first

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from nr_tracking.loops.compiler import compiled, inlined
+from nr_tracking.loops.unions import root_of
 from nr_tracking.types import Bool, Float32, Float64, Int32, Int64
 
 
@@ -97,11 +98,11 @@ def components(faces: Int32, count: int) -> tuple[int, Int64]:
     above = np.arange(count)
     for f in range(len(faces)):
         for k in range(1, 3):
-            a, b = _root(above, faces[f, 0]), _root(above, faces[f, k])
+            a, b = root_of(above, faces[f, 0]), root_of(above, faces[f, k])
             above[max(a, b)] = min(a, b)
     labels, found = np.empty(count, np.int64), 0
     for v in range(count):  # a root is the first of its part
-        root = _root(above, v)
+        root = root_of(above, v)
         if root == v:
             labels[v] = found
             found += 1
@@ -120,14 +121,6 @@ def sizes(places: Float64, faces: Int32, labels: Int64, count: int) -> tuple[Flo
         areas[labels[first]] += np.sqrt(x * x + y * y + z * z)
         volumes[labels[first]] += x * places[first, 0] + y * places[first, 1] + z * places[first, 2]
     return areas, volumes
-
-
-@inlined
-def _root(above: Int64, vertex: int) -> int:
-    while above[vertex] != vertex:
-        above[vertex] = above[above[vertex]]
-        vertex = above[vertex]
-    return vertex
 
 
 @inlined

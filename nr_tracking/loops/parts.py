@@ -9,6 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from nr_tracking.loops.compiler import compiled
+from nr_tracking.loops.unions import root_of
 from nr_tracking.types import Bool, Float32, Float64, Int32, Int64
 
 
@@ -54,7 +55,7 @@ def connected(
                 elif beside == 0 or over == 0 or beside == over:
                     labels[i, j] = max(beside, over)
                 else:
-                    one, other = _root(above, beside), _root(above, over)
+                    one, other = root_of(above, beside), root_of(above, over)
                     labels[i, j] = min(one, other)
                     above[max(one, other)] = min(one, other)
     count = 0
@@ -152,14 +153,6 @@ def _reach(depth: np.float32, near: np.float32, scale: np.float32) -> np.float32
     """How much depth may differ at a pixel, in metres."""
     share = depth * scale
     return near * max(np.float32(1), share * share)
-
-
-@compiled
-def _root(above: Int32, label: int) -> int:
-    while above[label] != label:
-        above[label] = above[above[label]]
-        label = above[label]
-    return label
 
 
 @compiled

@@ -1,8 +1,8 @@
 """Distances along rays, point by point: the twins of :mod:`nr_tracking.fields.rays` and ``ray_window`` in PyTorch.
 
-Arguments that all loops share are those of a :class:`~nr_tracking.fields.rays.RayField`: ``distances`` (N, P, P, D) at
-``depths`` (D,), ``front`` (N, P, P), ``view`` (N, 3) and ``place`` (N, 4), with ``before`` and ``scale`` of the table
-of its depths. A ray whose front is not nearer than ``far`` says ``elsewhere``.
+``rays`` tell of a :class:`~nr_tracking.fields.rays.RayField`: its ``distances`` (N, P, P, D) at ``depths``
+(D,), ``before`` and ``scale`` of the table of its depths, ``front`` (N, P, P), ``view`` (N, 3) and ``place`` (N, 4),
+and how ``far`` a front is where there is none: its ray says ``elsewhere``.
 """
 
 from __future__ import annotations
@@ -10,25 +10,13 @@ from __future__ import annotations
 import numpy as np
 
 from nr_tracking.loops.compiler import clamped, compiled, inlined
-from nr_tracking.types import Float32, Int32, Int64
+from nr_tracking.types import Float32, Int64
 
 
 @compiled
-def distances_at(
-    points: Float32,
-    frame: Int64,
-    nearest: bool,
-    distances: Float32,
-    depths: Float32,
-    before: Int32,
-    scale: float,
-    front: Float32,
-    view: Float32,
-    place: Float32,
-    far: float,
-    elsewhere: float,
-) -> Float32:
+def distances_at(points: Float32, frame: Int64, nearest: bool, rays: tuple) -> Float32:
     """Signed distance (Q,) at ``points`` (Q, 3) of ``frame`` (Q,), from four rays or the ``nearest`` alone."""
+    distances, depths, before, scale, front, view, place, far, elsewhere = rays
     known = (distances.reshape(-1), depths, before, scale, front.reshape(-1), front.shape[1], far, elsewhere)
     result = np.empty(len(points), np.float32)
     for q in range(len(points)):
@@ -38,24 +26,12 @@ def distances_at(
 
 
 @compiled
-def grid_of(
-    frame: int,
-    resolution: int,
-    band: float,
-    distances: Float32,
-    depths: Float32,
-    before: Int32,
-    scale: float,
-    front: Float32,
-    view: Float32,
-    place: Float32,
-    far: float,
-    elsewhere: float,
-) -> Float32:
+def grid_of(frame: int, resolution: int, band: float, rays: tuple) -> Float32:
     """Signed distance (R, R, R) of one frame at all voxel centres, for an even ``resolution`` R.
 
     From four rays within ``band`` of the surface; elsewhere interpolated between every second voxel's, to half a pixel.
     """
+    distances, depths, before, scale, front, view, place, far, elsewhere = rays
     known = (distances.reshape(-1), depths, before, scale, front.reshape(-1), front.shape[1], far, elsewhere)
     half = resolution // 2
     coarse = np.empty((half, half, half), np.float32)

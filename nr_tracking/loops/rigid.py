@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from nr_tracking.loops.compiler import compiled
+from nr_tracking.loops.jacobi import turn
 from nr_tracking.types import Float64, Int32
 
 _SWEEPS = 30  # of rotations in which a matrix becomes diagonal, at most; five or six are enough
@@ -57,7 +58,7 @@ def _nearest_rotation(spread: Float64, k: int, matrix: Float64, vectors: Float64
     """Write into ``rotations`` (K, 3, 3) the one nearest to the ``k``-th of ``spread`` (K, 3, 3).
 
     Its quaternion is the leading eigenvector of a symmetric ``matrix`` (4, 4) made of that (Horn 1987); all of its
-    ``vectors`` (4, 4) are found by Jacobi's rotations, which nothing upsets.
+    ``vectors`` (4, 4) are found by Jacobi's method.
     """
     xx, xy, xz = spread[k, 0, 0], spread[k, 0, 1], spread[k, 0, 2]
     yx, yy, yz = spread[k, 1, 0], spread[k, 1, 1], spread[k, 1, 2]
@@ -83,20 +84,8 @@ def _nearest_rotation(spread: Float64, k: int, matrix: Float64, vectors: Float64
             break
         for i in range(3):
             for j in range(i + 1, 4):
-                if matrix[i, j] == 0:
-                    continue
-                slope = (matrix[j, j] - matrix[i, i]) / (2 * matrix[i, j])
-                tangent = (1.0 if slope >= 0 else -1.0) / (abs(slope) + np.sqrt(slope * slope + 1))
-                cosine = 1 / np.sqrt(tangent * tangent + 1)
-                sine = tangent * cosine
-                for r in range(4):
-                    one, other = matrix[r, i], matrix[r, j]
-                    matrix[r, i], matrix[r, j] = cosine * one - sine * other, sine * one + cosine * other
-                for r in range(4):
-                    one, other = matrix[i, r], matrix[j, r]
-                    matrix[i, r], matrix[j, r] = cosine * one - sine * other, sine * one + cosine * other
-                    one, other = vectors[r, i], vectors[r, j]
-                    vectors[r, i], vectors[r, j] = cosine * one - sine * other, sine * one + cosine * other
+                if matrix[i, j] != 0:
+                    turn(matrix, vectors, i, j)
     best = 0
     for i in range(1, 4):
         if matrix[i, i] > matrix[best, best]:

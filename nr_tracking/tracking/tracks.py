@@ -280,9 +280,7 @@ class PersistentTracks:
                 near = PointIndex(self._previous.points).nearest(seen)[1][:, 0]
             turns = self._previous.motion_to(self._pose).rotations
             goal = self._gone_along(near, turns, seen, self._previous.points, self._pose.points, back=False)
-            known = vertices, goal, graph.owner, len(graph), centres
-            loops = compiled_loops("rigid")
-            rotations, translations = fit_rigid(*known) if loops is None else loops.fit_rigid(*known)
+            rotations, translations = fit_rigid(vertices, goal, graph.owner, len(graph), centres)
         return Patches(
             graph.centres, rotations.astype(np.float32), translations.astype(np.float32), graph.owner, graph.neighbours
         )
