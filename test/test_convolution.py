@@ -1,29 +1,102 @@
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 import torch
 from torch import nn
+from twins import both, needs_loops
 
-from nr_tracking.fields.convolution import DenseConv3d
+from nr_tracking.fields.convolution import DenseConv2d, DenseConv3d
+
+PLAIN = {DenseConv2d: nn.Conv2d, DenseConv3d: nn.Conv3d}
+
+
+def layer(kind, *of, **options):
+    torch.manual_seed(0)
+    return kind(*of, **options)
+
+
+def in_double(conv, grid):
+    plain = PLAIN[type(conv)](
+        conv.in_channels, conv.out_channels, conv.kernel_size, conv.stride, conv.padding, bias=conv.bias is not None
+    )
+    plain.load_state_dict(conv.state_dict())
+    with torch.no_grad():
+        return plain.double()(grid.double())
 
 
 @pytest.mark.parametrize(("kernel", "stride"), [(3, 1), (4, 2)])
-@pytest.mark.parametrize("frames", [1, 3])
-def test_it_computes_what_a_conv3d_does_in_the_same_order_of_memory(kernel, stride, frames):
-    torch.manual_seed(0)
-    plain = nn.Conv3d(6, 5, kernel, stride, padding=1)
-    dense = DenseConv3d(6, 5, kernel, stride, padding=1)
-    dense.load_state_dict(plain.state_dict())
-    grid = torch.randn(frames, 6, 4, 4, 4).to(memory_format=torch.channels_last_3d)
+@pytest.mark.parametrize(
+    ("kind", "shape"),
+    [
+        (DenseConv2d, (1, 6, 16, 16)),  # whole tiles
+        (DenseConv2d, (2, 6, 32, 20)),
+        (DenseConv2d, (3, 6, 18, 32)),  # part of a tile
+        (DenseConv2d, (1, 6, 4, 4)),  # too few of them
+        (DenseConv3d, (1, 6, 16, 16, 16)),
+        (DenseConv3d, (3, 6, 6, 12, 8)),
+        (DenseConv3d, (1, 6, 4, 4, 4)),
+        (DenseConv3d, (3, 6, 4, 4, 4)),
+        (DenseConv3d, (1, 6, 8, 6, 8)),
+    ],
+)
+def test_it_computes_what_a_plain_convolution_does_in_the_same_order_of_memory(kind, shape, kernel, stride):
+    conv = layer(kind, 6, 5, kernel_size=kernel, stride=stride, padding=1, bias=kernel == 3)
+    order = torch.channels_last if len(shape) == 4 else torch.channels_last_3d
+    grid = torch.randn(shape).to(memory_format=order)
     with torch.no_grad():
-        expected, found = plain.double()(grid.double()), dense(grid)
-    assert torch.allclose(found.double(), expected, atol=1e-5)
-    assert found.is_contiguous(memory_format=torch.channels_last_3d)
+        found = conv(grid)
+    assert torch.allclose(found.double(), in_double(conv, grid), atol=5e-5)
+    assert found.is_contiguous(memory_format=order)
 
 
-def test_it_learns_as_a_conv3d_does():
-    torch.manual_seed(0)
-    plain, dense = nn.Conv3d(4, 4, 3, padding=1), DenseConv3d(4, 4, 3, padding=1)
-    dense.load_state_dict(plain.state_dict())
-    grid = torch.randn(1, 4, 4, 4, 4)
+@needs_loops
+@pytest.mark.parametrize(("kind", "shape"), [(DenseConv2d, (1, 8, 32, 32)), (DenseConv3d, (1, 8, 8, 16, 16))])
+def test_with_loops_and_without_it_computes_the_same(kind, shape):
+    conv, grid = layer(kind, 8, 8, kernel_size=3, padding=1), torch.randn(shape)
+    with torch.no_grad():
+        compiled, plain = both(lambda: conv(grid))
+    assert 0 < (compiled - plain).abs().max() < 5e-5  # by other sums
+
+
+@pytest.mark.parametrize("kind", [DenseConv2d, DenseConv3d])
+def test_weights_may_change_between_two_calls(kind):
+    conv = layer(kind, 4, 4, kernel_size=3, padding=1)
+    grid = torch.randn(1, 4, *(16,) * (2 if kind is DenseConv2d else 3))
+    with torch.no_grad():
+        before = conv(grid)
+        conv.weight.mul_(2)
+        conv.bias.mul_(2)
+        doubled = conv(grid)
+        conv.weight.data = -conv.weight.data
+        conv.bias.data = -conv.bias.data
+        turned = conv(grid)
+        conv.load_state_dict({name: value / -2 for name, value in conv.state_dict().items()})
+        again = conv(grid)
+    assert torch.allclose(doubled, 2 * before, atol=1e-5) and torch.allclose(turned, -2 * before, atol=1e-5)
+    assert torch.allclose(again, before, atol=1e-5)
+
+
+def test_threads_do_not_disturb_each_other():
+    convs = [layer(DenseConv2d, 8, 8, kernel_size=3, padding=1) for _ in range(8)]
+    grids = [torch.randn(1, 8, side, side) for side in (16, 32, 48, 64) * 2]
+
+    def convolved(conv, grid):
+        with torch.no_grad():
+            return [conv(grid) for _ in range(5)]
+
+    with ThreadPoolExecutor(4) as pool:
+        rows = list(pool.map(convolved, convs, grids))
+    for conv, grid, found in zip(convs, grids, rows, strict=True):
+        expected = in_double(conv, grid)
+        assert all(torch.allclose(each.double(), expected, atol=5e-5) for each in found)
+
+
+@pytest.mark.parametrize(("kind", "sides"), [(DenseConv2d, (16, 16)), (DenseConv3d, (8, 8, 8))])
+def test_it_learns_as_a_plain_convolution_does(kind, sides):
+    dense = layer(kind, 4, 4, kernel_size=3, padding=1)
+    plain = PLAIN[kind](4, 4, 3, padding=1)
+    plain.load_state_dict(dense.state_dict())
+    grid = torch.randn(1, 4, *sides)
     for conv in (plain, dense):
         conv(grid).square().sum().backward()
     assert torch.allclose(plain.weight.grad, dense.weight.grad, rtol=1e-4, atol=1e-5)
@@ -31,8 +104,9 @@ def test_it_learns_as_a_conv3d_does():
 
 
 def test_other_precisions_go_the_usual_way():
-    conv = DenseConv3d(4, 4, 3, padding=1).double()
+    conv = DenseConv3d(4, 4, kernel_size=3, padding=1).double()
     with torch.no_grad():
-        assert conv(torch.randn(1, 4, 4, 4, 4, dtype=torch.float64)).dtype == torch.float64
+        assert conv(torch.randn(1, 4, 8, 8, 8, dtype=torch.float64)).dtype == torch.float64
         with torch.autocast("cpu", torch.bfloat16):
-            assert DenseConv3d(4, 4, 3, padding=1)(torch.randn(1, 4, 4, 4, 4)).dtype == torch.bfloat16
+            for kind, shape in ((DenseConv3d, (1, 4, 8, 8, 8)), (DenseConv2d, (1, 4, 16, 16))):
+                assert kind(4, 4, kernel_size=3, padding=1)(torch.randn(shape)).dtype == torch.bfloat16

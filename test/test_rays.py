@@ -272,7 +272,8 @@ class TestCompletion:
                 features, _ = field.level_features(level, batch.points, batch.frame)
                 expected = share * along + (1 - share) * network.distance(features, batch.points)
                 torch.testing.assert_close(field.level_sdf(level, batch.points, batch.frame)[0], expected)
-            near = field.fine_grid.coords[field.fine_grid.frame_index == 1]
+            fine, _ = field.scale(config.model.resolution)
+            near = fine.coords[fine.frame_index == 1]
             centres, one = (near[:, 1:].float() + 0.5) / config.model.resolution - 0.5, torch.ones(len(near)).long()
             torch.testing.assert_close(field.grid(1)[tuple(near[:, 1:].long().t())], field.sdf(centres, one))
             far = (torch.rand(500, 3) - 0.5) * 0.9

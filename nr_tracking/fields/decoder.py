@@ -7,8 +7,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from nr_tracking.fields.convolution import DenseConv3d
-from nr_tracking.fields.encoder import DenseResidual, SparseResidual, norm_groups
+from nr_tracking.fields.encoder import DenseResidual, SparseResidual
 from nr_tracking.fields.field import DistanceMLP, interpolate_dense, lattice
+from nr_tracking.fields.normalisation import norm_relu
 from nr_tracking.fields.pointwise import Pointwise3d
 from nr_tracking.fields.sparse import (
     SparseGrid,
@@ -31,15 +32,13 @@ class DenseDecoder(nn.Module):
         super().__init__()
         octaves = len(skip_channels)
         widths = [max(channels[1], channels[0] >> i) for i in range(octaves)] + [channels[1]]
-        self.entry = _norm_relu(DenseConv3d(latent, widths[0], kernel_size=3, padding=1))
+        self.entry = _normed(DenseConv3d(latent, widths[0], kernel_size=3, padding=1))
         self.blocks = nn.ModuleList(
             nn.Sequential(*(DenseResidual(widths[i]) for _ in range(blocks))) for i in range(octaves)
         )
         self.narrow = nn.ModuleList(Pointwise3d(widths[i], widths[i + 1]) for i in range(octaves))
         self.skips = nn.ModuleList(Pointwise3d(skip_channels[octaves - 1 - i], widths[i + 1]) for i in range(octaves))
-        self.convs = nn.ModuleList(
-            _norm_relu(DenseConv3d(width, width, kernel_size=3, padding=1)) for width in widths[1:]
-        )
+        self.convs = nn.ModuleList(_normed(DenseConv3d(width, width, kernel_size=3, padding=1)) for width in widths[1:])
 
     def forward(self, latent: Tensor, skips: list[Tensor]) -> Tensor:
         """(N, L, l, l, l) and the skips of the dense encoder, finest first -> (N, D, r, r, r)."""
@@ -52,9 +51,9 @@ class DenseDecoder(nn.Module):
         return grid
 
 
-def _norm_relu(conv: nn.Conv3d) -> nn.Sequential:
+def _normed(conv: nn.Conv3d) -> nn.Sequential:
     """The convolution followed by GroupNorm and ReLU."""
-    return nn.Sequential(conv, nn.GroupNorm(norm_groups(conv.out_channels), conv.out_channels), nn.ReLU())
+    return nn.Sequential(conv, *norm_relu(conv.out_channels))
 
 
 class MiddleDecoder(nn.Module):

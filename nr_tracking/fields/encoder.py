@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from nr_tracking.fields.convolution import DenseConv3d
+from nr_tracking.fields.normalisation import norm_relu
 from nr_tracking.fields.pointwise import Pointwise3d
 from nr_tracking.fields.sparse import DownConv, SparseGrid, SubmanifoldConv
 
@@ -61,13 +62,10 @@ class DenseResidual(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        groups = norm_groups(channels)
-        self.first = nn.Sequential(
-            nn.GroupNorm(groups, channels), nn.ReLU(), DenseConv3d(channels, channels, kernel_size=3, padding=1)
-        )
+        self.first = nn.Sequential(*norm_relu(channels), DenseConv3d(channels, channels, kernel_size=3, padding=1))
         last = DenseConv3d(channels, channels, kernel_size=3, padding=1)
         nn.init.zeros_(last.weight)  # a block starts as the identity, up to a shift
-        self.second = nn.Sequential(nn.GroupNorm(groups, channels), nn.ReLU(), last)
+        self.second = nn.Sequential(*norm_relu(channels), last)
 
     def forward(self, grid: Tensor) -> Tensor:
         """(N, C, l, l, l) -> (N, C, l, l, l)."""
@@ -86,8 +84,7 @@ class DenseEncoder(nn.Module):
         self.levels = nn.ModuleList(
             nn.Sequential(
                 DenseConv3d(widths[i], widths[i + 1], kernel_size=4, stride=2, padding=1),
-                nn.GroupNorm(norm_groups(widths[i + 1]), widths[i + 1]),
-                nn.ReLU(),
+                *norm_relu(widths[i + 1]),
                 *(DenseResidual(widths[i + 1]) for _ in range(blocks)),
             )
             for i in range(octaves)
@@ -102,11 +99,6 @@ class DenseEncoder(nn.Module):
             skips.append(grid)
             grid = level(grid)
         return self.last(grid), skips
-
-
-def norm_groups(channels: int) -> int:
-    """Groups of a GroupNorm: the largest of 8, 4, 2, 1 that divides ``channels`` into groups of four or more."""
-    return next((groups for groups in (8, 4, 2) if channels % groups == 0 and channels // groups >= 4), 1)
 
 
 def informative_cells(seen: Tensor, observed: SparseGrid, cells: int) -> Tensor:

@@ -19,7 +19,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from nr_tracking.fields.encoder import norm_groups
+from nr_tracking.fields.convolution import DenseConv2d
+from nr_tracking.fields.normalisation import NormReLU, norm_relu
 from nr_tracking.fields.pointwise import Pointwise2d, at_each_place
 from nr_tracking.sensing.ray_images import CHANNELS, FAR, RayImages, along_rays
 from nr_tracking.sensing.tensors import loops_for
@@ -190,7 +191,7 @@ class RayNetwork(nn.Module):
         entries = [nn.Conv2d(CHANNELS, channels[0], kernel_size=5, stride=2, padding=2, bias=False)]
         entries += [nn.Conv2d(wide, wider, kernel_size=2, stride=2, bias=False) for wide, wider in pairwise(channels)]
         self.encoder = nn.ModuleList(
-            nn.Sequential(entry, *_norm_relu(width), *(ImageResidual(width) for _ in range(count)))
+            nn.Sequential(entry, *norm_relu(width), *(ImageResidual(width) for _ in range(count)))
             for entry, width, count in zip(entries, channels, blocks, strict=True)
         )
         self.narrow = nn.ModuleList(Pointwise2d(wider, wide) for wide, wider in pairwise(channels))
@@ -214,10 +215,11 @@ class RayNetwork(nn.Module):
             grid = functional.interpolate(narrow(grid), scale_factor=2, mode="bilinear", align_corners=False)
             grid = block(grid + skip)
         # Four pixels from each one, with the depths of a pixel side by side: what is copied then lies together.
-        steps = len(cast(Tensor, self.depths))
-        weight, bias = (part.unflatten(0, (steps, 4)).transpose(0, 1).flatten(0, 1) for part in self.last.parameters())
-        quarters = at_each_place(grid, weight, bias).unflatten(1, (2, 2, steps)).permute(0, 4, 1, 5, 2, 3)
-        fine = quarters.float().reshape(-1, *images.front.shape[1:], steps).mul_(LIMIT)
+        steps, side = len(cast(Tensor, self.depths)), grid.shape[-1]
+        weight, bias = (part.unflatten(0, (steps, 4)).transpose(0, 1) for part in self.last.parameters())
+        quarters = at_each_place(grid, weight.flatten(0, 1), None).unflatten(1, (2, 2, steps))
+        fine = quarters.permute(0, 4, 1, 5, 2, 3).float().contiguous()
+        fine = fine.add_(bias.reshape(2, 1, 2, steps)).mul_(LIMIT).view(-1, 2 * side, 2 * side, steps)
         return RayField(fine, cast(Tensor, self.depths), images.front, images.view, images.place, self.share)
 
 
@@ -226,16 +228,12 @@ class ImageResidual(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.first = nn.Conv2d(channels, channels, kernel_size=3, padding=1, bias=False)
-        self.norm = nn.GroupNorm(norm_groups(channels), channels)
-        self.second = nn.Conv2d(channels, channels, kernel_size=3, padding=1, bias=False)
-        self.scale = nn.GroupNorm(norm_groups(channels), channels)
+        self.first = DenseConv2d(channels, channels, kernel_size=3, padding=1, bias=False)
+        self.norm = NormReLU(channels)
+        self.second = DenseConv2d(channels, channels, kernel_size=3, padding=1, bias=False)
+        self.scale = NormReLU(channels)
         nn.init.zeros_(self.scale.weight)  # a block starts as the identity
 
     def forward(self, grid: Tensor) -> Tensor:
         """(N, C, h, w) -> (N, C, h, w)."""
-        return functional.relu(grid + self.scale(self.second(functional.relu(self.norm(self.first(grid))))))
-
-
-def _norm_relu(channels: int) -> tuple[nn.Module, nn.Module]:
-    return nn.GroupNorm(norm_groups(channels), channels), nn.ReLU()
+        return self.scale(self.second(self.norm(self.first(grid))), beside=grid)  # type: ignore[no-any-return]

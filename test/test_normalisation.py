@@ -1,0 +1,62 @@
+import pytest
+import torch
+from torch import nn
+from twins import both, needs_loops
+
+from nr_tracking.fields.normalisation import NormReLU, norm_groups
+
+
+def layer(channels):
+    torch.manual_seed(0)
+    norm = NormReLU(channels)
+    nn.init.normal_(norm.weight)
+    nn.init.normal_(norm.bias)
+    return norm
+
+
+def in_double(norm, grid, beside=None):
+    plain = nn.GroupNorm(norm.num_groups, norm.num_channels).double()
+    plain.load_state_dict(norm.state_dict())
+    with torch.no_grad():
+        return (plain(grid.double()) + (0 if beside is None else beside.double())).relu()
+
+
+@pytest.mark.parametrize("beside", [False, True])
+@pytest.mark.parametrize("shape", [(2, 48, 13, 9), (1, 64, 6, 5, 4), (3, 6, 1, 1), (1, 16, 1, 2)])
+def test_it_is_a_group_norm_and_a_relu(shape, beside):
+    norm, grid = layer(shape[1]), 3 * torch.randn(shape) + 5  # far from zero: the variance must not drown in the mean
+    other = torch.randn(shape) if beside else None
+    with torch.no_grad():
+        found = norm(grid, other)
+    assert found.shape == shape
+    assert torch.allclose(found.double(), in_double(norm, grid, other), atol=2e-4)
+
+
+@needs_loops
+def test_with_loops_and_without_it_gives_the_same_in_the_same_order_of_memory():
+    norm, grid = layer(32), torch.randn(1, 32, 16, 16).to(memory_format=torch.channels_last)
+    with torch.no_grad():
+        compiled, plain = both(lambda: norm(grid, grid))
+    assert torch.allclose(compiled, plain, atol=1e-5)
+    assert compiled.stride() == plain.stride() == grid.stride()
+
+
+def test_a_grid_that_is_the_same_everywhere_gives_the_bias():
+    norm = layer(8)
+    with torch.no_grad():
+        found = norm(torch.full((1, 8, 4, 4), 7.0))
+    assert torch.allclose(found, norm.bias.relu()[None, :, None, None].expand_as(found), atol=1e-4)
+
+
+def test_gradients_are_those_of_the_plain_layers():
+    norm, grid = layer(8), torch.randn(2, 8, 5, 5)
+    plain = nn.GroupNorm(norm.num_groups, 8)
+    plain.load_state_dict(norm.state_dict())
+    norm(grid, grid).square().sum().backward()
+    (plain(grid) + grid).relu().square().sum().backward()
+    assert torch.equal(norm.weight.grad, plain.weight.grad) and torch.equal(norm.bias.grad, plain.bias.grad)
+
+
+@pytest.mark.parametrize(("channels", "groups"), [(64, 8), (24, 4), (12, 2), (6, 1), (1, 1)])
+def test_groups_divide_the_channels_into_four_or_more(channels, groups):
+    assert norm_groups(channels) == groups
