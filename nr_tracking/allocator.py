@@ -6,7 +6,7 @@ import ctypes
 from collections.abc import Callable
 
 # Of malloc.h.
-TRIM_THRESHOLD, MMAP_MAX, ARENA_MAX = -1, -4, -8
+TRIM_THRESHOLD, MMAP_THRESHOLD, MMAP_MAX, ARENA_MAX = -1, -3, -4, -8
 
 
 def tell_allocator(option: int, value: int) -> None:

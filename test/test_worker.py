@@ -1,6 +1,7 @@
 """The inference thread: nothing stops it, nothing piles up, and every frame is accounted for."""
 
 import ctypes
+import os
 import subprocess
 import sys
 import time
@@ -342,3 +343,29 @@ def test_freed_memory_goes_back_every_ten_seconds_at_most(monkeypatch):
     give_back._trim = None
     now[0] = 1000.0
     give_back()
+
+
+FAULTS = """
+import resource
+import numpy as np
+from nr_tracking.ros.memory import share_heaps
+if {kept}:
+    share_heaps()
+def copies():
+    return [np.ones(614_400, np.uint8) for _ in range(3)]
+copies()
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(100):
+    copies()
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "malloc_info"), reason="the allocator is not that of glibc")
+def test_the_memory_of_an_image_serves_for_the_next_one():
+    def faults(kept):
+        command = [sys.executable, "-c", FAULTS.format(kept=kept)]
+        return int(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+
+    pages = 3 * 614_400 // os.sysconf("SC_PAGE_SIZE")
+    assert faults(True) < pages < 10 * pages < faults(False)

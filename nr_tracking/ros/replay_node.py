@@ -29,6 +29,7 @@ from sensor_msgs.msg import CameraInfo, Image
 
 from nr_tracking.data.sequence import Sequence, is_sequence, read_sequence
 from nr_tracking.ros.bags import RecordedMessage, Recording, encode, open_recording, unpacked
+from nr_tracking.ros.memory import share_heaps
 from nr_tracking.ros.messages import Kind, frame_messages
 from nr_tracking.ros.share import use_fastdds_profile
 from nr_tracking.types import InputError
@@ -213,6 +214,7 @@ class ReplayNode(Node):
 
 def main(args: list[str] | None = None) -> int:
     """Play a recording until its end, SIGINT or SIGTERM."""
+    share_heaps()
     use_fastdds_profile()
     rclpy.init(args=args)
     node = ReplayNode()
