@@ -25,7 +25,6 @@ class ModelConfig(Section):
     dense_blocks: int = setting(
         0, "residual blocks at each level below R/4, on either side of the latent grid", ge=0, le=8
     )
-    scales: int = setting(3, "scales of the field: R/4, R/2 and, of three, R", ge=2, le=3)
     refine_channels: tuple[int, int] = setting((16, 8), "sparse decoder channels at R/2 and R")
     field_channels: int = setting(16, "feature channels of the field, C, equal on all scales", ge=4, le=64)
     mlp_width: int = setting(32, "width of the distance MLP", ge=8, le=256)

@@ -90,26 +90,19 @@ def test_every_preset_completes_a_frame(preset):
     with torch.no_grad():
         field = net(ball_window(resolution, length=1))
         points, frame = torch.rand(50, 3) - 0.5, torch.zeros(50, dtype=torch.int64)
-        assert field.levels == (resolution // 4, resolution // 2, resolution)[: net.model.scales]
-        assert field.grid(0).shape == (resolution,) * 3
+        assert field.levels == (resolution // 4, resolution // 2, resolution)
         assert field.sdf(points, frame).shape == (50,)
         assert field.features(points, frame).shape == (50, net.model.field_channels)
         assert field.embedding(points, frame).shape == (50, net.model.embedding_channels)
 
 
-either = pytest.mark.parametrize("scales", [2, 3])
-
-
-@either
 @torch.no_grad()
-def test_untrained_network_sees_empty_space_but_refines_what_was_observed(window, scales):
-    field = network(scales=scales)(window)
+def test_untrained_network_sees_empty_space_but_refines_what_was_observed(window):
+    field = network()(window)
     points, frame = torch.rand(100, 3) - 0.5, torch.zeros(100, dtype=torch.int64)
     assert float(field.level_sdf(8, points, frame)[0].min()) > 0
     near = window.coords[window.values[:, 0].abs() < 0.5]
-    finest, _ = field.scale(field.levels[-1])
-    near[:, 1:] //= 32 // finest.resolution
-    assert bool((finest.rows(near) < len(finest)).all())
+    assert bool((field.fine_grid.rows(near) < len(field.fine_grid)).all())
 
 
 def test_same_input_gives_the_same_bits_in_any_order_of_voxels(window):
@@ -155,38 +148,17 @@ def test_attention_carries_information_between_frames(window, mode):
         assert not torch.allclose(net(window).sdf(points, frame), net(quiet).sdf(points, frame), atol=1e-7)
 
 
-@either
-def test_teacher_voxels_are_refined(window, scales):
+def test_teacher_voxels_are_refined(window):
     teacher = {16: ball_voxels(16, 2), 32: ball_voxels(32, 2)}
-    field = network(scales=scales)(window, teacher)
-    for level in field.levels[1:]:
-        grid, _ = field.scale(level)
+    field = network()(window, teacher)
+    for grid, level in ((field.middle_grid, 16), (field.fine_grid, 32)):
         assert bool((grid.rows(teacher[level]) < len(grid)).all())
+    parents = torch.cat([field.fine_grid.coords[:, :1], field.fine_grid.coords[:, 1:] // 2], dim=1)
+    assert bool((field.middle_grid.rows(parents) < len(field.middle_grid)).all())
 
 
-def test_fine_voxels_have_their_parents(window):
-    field = network()(window, {16: ball_voxels(16, 2), 32: ball_voxels(32, 2)})
-    (middle, _), (fine, _) = field.refined
-    parents = torch.cat([fine.coords[:, :1], fine.coords[:, 1:] // 2], dim=1)
-    assert bool((middle.rows(parents) < len(middle)).all())
-
-
-@torch.no_grad()
-def test_without_a_fine_scale_the_field_is_the_middle_one(window):
-    """On points between voxels, and on the whole grid of R, which the middle scale's neighbourhoods interpolate."""
-    field = awake(network(scales=2))(window, {16: ball_voxels(16, 2)})
-    middle, _ = field.scale(16)
-    points, frame = middle.centres, middle.frame_index
-    torch.testing.assert_close(field.sdf(points, frame), field.level_sdf(16, points, frame)[0])
-    own = frame == 1
-    places = (2 * middle.coords[own, 1:]).long()
-    corners = [field.grid(1)[tuple((places + offset).t())] for offset in torch.cartesian_prod(*[torch.arange(2)] * 3)]
-    torch.testing.assert_close(torch.stack(corners, 1), field.known.children[own])
-
-
-@either
-def test_every_parameter_learns(window, scales):
-    net = awake(network(scales=scales))
+def test_every_parameter_learns(window):
+    net = awake(network())
     field = net(window, {16: ball_voxels(16, 2), 32: ball_voxels(32, 2)})
     points, frame = torch.rand(400, 3) - 0.5, torch.randint(0, 2, (400,))
     loss = sum(field.level_sdf(level, points, frame)[0].sum() for level in field.levels)
@@ -218,21 +190,19 @@ def test_a_few_steps_find_the_whole_ball_and_refine_around_it():
         field = net(window)  # no teacher any more
         points, frame = torch.rand(4000, 3) - 0.5, torch.randint(0, 2, (4000,))
         inside, truth = field.sdf(points, frame) < 0, ball_distance(points, frame) < 0
-        fine, _ = field.scale(32)
-        covered = fine.rows(ball_voxels(32, 2)) < len(fine)
+        covered = field.fine_grid.rows(ball_voxels(32, 2)) < len(field.fine_grid)
     assert float((inside & truth).sum() / (inside | truth).sum()) > 0.85
     assert float(covered.float().mean()) > 0.8
 
 
-@either
-def test_frames_without_any_depth_are_completed_too(window, scales):
+def test_frames_without_any_depth_are_completed_too(window):
     blind = replace(window, coords=window.coords[:0], values=window.values[:0], seen=torch.zeros_like(window.seen))
-    field = network(scales=scales)(blind)
-    assert len(field.scale(field.levels[-1])[0]) == 0
+    field = network()(blind)
+    assert len(field.fine_grid) == 0
     assert field.sdf(torch.zeros(1, 3), torch.zeros(1, dtype=torch.int64)).shape == (1,)
     everything_empty = torch.zeros_like(window.seen)
     everything_empty[:, 0] = 1
-    assert network(scales=scales)(replace(blind, seen=everything_empty)).frames == 2
+    assert network()(replace(blind, seen=everything_empty)).frames == 2
 
 
 def test_no_more_voxels_are_refined_than_the_cap_allows(window):
@@ -241,7 +211,7 @@ def test_no_more_voxels_are_refined_than_the_cap_allows(window):
     torch.nn.init.zeros_(net.distance.last.bias)  # a field that is a surface everywhere
     empty = replace(window, coords=window.coords[:0], values=window.values[:0])
     field = net(empty)
-    for grid, _ in field.refined:
+    for grid in (field.middle_grid, field.fine_grid):
         counts = torch.bincount(grid.frame_index, minlength=2)
         assert counts.tolist() == [grid.resolution**2 // 2] * 2
 

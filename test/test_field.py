@@ -113,11 +113,12 @@ def window():
         return SparseGrid(marks.nonzero().int(), resolution, 2)
 
     middle, fine = ball(16, 0.16), ball(32, 0.08)
-    mlp, head = DistanceMLP(4, 16, 2, unit=1 / 8), EmbeddingHead(4, 3, 6)
+    mlp, head = DistanceMLP(4, 16, 2, unit=1 / 8), EmbeddingHead(4, 6)
     torch.nn.init.normal_(mlp.last.weight)
     return FieldWindow(
         torch.randn(2, 8, 8, 8, 4),
-        ((middle, torch.randn(len(middle), 4)), (fine, torch.randn(len(fine), 4))),
+        (middle, torch.randn(len(middle), 4)),
+        (fine, torch.randn(len(fine), 4)),
         KnownDistances(torch.zeros(2, 8, 8, 8), torch.zeros(len(middle), 8)),
         mlp,
         head,

@@ -103,7 +103,7 @@ def test_features_between_voxels_of_three_scales():
     known = KnownDistances(torch.randn(2, 4, 4, 4), torch.randn(len(middle), 8))
     coarse = torch.randn(2, 4, 4, 4, 4, generator=generator)
     pairs = tuple(zip((middle, fine), features, strict=True))
-    field = FieldWindow(coarse, tuple(pairs), known, DistanceMLP(4, 8, 2, 0.1), EmbeddingHead(4, 3, 3))
+    field = FieldWindow(coarse, *pairs, known, DistanceMLP(4, 8, 2, 0.1), EmbeddingHead(4, 3))
     points = 1.1 * (torch.rand(4000, 3, generator=generator) - 0.5)
     frame = torch.randint(0, 2, (4000,), generator=generator)
     with torch.no_grad():
@@ -111,7 +111,7 @@ def test_features_between_voxels_of_three_scales():
             compiled, plain = both(lambda ask=ask: ask(points, frame))
             torch.testing.assert_close(compiled, plain, rtol=1e-4, atol=1e-5)
             assert ask(points[:0], frame[:0]).shape[0] == 0
-    for learns in (features[0], features[1], points):  # PyTorch again, which knows gradients
+    for learns in (field.middle, field.fine, points):  # PyTorch again, which knows gradients
         learns.requires_grad_()
         vars(field).pop("_with_absent", None)
         (field.sdf(points, frame) ** 2).sum().backward()

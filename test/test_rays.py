@@ -18,7 +18,7 @@ from nr_tracking.sensing.ray_images import FAR, REACH, RayImages, along_rays, co
 from nr_tracking.sensing.volume import Volume, fit_volume
 from nr_tracking.training.batches import one_frame, prepare
 from nr_tracking.training.networks import build_networks
-from nr_tracking.training.objective import distances_at as distances_of
+from nr_tracking.training.objective import along_rays as distances_of
 from nr_tracking.training.trainer import Plan, Run, train
 from nr_tracking.types import InputError, Intrinsics
 
@@ -272,8 +272,7 @@ class TestCompletion:
                 features, _ = field.level_features(level, batch.points, batch.frame)
                 expected = share * along + (1 - share) * network.distance(features, batch.points)
                 torch.testing.assert_close(field.level_sdf(level, batch.points, batch.frame)[0], expected)
-            fine, _ = field.scale(config.model.resolution)
-            near = fine.coords[fine.frame_index == 1]
+            near = field.fine_grid.coords[field.fine_grid.frame_index == 1]
             centres, one = (near[:, 1:].float() + 0.5) / config.model.resolution - 0.5, torch.ones(len(near)).long()
             torch.testing.assert_close(field.grid(1)[tuple(near[:, 1:].long().t())], field.sdf(centres, one))
             far = (torch.rand(500, 3) - 0.5) * 0.9
@@ -332,26 +331,6 @@ class TestTraining:
         final = read_weights(second).part("completion")
         moved = {name for name in learnt if not torch.equal(learnt[name], final[name])}
         assert moved and not any(name.startswith("rays.") for name in moved)
-
-    def test_named_parts_learn_from_single_frames_what_is_right_in_the_end(self, tmp_path, cache):
-        """The frames schedule lowers the losses of the whole field, and moves the parts that it is given alone."""
-        training = {**QUICK, "noise": 0.0, "background": 0.0, "occluder": 0.0, "windows_per_step": 2}
-        config = load_config(
-            "test", model={**RAYS, "scales": 2}, training={**training, "parts": ["rays", "to_field", "distance"]}
-        )
-        torch.manual_seed(config.training.seed)
-        fresh = build_networks(config, "frames", None)["completion"].state_dict()
-        learnt = read_weights(train(config, cache, tmp_path, schedule="frames", steps=40)).part("completion")
-        moved = {name.split(".")[0] for name, value in fresh.items() if not torch.equal(value, learnt[name])}
-        assert moved == {"rays", "to_field", "distance"}
-        rows = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
-        losses = [row["distance"] + row["occupancy"] for row in rows if row["kind"] == "step"]
-        assert np.mean(losses[-8:]) < 0.8 * np.mean(losses[:8])
-
-    def test_a_part_that_is_not_there_is_named(self):
-        config = load_config("test", training={"parts": ["middle"]})
-        with pytest.raises(InputError, match=r"training\.parts: the network has no 'middle'; it has sparse_encoder"):
-            build_networks(config, "frames", None)
 
     def test_where_the_field_is_along_rays_alone_all_of_a_new_network_learns_at_once(self, tmp_path, cache):
         config = load_config("test", model={**RAYS, "ray_share": 1.0}, training={**QUICK, "freeze_rays": True})

@@ -7,9 +7,7 @@ from test_rays import window_of
 from nr_tracking.config import load_config
 from nr_tracking.deformation.decoder import DeformationDecoder
 from nr_tracking.fields.completion import CompletionNetwork
-from nr_tracking.fields.sparse import SparseGrid
 from nr_tracking.fields.weights import load_weights, save_weights
-from nr_tracking.training import transplant
 from nr_tracking.training.transplant import main
 from nr_tracking.types import InputError
 
@@ -45,31 +43,6 @@ def test_a_network_without_rays_gets_some_and_finds_the_features_that_it_found(t
     torch.testing.assert_close(after.codes.latent, before.codes.latent)
     for (_, one), (_, other) in zip(after.skips, before.skips, strict=True):
         torch.testing.assert_close(one, other)
-
-
-@torch.no_grad()
-def test_a_network_of_three_scales_goes_on_with_two(tmp_path):
-    """Its field and embedding are those that it had where nothing was refined to the finest scale."""
-    three, two = (load_config("base", model={"scales": scales}).model for scales in (3, 2))
-    before = saved(tmp_path / "three.safetensors", three, seed=3)
-    names = ("three", "three", "two")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(transplant, "load_config", lambda preset: load_config(preset, model={"scales": 2}))
-        main([*(str(tmp_path / f"{name}.safetensors") for name in names), "--preset", "base"])
-    after = CompletionNetwork(two).eval()
-    load_weights(tmp_path / "two.safetensors", {"completion": after}, preset="base", model=two)
-
-    window = window_of(load_config("base")).window
-    rays = before.complete_rays(window.rays)
-    fine, whole = before(window, rays=rays), after(window, rays=rays)
-    fine.refined = ((fine.refined[0]), (empty_grid(64, fine.frames), fine.refined[1][1][:0]))
-    points, frame = 0.6 * torch.rand(2000, 3) - 0.3, torch.randint(0, fine.frames, (2000,))
-    torch.testing.assert_close(whole.sdf(points, frame), fine.sdf(points, frame))
-    torch.testing.assert_close(whole.embedding(points, frame), fine.embedding(points, frame))
-
-
-def empty_grid(resolution, frames):
-    return SparseGrid(torch.zeros(0, 4, dtype=torch.int32), resolution, frames)
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from nr_tracking.sensing.tsdf import dense_projective_tsdf, joined_windows, make_window, projective_tsdf, seen_space
+from nr_tracking.sensing.tsdf import dense_projective_tsdf, make_window, projective_tsdf, seen_space
 from nr_tracking.sensing.volume import Volume
 from nr_tracking.types import Intrinsics
 
@@ -110,9 +110,6 @@ def test_a_window_of_frames_is_sorted_by_frame():
         assert torch.equal(window.seen[index], seen)
     assert (window.coords[:, 0].diff() >= 0).all()
     batch = make_window(frames * 2, length=3)
-    together = joined_windows([window, window])
-    assert torch.equal(together.coords, batch.coords) and torch.equal(together.values, batch.values)
-    assert torch.equal(together.seen, batch.seen) and (together.length, together.resolution) == (3, batch.resolution)
     assert (len(batch.seen), batch.length) == (6, 3)
     with pytest.raises(ValueError, match="4"):
         make_window(frames, length=4)

@@ -1,14 +1,13 @@
 """The completion network: the TSDF windows of a camera that sees one side, in; complete distance fields, out.
 
     TSDF at R --sparse encoder--> R/2 --> R/4 --dense encoder--> latent --attention across frames--> latent
-    latent --dense decoder--> field at R/4 --filter--> field at R/2 [--filter--> field at R]
+    latent --dense decoder--> field at R/4 --filter--> field at R/2 --filter--> field at R
 
-The last scale is there if ``model.scales`` is 3. With ``model.rays`` a network on the image plane completes along the
-camera's rays before (:mod:`.rays`); its distances are an input on every scale, and half of the field: two opinions, one
-formed on the image and one in space.
+With ``model.rays`` a network on the image plane completes along the camera's rays before (:mod:`.rays`); its distances
+are an input on every scale, and half of the field: two opinions, one formed on the image and one in space.
 
 After Merrouche, Wuhrer, Boyer 2024, Combining Neural Fields and Deformation Models for Non-Rigid 3D Motion
-Reconstruction from Partial Data.
+Reconstruction from Partial Data, with three scales of the field where the paper has two.
 """
 
 from __future__ import annotations
@@ -32,7 +31,7 @@ from nr_tracking.fields.decoder import (
     united,
 )
 from nr_tracking.fields.encoder import DenseEncoder, SparseEncoder, informative_cells
-from nr_tracking.fields.field import DistanceMLP, EmbeddingHead, FieldWindow, KnownDistances, Scale
+from nr_tracking.fields.field import DistanceMLP, EmbeddingHead, FieldWindow, KnownDistances
 from nr_tracking.fields.fusion import FrameCodes, FrameFusion
 from nr_tracking.fields.ray_prior import RayPrior
 from nr_tracking.fields.rays import RayField, RayNetwork
@@ -95,17 +94,17 @@ class CompletionNetwork(nn.Module):
         self.middle_decoder = MiddleDecoder(
             model.dense_channels[1], middle + hints, model.refine_channels[0], model.convolutions
         )
-        if model.scales == 3:
-            self.fine_decoder = FineDecoder(
-                model.refine_channels[0], fine + hints, model.refine_channels[1], model.convolutions
-            )
-        widths = (model.dense_channels[1], *model.refine_channels)[: model.scales]
-        self.to_field = nn.ModuleList(nn.Linear(width, model.field_channels) for width in widths)
+        self.fine_decoder = FineDecoder(
+            model.refine_channels[0], fine + hints, model.refine_channels[1], model.convolutions
+        )
+        self.to_field = nn.ModuleList(
+            nn.Linear(width, model.field_channels) for width in (model.dense_channels[1], *model.refine_channels)
+        )
         start = 0.0 if model.rays else DistanceMLP.OUTSIDE
         self.distance = DistanceMLP(
             model.field_channels, model.mlp_width, model.mlp_layers, 4 / model.resolution, start
         )
-        self.embedding = EmbeddingHead(model.field_channels, model.scales, model.embedding_channels)
+        self.embedding = EmbeddingHead(model.field_channels, model.embedding_channels)
         for module in (self.dense_encoder, self.dense_decoder):
             module.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
 
@@ -175,20 +174,20 @@ class CompletionNetwork(nn.Module):
             refined = self.middle_decoder(dense, middle_grid, _hinted(skips[1], middle_grid, prior))
         middle = self._to_field(1, refined)
 
+        tau, cap = self._filter(resolution)
         children = distances_of_children(middle_grid, middle, self.distance)
         if prior is not None:
             children = prior.mixed_at_children(middle_grid, children)
-        scales: tuple[Scale, ...] = ((middle_grid, middle),)
-        if self.model.scales == 3:
-            tau, cap = self._filter(resolution)
-            found = near_surface_of_middle(middle_grid, children, tau, cap)
-            fine_grid = united([found, *required], resolution, frames)
-            with self._autocast(grid.device):
-                finest = self.fine_decoder((middle_grid, refined), fine_grid, _hinted(skips[0], fine_grid, prior))
-            scales += ((fine_grid, self._to_field(2, finest)),)
+        found = near_surface_of_middle(middle_grid, children, tau, cap)
+        fine_grid = united([found, *required], resolution, frames)
+        with self._autocast(grid.device):
+            finest = self.fine_decoder((middle_grid, refined), fine_grid, _hinted(skips[0], fine_grid, prior))
+        fine = self._to_field(2, finest)
         known = KnownDistances(distances, children)
         along = prior.field if prior is not None else None
-        return FieldWindow(coarse, scales, known, self.distance, self.embedding, along, encoded.codes)
+        return FieldWindow(
+            coarse, (middle_grid, middle), (fine_grid, fine), known, self.distance, self.embedding, along, encoded.codes
+        )
 
     def complete_rays(self, images: RayImages) -> RayField:
         """What is known along the rays of single frames: the half of the network that needs no window."""
@@ -259,7 +258,7 @@ class CompletionNetwork(nn.Module):
             self.fusion,
             self.dense_decoder,
             self.middle_decoder,
-            getattr(self, "fine_decoder", None),
+            self.fine_decoder,
             self.rays,
         )
         for module in [module for part in parts if part is not None for module in part.modules()]:

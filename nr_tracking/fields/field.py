@@ -21,9 +21,6 @@ from nr_tracking.fields.rays import RayField
 from nr_tracking.fields.sparse import SparseGrid, with_absent
 from nr_tracking.sensing.tensors import loops_for
 
-Scale = tuple[SparseGrid, Tensor]
-"""Active voxels, and their features (M, C)."""
-
 ROUNDING = 1e-5  # a scale with a smaller share in a value is left out
 
 
@@ -144,13 +141,13 @@ class DistanceMLP(nn.Module):
 class EmbeddingHead(nn.Module):
     """Features of a point on all scales to a unit vector that is meant to be equal on corresponding points."""
 
-    def __init__(self, channels: int, scales: int, outputs: int) -> None:
+    def __init__(self, channels: int, outputs: int) -> None:
         super().__init__()
-        self.hidden = nn.Linear(scales * channels, 2 * outputs)
+        self.hidden = nn.Linear(3 * channels, 2 * outputs)
         self.last = nn.Linear(2 * outputs, outputs)
 
     def forward(self, features: Tensor) -> Tensor:
-        """(Q, S C) -> (Q, E), of length 1."""
+        """(Q, 3 C) -> (Q, E), of length 1."""
         return functional.normalize(self.last(functional.silu(self.hidden(features))), dim=1, eps=1e-6)
 
 
@@ -166,9 +163,9 @@ class KnownDistances(NamedTuple):
 
 
 class FieldWindow:
-    """The signed distance fields of the N frames of one or more windows, on two or three scales.
+    """The signed distance fields of the N frames of one or more windows, on three scales.
 
-    ``coarse`` (N, r, r, r, C) with r = R / 4; ``refined`` (M, C) on a grid of R / 2 and maybe on one of R. All methods
+    ``coarse`` (N, r, r, r, C) with r = R / 4; ``middle`` and ``fine`` (M, C) on their grids of R / 2 and R. All methods
     take ``points`` (Q, 3) box coordinates and ``frame`` (Q,) int64 in [0, N), are deterministic, and can be
     differentiated twice with respect to points and once with respect to weights. With ``rays``, distances are a
     mean of those along rays and those of the features. ``codes``: what frames to come may attend to.
@@ -177,7 +174,8 @@ class FieldWindow:
     def __init__(
         self,
         coarse: Tensor,
-        refined: tuple[Scale, ...],
+        middle: tuple[SparseGrid, Tensor],
+        fine: tuple[SparseGrid, Tensor],
         known: KnownDistances,
         distance: DistanceMLP,
         head: EmbeddingHead,
@@ -188,12 +186,13 @@ class FieldWindow:
         self.rays = rays
         self.codes = codes
         self.known = known
-        self.refined = refined
+        self.middle_grid, self.middle = middle
+        self.fine_grid, self.fine = fine
         self.distance = distance
         self.head = head
         self.frames = coarse.shape[0]
-        self.resolution = 4 * coarse.shape[1]
-        self.levels = (coarse.shape[1], *(grid.resolution for grid, _ in refined))
+        self.resolution = self.fine_grid.resolution
+        self.levels = (coarse.shape[1], self.middle_grid.resolution, self.fine_grid.resolution)
 
     @property
     def device(self) -> torch.device:
@@ -205,7 +204,7 @@ class FieldWindow:
         if level == self.levels[0]:
             values = interpolate_dense(self.coarse, points, frame)
             return values, torch.ones(len(points), dtype=torch.bool, device=points.device)
-        grid, features = self.scale(level)
+        grid, features = self._sparse(level)
         return interpolate_sparse(features, grid, points, frame)
 
     def level_sdf(self, level: int, points: Tensor, frame: Tensor) -> tuple[Tensor, Tensor]:
@@ -222,16 +221,16 @@ class FieldWindow:
     def sdf(self, points: Tensor, frame: Tensor) -> Tensor:
         """Signed distance (Q,) in box sides from the finest scale there is, blended where one ends."""
         total = points.new_zeros(len(points))
-        for chosen, share, features in self._blend(points, frame, self.levels[-1]):
+        for chosen, share, features in self._blend(points, frame, self.levels[2]):
             total = total.index_add(0, chosen, share * self.distance(features, points[chosen]))
         return self._mixed(total, points, frame)
 
     def features(self, points: Tensor, frame: Tensor) -> Tensor:
         """Features (Q, C) of the finest scale there is, blended like :meth:`sdf`."""
-        return self._blended_features(points, frame, self.levels[-1])
+        return self._blended_features(points, frame, self.levels[2])
 
     def embedding(self, points: Tensor, frame: Tensor) -> Tensor:
-        """Unit vectors (Q, E) for associating points of different frames, from the features of all scales."""
+        """Unit vectors (Q, E) for associating points of different frames, from the features of all three scales."""
         scales = [self._blended_features(points, frame, level) for level in self.levels]
         return self.head(torch.cat(scales, dim=1))
 
@@ -244,19 +243,17 @@ class FieldWindow:
         """
         side = self.resolution
         values = upsample(self.known.coarse[frame], side // self.known.coarse.shape[1])
-        (middle, _), *finest = self.refined
-        flat, own = values.view(-1), self._rows(middle, frame)
-        parents = middle.coords[own, 1:].long() * 2
+        flat, own = values.view(-1), self._rows(self.middle_grid, frame)
+        parents = self.middle_grid.coords[own, 1:].long() * 2
         bit = torch.arange(2, device=values.device)
         octants = (bit[:, None, None] * side**2 + bit[:, None] * side + bit).reshape(8)
         first = (parents[:, 0] * side + parents[:, 1]) * side + parents[:, 2]
         flat[(first[:, None] + octants).reshape(-1)] = self.known.children[own].reshape(-1)
-        for fine, features in finest:
-            own = self._rows(fine, frame)
-            x, y, z = fine.coords[own, 1:].long().unbind(1)
-            # Only this frame's: one that two windows share is meshed in the first.
-            centres, frames = fine.centres[own], fine.frame_index[own]
-            flat[(x * side + y) * side + z] = self._mixed(self.distance(features[own], centres), centres, frames)
+        own = self._rows(self.fine_grid, frame)
+        x, y, z = self.fine_grid.coords[own, 1:].long().unbind(1)
+        # Only this frame's: one that two windows share is meshed in the first.
+        centres, frames = self.fine_grid.centres[own], self.fine_grid.frame_index[own]
+        flat[(x * side + y) * side + z] = self._mixed(self.distance(self.fine[own], centres), centres, frames)
         return values
 
     def _mixed(self, distance: Tensor, points: Tensor, frame: Tensor) -> Tensor:
@@ -272,9 +269,9 @@ class FieldWindow:
         """
         left = torch.arange(len(points), device=points.device)
         remaining = points.new_ones(len(points))
-        loops = loops_for("grids", points, *(features for _, features in self.refined))
+        loops = loops_for("grids", points, self.middle, self.fine)
         for level in reversed([level for level in self.levels[1:] if level <= finest]):
-            grid, _ = self.scale(level)
+            grid, _ = self._sparse(level)
             if loops is not None:
                 known = grid.table, level, self._with_absent[level]
                 given = points.contiguous(), frame.contiguous(), left, remaining, *known
@@ -302,17 +299,18 @@ class FieldWindow:
             total = total.index_add(0, chosen, share[:, None].to(features.dtype) * features)
         return total
 
-    def scale(self, level: int) -> Scale:
-        """Grid and features of a sparse scale; ``level`` is its resolution."""
-        for grid, features in self.refined:
-            if grid.resolution == level:
-                return grid, features
+    def _sparse(self, level: int) -> tuple[SparseGrid, Tensor]:
+        """Grid and features of a sparse scale."""
+        if level == self.levels[1]:
+            return self.middle_grid, self.middle
+        if level == self.levels[2]:
+            return self.fine_grid, self.fine
         raise ValueError(f"level {level} is none of the field's resolutions {self.levels}")
 
     @cached_property
     def _with_absent(self) -> dict[int, Tensor]:
         """The features of the sparse scales with a row for voxels that are not active, made once for all reads."""
-        return {grid.resolution: with_absent(features) for grid, features in self.refined}
+        return {level: with_absent(self._sparse(level)[1]) for level in self.levels[1:]}
 
     def _rows(self, grid: SparseGrid, frame: int) -> slice:
         """Which rows of a grid belong to one frame; they are sorted by frame."""

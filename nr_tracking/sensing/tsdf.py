@@ -14,7 +14,6 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
-from itertools import accumulate
 from typing import Any
 
 import numpy as np
@@ -22,7 +21,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from nr_tracking.sensing.ray_images import RayImages, joined
+from nr_tracking.sensing.ray_images import RayImages
 from nr_tracking.sensing.tensors import loops_for
 from nr_tracking.sensing.volume import Volume
 from nr_tracking.types import Intrinsics, check_same_shape
@@ -176,20 +175,6 @@ def make_window(
     seen = torch.stack([seen for _, seen in frames])
     values = torch.cat([tsdf.values for tsdf, _ in frames])[:, None]
     return TsdfWindow(torch.cat(coords), values, seen, resolution=4 * seen.shape[-1], length=length, rays=rays)
-
-
-def joined_windows(windows: Sequence[TsdfWindow]) -> TsdfWindow:
-    """A batch of windows of one length and resolution."""
-    first = list(accumulate((len(window.seen) for window in windows), initial=0))
-    shifts = [torch.tensor([frame, 0, 0, 0]).to(window.coords) for frame, window in zip(first, windows, strict=False)]
-    rays = [window.rays for window in windows if window.rays is not None]
-    return replace(
-        windows[0],
-        coords=torch.cat([window.coords + shift for window, shift in zip(windows, shifts, strict=True)]),
-        values=torch.cat([window.values for window in windows]),
-        seen=torch.cat([window.seen for window in windows]),
-        rays=joined(rays) if rays else None,
-    )
 
 
 @dataclass(frozen=True)

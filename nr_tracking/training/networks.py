@@ -21,9 +21,9 @@ from nr_tracking.types import InputError
 def build_networks(config: Config, schedule: ScheduleName, start: Path | str | None) -> nn.ModuleDict:
     """Make the networks that a schedule trains, from scratch or from weights.
 
-    Under ``deformation`` the completion network is frozen, under ``rays`` all of it but the ray network, and under
-    ``frames`` all but ``training.parts``; under the others the ray network, where ``start`` has one that is not to
-    change. The deformation decoder is new unless ``start`` has one.
+    Under ``deformation`` the completion network is frozen; under ``rays`` all of it but the ray network; under the
+    others the ray network, where ``start`` has one that is not to change. The deformation decoder is new unless
+    ``start`` has one.
     """
     if schedule == "deformation" and start is None:
         raise InputError(
@@ -39,16 +39,13 @@ def build_networks(config: Config, schedule: ScheduleName, start: Path | str | N
         networks["student"] = CompletionNetwork(student_model(config))
     elif schedule == "rays" and config.training.freeze_teacher:
         raise InputError("no_student", "training.freeze_teacher leaves nothing to learn: set training.student_channels")
-    if schedule in ("deformation", "paper"):
+    if schedule not in ("rays", "completion"):
         networks["deformation"] = DeformationDecoder(config.model)
     if start is not None:
         load_weights(start, {"completion": networks["completion"]}, preset=config.preset, model=config.model)
-    if schedule in ("rays", "frames", "deformation"):
+    if schedule in ("rays", "deformation"):
         completion.requires_grad_(False)
-    if schedule == "frames":
-        for part in config.training.parts:
-            _part(completion, part).requires_grad_(True)
-    elif completion.rays is not None and schedule != "deformation":
+    if completion.rays is not None and schedule != "deformation":
         learns = start is None or not (
             config.training.freeze_teacher if schedule == "rays" else config.training.freeze_rays
         )
@@ -60,13 +57,6 @@ def build_networks(config: Config, schedule: ScheduleName, start: Path | str | N
         student.mixed_precision = config.training.bfloat16
         cast(nn.Module, student.rays).requires_grad_(True)
     return networks
-
-
-def _part(completion: CompletionNetwork, name: str) -> nn.Module:
-    parts = dict(completion.named_children())
-    if name not in parts:
-        raise InputError("unknown_part", f"training.parts: the network has no {name!r}; it has {', '.join(parts)}")
-    return parts[name]
 
 
 def student_model(config: Config) -> ModelConfig:

@@ -80,7 +80,7 @@ def ray_losses(predicted: Tensor, batch: TrainingBatch, training: TrainingConfig
     }
 
 
-def distances_at(field: RayField | FieldWindow, batches: list[TrainingBatch]) -> tuple[Tensor, ...]:
+def along_rays(field: RayField, batches: list[TrainingBatch]) -> tuple[Tensor, ...]:
     """Distances (Q,) that a field of all batches' frames, one after another, has at the points of each batch."""
     frames = np.cumsum([0, *(len(batch.window.seen) for batch in batches[:-1])]).tolist()
     points = torch.cat([batch.points for batch in batches])

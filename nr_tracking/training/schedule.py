@@ -1,11 +1,10 @@
 """What is learnt when: loss weights, learning rate and the help of true refinement masks over a run.
 
-Five schedules. ``rays`` teaches the network that completes along rays, from single frames, and ``frames`` what comes
-after it to be right where both are together; ``completion`` and ``deformation`` use generated data to the full:
-distances and occupancy with a contrastive embedding on true correspondences first, then the deformation decoder on the
-finished fields. ``paper`` is the unsupervised four-phase schedule of Merrouche et al. 2024 (six columns of weights):
-coarse field, fine field, associations, deformations; its values were not published and are ours, its pattern of zeros
-is theirs.
+Four schedules. ``rays`` teaches the network that completes along rays, from single frames; ``completion`` and
+``deformation`` use generated data to the full: distances and occupancy with a contrastive embedding on true
+correspondences first, then the deformation decoder on the finished fields. ``paper`` is
+the unsupervised four-phase schedule of Merrouche et al. 2024 (six columns of weights): coarse field, fine field,
+associations, deformations; its values were not published and are ours, its pattern of zeros is theirs.
 """
 
 from __future__ import annotations
@@ -17,9 +16,8 @@ from typing import Literal, get_args
 from nr_tracking.config import TrainingConfig
 from nr_tracking.types import InputError
 
-ScheduleName = Literal["rays", "frames", "completion", "deformation", "paper"]
+ScheduleName = Literal["rays", "completion", "deformation", "paper"]
 SCHEDULES: tuple[str, ...] = get_args(ScheduleName)
-OF_SINGLE_FRAMES = ("rays", "frames")
 
 
 @dataclass(frozen=True)
@@ -28,8 +26,7 @@ class LossWeights:
 
     Of the paper: ``coarse_*`` and ``fine_*`` (eq. 4 and 7), ``cycle`` and ``own`` (self-reconstruction) with their
     coarse twins (eq. 20), ``match``, ``rigidity``, ``surface`` (eq. 12-15). Ours: ``occupancy``; ``close`` sharpens
-    what is nearly right; ``contrast`` and ``position`` rest on true correspondences. ``rays`` counts what
-    is known along rays, ``whole`` what is known in the end.
+    what is nearly right; ``contrast`` and ``position`` rest on true correspondences.
     """
 
     coarse_distance: float = 0.0
@@ -48,7 +45,6 @@ class LossWeights:
     surface: float = 0.0
     position: float = 0.0
     rays: float = 0.0
-    whole: float = 0.0
 
     @property
     def completes(self) -> bool:
@@ -120,8 +116,6 @@ def stage_at(name: ScheduleName, config: TrainingConfig, *, step: int, epoch: in
     rate = config.learning_rate * warmed_cosine(step, progress, config.warmup_steps, config.final_rate)
     if name == "rays":
         return Stage(LossWeights(rays=1.0), rate, teacher=0.0)
-    if name == "frames":
-        return Stage(LossWeights(whole=1.0), rate, teacher=0.0)
     if name == "deformation":
         weights = LossWeights(
             match=config.match, rigidity=config.rigidity, surface=config.surface, position=config.position

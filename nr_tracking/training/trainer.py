@@ -24,7 +24,6 @@ from nr_tracking.data.clip_cache import GeneratedWindows, open_windows
 from nr_tracking.fields.completion import CompletionNetwork
 from nr_tracking.fields.weights import read_weights
 from nr_tracking.sensing.ray_images import joined
-from nr_tracking.sensing.tsdf import joined_windows
 from nr_tracking.training.allocation import keep_freed_memory
 from nr_tracking.training.batches import TrainingBatch
 from nr_tracking.training.checkpoints import load_checkpoint, optimizer_tensors, restore_optimizer, save_checkpoint
@@ -32,8 +31,8 @@ from nr_tracking.training.feed import draws_of_epoch, prepared
 from nr_tracking.training.journal import Journal
 from nr_tracking.training.motion import motion_losses
 from nr_tracking.training.networks import build_networks, export_weights
-from nr_tracking.training.objective import distances_at, field_losses, ray_losses
-from nr_tracking.training.schedule import OF_SINGLE_FRAMES, ScheduleName, Stage, gate_after, stage_at
+from nr_tracking.training.objective import along_rays, field_losses, ray_losses
+from nr_tracking.training.schedule import ScheduleName, Stage, gate_after, stage_at
 from nr_tracking.training.team import Team
 from nr_tracking.training.validation import validate
 from nr_tracking.types import InputError
@@ -168,11 +167,11 @@ class Run:
             self.together,
             self.team.rank,
             size,
-            training.echoes if self.schedule in OF_SINGLE_FRAMES else 1,
+            training.echoes if self.schedule == "rays" else 1,
         )
         on_device = isinstance(self.cache, GeneratedWindows) and self.device.type == "cuda"
         workers = 0 if on_device else training.workers  # a forked process must not use CUDA
-        windows = prepared(self.cache, self.config, draws, workers, single=self.schedule in OF_SINGLE_FRAMES)
+        windows = prepared(self.cache, self.config, draws, workers, single=self.schedule == "rays")
         for _ in range(len(draws) * size // self.together):
             batches = [next(windows) for _ in range(self.together // size)]
             self.position += self.together
@@ -261,12 +260,11 @@ class Run:
 
     def losses(self, batches: list[TrainingBatch], stage: Stage) -> Iterator[list[dict[str, Tensor]]]:
         """Run the networks on windows; yield the weighted losses of each, those together that were found at once."""
-        if stage.weights.rays == stage.weights.whole == 0:
+        if stage.weights.rays == 0:
             for batch in batches:
                 yield [self.window_losses(batch.to(self.device), stage)]
         elif batches:  # single frames are so small that they go through the network at once
-            losses = self.ray_losses if stage.weights.rays else self.frame_losses
-            yield losses([batch.to(self.device) for batch in batches])
+            yield self.ray_losses([batch.to(self.device) for batch in batches])
 
     def ray_losses(self, batches: list[TrainingBatch]) -> list[dict[str, Tensor]]:
         """Complete the frames of all windows along their rays; a student learns from the truth and from the result."""
@@ -280,23 +278,15 @@ class Run:
         if learns:
             rows = [
                 ray_losses(predicted, batch, training)
-                for predicted, batch in zip(distances_at(field, batches), batches, strict=True)
+                for predicted, batch in zip(along_rays(field, batches), batches, strict=True)
             ]
         if "student" in self.networks:
             learnt = cast(CompletionNetwork, self.networks["student"]).complete_rays(images)
             taught = training.distillation * (learnt.distances - field.distances.detach()).abs().mean()
-            for row, predicted, batch in zip(rows, distances_at(learnt, batches), batches, strict=True):
+            for row, predicted, batch in zip(rows, along_rays(learnt, batches), batches, strict=True):
                 row |= {f"student_{name}": value for name, value in ray_losses(predicted, batch, training).items()}
                 row["student_taught"] = taught  # a mean over the windows already, as the mean of the rows will be
         return rows
-
-    def frame_losses(self, batches: list[TrainingBatch]) -> list[dict[str, Tensor]]:
-        """Complete the frames of all windows, along rays and in the cube, and compare what comes out in the end."""
-        field = cast(CompletionNetwork, self.networks["completion"])(joined_windows([each.window for each in batches]))
-        return [
-            {name.removeprefix("ray_"): value for name, value in ray_losses(found, batch, self.config.training).items()}
-            for found, batch in zip(distances_at(field, batches), batches, strict=True)
-        ]
 
     def window_losses(self, batch: TrainingBatch, stage: Stage) -> dict[str, Tensor]:
         """Run the networks on one window and return the weighted losses."""

@@ -3,9 +3,8 @@
     python -m nr_tracking.training.transplant RAYS WEIGHTS OUTPUT --preset lite
 
 RAYS are the weights of a run that trained along rays, or of its student. Where WEIGHTS come from a network without
-rays, the inputs that say what is known along them are added with weights of zero: it does what it did before. Where
-the preset has two scales and WEIGHTS have three, the finest is left out, and the embedding reads the one before it
-twice. Weights along rays, which are multiplied in bfloat16 anyway, are stored so.
+rays, the inputs that say what is known along them are added with weights of zero: it does what it did before. Weights
+that are multiplied in bfloat16 anyway are stored so.
 """
 
 from __future__ import annotations
@@ -23,7 +22,6 @@ from nr_tracking.fields.weights import Weights, read_weights, save_weights
 from nr_tracking.types import InputError
 
 _RAYS = "rays."
-_READS_SCALES = "embedding.hidden.weight"
 _TOLD = (  # the layers that are told what is known along rays
     "dense_encoder.levels.0.0.weight",
     "dense_decoder.skips.0.weight",
@@ -46,8 +44,6 @@ def transplanted(rays: Weights, weights: Weights, preset: str) -> dict[str, dict
         found = (along if of_rays else own).get(name)
         if found is not None and name in _TOLD:
             found = _with_more_inputs(found, wanted.shape[1])
-        if found is not None and name == _READS_SCALES:
-            found = _without_finest(found, wanted.shape[1])
         found = _checked(name, found, wanted, preset)
         completion[name] = found.bfloat16() if of_rays and found.dim() == 4 else found
     deformation = weights.part("deformation")
@@ -71,14 +67,6 @@ def _with_more_inputs(weight: Tensor, inputs: int) -> Tensor:
     """A weight (K, I, ...), and nothing for ``inputs`` that it does not have yet, which come last."""
     missing = max(inputs - weight.shape[1], 0)
     return torch.cat((weight, weight.new_zeros(len(weight), missing, *weight.shape[2:])), dim=1)
-
-
-def _without_finest(weight: Tensor, inputs: int) -> Tensor:
-    """A weight (K, 3 C) for two scales (K, 2 C), if ``inputs`` are so many: the middle one stands for the finest."""
-    if 3 * inputs != 2 * weight.shape[1]:
-        return weight
-    coarse, middle, fine = weight.chunk(3, dim=1)
-    return torch.cat((coarse, middle + fine), dim=1)
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -83,7 +83,7 @@ def _scores(networks: nn.ModuleDict, sample: WindowSample, batch: TrainingBatch)
         "iou": _iou(field.sdf(points, frame), points, sample),
         **{name: _iou(rays.sdf(points, frame), points, sample) for name, rays in along.items()},
         "coarse_iou": _iou(torch.where(known, coarse, 1.0), points, sample),
-        "surface_cells": float(on_surface.abs().mean()) * field.resolution,
+        "surface_cells": float(on_surface.abs().mean()) * field.levels[-1],
         "match": _match_error(field, batch),
     }
 
