@@ -69,7 +69,7 @@ def test_parts_of_the_network_are_timed_and_counted(network):
     # The entry of the dense decoder alone: a 3x3x3 convolution over all cells of all frames, in and out channels.
     model = network.model
     entry = 2 * 27 * model.latent_channels * model.dense_channels[0] * model.latent_cells**3 * len(window.seen)
-    assert entry / 4 <= counted["decode coarse"] < 40 * entry  # a quarter through Winograd's tiles
+    assert entry < counted["decode coarse"] < 40 * entry
     assert all(count > 0 for count in counted.values())
     network(window)
     assert all(len(times) == 2 for times in watch.seconds.values())  # it no longer watches

@@ -1,3 +1,4 @@
+import pickle
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -28,19 +29,19 @@ def in_double(conv, grid):
 @pytest.mark.parametrize(
     ("kind", "shape"),
     [
-        (DenseConv2d, (1, 6, 16, 16)),  # whole tiles
-        (DenseConv2d, (2, 6, 32, 20)),
-        (DenseConv2d, (3, 6, 18, 32)),  # part of a tile
-        (DenseConv2d, (1, 6, 4, 4)),  # too few of them
-        (DenseConv3d, (1, 6, 16, 16, 16)),
-        (DenseConv3d, (3, 6, 6, 12, 8)),
-        (DenseConv3d, (1, 6, 4, 4, 4)),
-        (DenseConv3d, (3, 6, 4, 4, 4)),
-        (DenseConv3d, (1, 6, 8, 6, 8)),
+        (DenseConv2d, (1, 32, 16, 16)),  # whole tiles
+        (DenseConv2d, (2, 32, 32, 20)),
+        (DenseConv2d, (3, 32, 18, 32)),  # part of a tile
+        (DenseConv2d, (1, 32, 4, 4)),  # too few of them
+        (DenseConv3d, (1, 32, 16, 16, 16)),
+        (DenseConv3d, (3, 32, 6, 12, 8)),
+        (DenseConv3d, (1, 32, 4, 4, 4)),
+        (DenseConv3d, (3, 32, 4, 4, 4)),
+        (DenseConv3d, (1, 32, 8, 6, 8)),
     ],
 )
 def test_it_computes_what_a_plain_convolution_does_in_the_same_order_of_memory(kind, shape, kernel, stride):
-    conv = layer(kind, 6, 5, kernel_size=kernel, stride=stride, padding=1, bias=kernel == 3)
+    conv = layer(kind, 32, 5, kernel_size=kernel, stride=stride, padding=1, bias=kernel == 3)
     order = torch.channels_last if len(shape) == 4 else torch.channels_last_3d
     grid = torch.randn(shape).to(memory_format=order)
     with torch.no_grad():
@@ -50,9 +51,9 @@ def test_it_computes_what_a_plain_convolution_does_in_the_same_order_of_memory(k
 
 
 @needs_loops
-@pytest.mark.parametrize(("kind", "shape"), [(DenseConv2d, (1, 8, 32, 32)), (DenseConv3d, (1, 8, 8, 16, 16))])
+@pytest.mark.parametrize(("kind", "shape"), [(DenseConv2d, (1, 32, 32, 32)), (DenseConv3d, (1, 32, 8, 16, 16))])
 def test_with_loops_and_without_it_computes_the_same(kind, shape):
-    conv, grid = layer(kind, 8, 8, kernel_size=3, padding=1), torch.randn(shape)
+    conv, grid = layer(kind, 32, 8, kernel_size=3, padding=1), torch.randn(shape)
     with torch.no_grad():
         compiled, plain = both(lambda: conv(grid))
     assert 0 < (compiled - plain).abs().max() < 5e-5  # by other sums
@@ -60,8 +61,8 @@ def test_with_loops_and_without_it_computes_the_same(kind, shape):
 
 @pytest.mark.parametrize("kind", [DenseConv2d, DenseConv3d])
 def test_weights_may_change_between_two_calls(kind):
-    conv = layer(kind, 4, 4, kernel_size=3, padding=1)
-    grid = torch.randn(1, 4, *(16,) * (2 if kind is DenseConv2d else 3))
+    conv = layer(kind, 32, 4, kernel_size=3, padding=1)
+    grid = torch.randn(1, 32, *(16,) * (2 if kind is DenseConv2d else 3))
     with torch.no_grad():
         before = conv(grid)
         conv.weight.mul_(2)
@@ -76,9 +77,47 @@ def test_weights_may_change_between_two_calls(kind):
     assert torch.allclose(again, before, atol=1e-5)
 
 
+@pytest.mark.parametrize(("kind", "sides"), [(DenseConv2d, (16, 16)), (DenseConv3d, (8, 8, 8))])
+@torch.no_grad()
+def test_another_number_of_channels_is_refused(kind, sides):
+    for channels in (32, 40):
+        with pytest.raises(RuntimeError, match="channels"):
+            layer(kind, 36, 8, kernel_size=3, padding=1)(torch.randn(1, channels, *sides))
+    assert layer(kind, 36, 8, kernel_size=3, padding=1)(torch.randn(0, 36, *sides)).shape == (0, 8, *sides)
+
+
+def test_changes_that_are_not_counted_are_seen_when_training_begins():
+    conv, grid = layer(DenseConv2d, 32, 4, kernel_size=3, padding=1, bias=False), torch.randn(1, 32, 16, 16)
+    with torch.no_grad():
+        before = conv(grid)
+        conv.weight.data.mul_(2)
+        assert torch.allclose(conv.train().eval()(grid), 2 * before, atol=1e-5)
+        copied = pickle.loads(pickle.dumps(conv))
+        assert torch.equal(copied(grid), conv(grid)) and copied._filters is not conv._filters
+
+
+def test_modes_of_inference_can_be_mixed():
+    grid = torch.randn(1, 32, 48, 48)
+    with torch.inference_mode():
+        frozen = layer(DenseConv2d, 32, 4, kernel_size=3, padding=1)
+        assert torch.allclose(frozen(grid).double(), in_double(frozen, grid), atol=5e-5)
+        conv = layer(DenseConv3d, 4, 4, kernel_size=3, padding=1)
+    usual = layer(DenseConv2d, 32, 4, kernel_size=3, padding=1)
+    with ThreadPoolExecutor(1) as fresh:  # a thread without memory of its own so far
+
+        def convolved(mode):
+            with mode:
+                return usual(grid)
+
+        within = fresh.submit(convolved, torch.inference_mode()).result()
+        after = fresh.submit(convolved, torch.no_grad()).result()
+    assert torch.equal(within, after) and conv.weight.is_inference()
+
+
 def test_threads_do_not_disturb_each_other():
-    convs = [layer(DenseConv2d, 8, 8, kernel_size=3, padding=1) for _ in range(8)]
-    grids = [torch.randn(1, 8, side, side) for side in (16, 32, 48, 64) * 2]
+    torch.manual_seed(1)
+    convs = [DenseConv2d(32, 8, kernel_size=3, padding=1) for _ in range(8)]
+    grids = [torch.randn(1, 32, side, side) for side in (16, 32, 48, 64) * 2]
 
     def convolved(conv, grid):
         with torch.no_grad():
@@ -93,13 +132,13 @@ def test_threads_do_not_disturb_each_other():
 
 @pytest.mark.parametrize(("kind", "sides"), [(DenseConv2d, (16, 16)), (DenseConv3d, (8, 8, 8))])
 def test_it_learns_as_a_plain_convolution_does(kind, sides):
-    dense = layer(kind, 4, 4, kernel_size=3, padding=1)
-    plain = PLAIN[kind](4, 4, 3, padding=1)
+    dense = layer(kind, 32, 4, kernel_size=3, padding=1)
+    plain = PLAIN[kind](32, 4, 3, padding=1)
     plain.load_state_dict(dense.state_dict())
-    grid = torch.randn(1, 4, *sides)
+    grid = torch.randn(1, 32, *sides)
     for conv in (plain, dense):
         conv(grid).square().sum().backward()
-    assert torch.allclose(plain.weight.grad, dense.weight.grad, rtol=1e-4, atol=1e-5)
+    assert torch.allclose(plain.weight.grad, dense.weight.grad, rtol=1e-3, atol=1e-4)
     assert torch.allclose(plain.bias.grad, dense.bias.grad, rtol=1e-4, atol=1e-5)
 
 

@@ -22,9 +22,9 @@ def in_double(norm, grid, beside=None):
 
 
 @pytest.mark.parametrize("beside", [False, True])
-@pytest.mark.parametrize("shape", [(2, 48, 13, 9), (1, 64, 6, 5, 4), (3, 6, 1, 1), (1, 16, 1, 2)])
+@pytest.mark.parametrize("shape", [(2, 48, 13, 9), (1, 64, 6, 5, 4), (3, 6, 1, 1), (1, 16, 1, 2), (0, 8, 4, 4)])
 def test_it_is_a_group_norm_and_a_relu(shape, beside):
-    norm, grid = layer(shape[1]), 3 * torch.randn(shape) + 5  # far from zero: the variance must not drown in the mean
+    norm, grid = layer(shape[1]), 3 * torch.randn(shape) + 5
     other = torch.randn(shape) if beside else None
     with torch.no_grad():
         found = norm(grid, other)
@@ -41,11 +41,31 @@ def test_with_loops_and_without_it_gives_the_same_in_the_same_order_of_memory():
     assert compiled.stride() == plain.stride() == grid.stride()
 
 
+@torch.no_grad()
+def test_what_is_beside_may_be_the_same_everywhere():
+    norm, grid, other = layer(8), torch.randn(2, 8, 5, 5), torch.randn(2, 8, 1, 1)
+    assert torch.allclose(norm(grid, other).double(), in_double(norm, grid, other), atol=1e-5)
+
+
+@torch.no_grad()
+def test_another_number_of_channels_is_refused():
+    for channels in (4, 16):
+        with pytest.raises(RuntimeError, match=r"channels|weight"):
+            layer(8)(torch.randn(1, channels, 8, 8))
+
+
 def test_a_grid_that_is_the_same_everywhere_gives_the_bias():
     norm = layer(8)
     with torch.no_grad():
         found = norm(torch.full((1, 8, 4, 4), 7.0))
     assert torch.allclose(found, norm.bias.relu()[None, :, None, None].expand_as(found), atol=1e-4)
+
+
+def test_a_bias_learns_alone():
+    norm = layer(8)
+    norm.weight.requires_grad_(False)
+    norm(torch.randn(1, 8, 4, 4)).sum().backward()
+    assert norm.bias.grad is not None and bool(norm.bias.grad.any())
 
 
 def test_gradients_are_those_of_the_plain_layers():

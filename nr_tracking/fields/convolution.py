@@ -8,6 +8,8 @@ where gradients are wanted, all is as usual.
 
 from __future__ import annotations
 
+from typing import Self
+
 import torch
 from torch import Tensor, nn
 
@@ -18,10 +20,17 @@ _HAS_ONEDNN = torch.backends.mkldnn.is_available() and hasattr(torch, "mkldnn_co
 
 
 class _Filters:
-    """What is computed from weights before tiles are multiplied with them, until they are other ones."""
+    """What is computed from weights before tiles are multiplied with them, until they are other ones.
+
+    Changes that PyTorch does not count, of ``weight.data`` in place or by a fused optimiser, are not seen before
+    ``train()`` is called. Copies begin anew.
+    """
 
     def __init__(self) -> None:
         self._made: tuple[Tensor, int, Tensor] | None = None
+
+    def __reduce__(self) -> tuple[type[_Filters], tuple[()]]:
+        return _Filters, ()
 
     def of(self, weight: Tensor) -> Tensor:
         """The :func:`winograd.filters` of ``weight``."""
@@ -32,12 +41,21 @@ class _Filters:
         return made[2]
 
 
-class DenseConv2d(nn.Conv2d):
-    """A ``Conv2d`` with the same parameters."""
+class _Dense(nn.Module):
+    """A convolution that keeps its filters."""
 
     def __init__(self, inputs: int, outputs: int, **options: int | bool) -> None:
-        super().__init__(inputs, outputs, **options)  # type: ignore[arg-type]
+        super().__init__(inputs, outputs, **options)
         self._filters = _Filters()
+
+    def train(self, mode: bool = True) -> Self:
+        """As of any module; what was computed from the weights is forgotten."""
+        self._filters = _Filters()
+        return super().train(mode)
+
+
+class DenseConv2d(_Dense, nn.Conv2d):
+    """A ``Conv2d`` with the same parameters."""
 
     def forward(self, grid: Tensor) -> Tensor:
         """(N, I, h, w) -> (N, O, h, w)."""
@@ -45,12 +63,8 @@ class DenseConv2d(nn.Conv2d):
         return super().forward(grid) if found is None else found
 
 
-class DenseConv3d(nn.Conv3d):
+class DenseConv3d(_Dense, nn.Conv3d):
     """A ``Conv3d`` with the same parameters."""
-
-    def __init__(self, inputs: int, outputs: int, **options: int | bool) -> None:
-        super().__init__(inputs, outputs, **options)  # type: ignore[arg-type]
-        self._filters = _Filters()
 
     def forward(self, grid: Tensor) -> Tensor:
         """(N, I, d, h, w) -> (N, O, d, h, w)."""
@@ -65,11 +79,12 @@ class DenseConv3d(nn.Conv3d):
 
 
 def _learns_no_more(layer: nn.Conv2d | nn.Conv3d, grid: Tensor) -> bool:
-    """Whether this is a batch in single precision on a CPU, where nothing is learnt."""
+    """Whether this is a batch for the layer in single precision on a CPU, where nothing is learnt."""
     return (
         grid.device.type == "cpu"
         and grid.dtype == layer.weight.dtype == torch.float32
         and grid.ndim == layer.weight.ndim
+        and grid.shape[1] == layer.in_channels
         and layer.padding_mode == "zeros"
         and not (torch.is_grad_enabled() or torch.is_autocast_enabled("cpu"))
     )
@@ -79,7 +94,7 @@ def _through_tiles(layer: nn.Conv2d | nn.Conv3d, grid: Tensor, filters: _Filters
     """The convolution of ``grid`` by Winograd's tiles; None where it is of another kind, or too small for it."""
     ones = (1,) * (grid.dim() - 2)
     of_size_3 = layer.kernel_size == (3,) * len(ones) and layer.stride == layer.padding == layer.dilation == ones
-    if not (of_size_3 and layer.groups == 1 and winograd.suits(grid)):
+    if not (of_size_3 and layer.groups == 1 and winograd.suits(grid)) or layer.weight.is_inference():
         return None
     if (loops := compiled_loops("winograd")) is None:
         return None

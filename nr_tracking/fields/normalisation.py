@@ -17,8 +17,9 @@ class NormReLU(nn.GroupNorm):
 
     def forward(self, grid: Tensor, beside: Tensor | None = None) -> Tensor:
         """``grid`` and ``beside`` (N, C, ...) -> (N, C, ...)."""
-        loops = loops_for("normalisation", grid, self.weight, *(() if beside is None else (beside,)))
-        if loops is None or torch.is_autocast_enabled("cpu"):
+        loops = loops_for("normalisation", grid, self.weight, self.bias, *(() if beside is None else (beside,)))
+        fits = grid.dim() > 2 and grid.shape[1] == self.num_channels and (beside is None or beside.shape == grid.shape)
+        if loops is None or not fits or torch.is_autocast_enabled("cpu"):
             normed = super().forward(grid)
             return functional.relu(normed if beside is None else normed + beside)
         rows = _rows(grid)
@@ -26,7 +27,7 @@ class NormReLU(nn.GroupNorm):
         found = torch.empty_like(rows)
         weight, bias = (part.detach().numpy() for part in (self.weight, self.bias))
         loops.normalised(rows.numpy(), weight, bias, self.num_groups, self.eps, others.numpy(), found.numpy())
-        return found.view(len(grid), *grid.shape[2:], -1).movedim(-1, 1)
+        return found.view(len(grid), *grid.shape[2:], self.num_channels).movedim(-1, 1)
 
 
 def norm_relu(channels: int) -> tuple[nn.Module, nn.Module]:

@@ -16,16 +16,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
+LEAST_CHANNELS = 32  # with fewer, making tiles takes longer than it saves
 LEAST_ROWS = 16  # of each matrix product: with fewer, reading 36 matrices takes longer than a plain convolution
 _SCRATCH = threading.local()  # memory between the steps: to get it anew would take as long as they do
 _G = np.array([[6, 0, 0], [-4, -4, -4], [-4, 4, -4], [1, 2, 4], [1, -2, 4], [0, 0, 24]]) / 24
 
 
 def suits(grid: Tensor) -> bool:
-    """Whether a (N, I, H, W) or (N, I, D, H, W) has enough whole tiles for this to pay."""
-    depth = grid.shape[2] if grid.dim() == 5 else 1
+    """Whether a (N, I, H, W) or (N, I, D, H, W) has whole tiles, and enough of them for this to pay."""
+    together = grid.shape[2] if grid.dim() == 5 else grid.shape[0]  # slices of a frame, or all images
     height, width = grid.shape[-2:]
-    return height % 4 == 0 and width % 4 == 0 and grid.shape[0] * depth * height * width >= 16 * LEAST_ROWS
+    enough = grid.shape[1] >= LEAST_CHANNELS and together * height * width >= 16 * LEAST_ROWS
+    return enough and len(grid) > 0 and height % 4 == width % 4 == 0
 
 
 def filters(weight: Tensor) -> Tensor:
@@ -78,6 +80,7 @@ def _scratch(name: str, shape: tuple[int, ...]) -> Tensor:
     """Memory of this thread, single precision, that holds anything, until it is asked for by the same name again."""
     kept, size = getattr(_SCRATCH, name, None), math.prod(shape)
     if kept is None or len(kept) < size:
-        kept = torch.empty(size, dtype=torch.float32)
+        with torch.inference_mode(False):  # or it could not be written to outside of that mode
+            kept = torch.empty(size, dtype=torch.float32)
         setattr(_SCRATCH, name, kept)
     return kept[:size].view(shape)

@@ -1,4 +1,4 @@
-"""Memory that was freed is used again, and goes back to the system every few seconds.
+"""Memory that was freed is used again, and what a node does not need goes back to the system every ten seconds.
 
 The allocator of glibc keeps what large arrays leave behind between small ones that live on; over minutes a node would
 hold several times of what it uses. And it gives each large array back at once, only to get it anew for the next image.
