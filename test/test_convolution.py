@@ -6,6 +6,7 @@ import torch
 from torch import nn
 from twins import both, needs_loops
 
+from nr_tracking.fields import winograd
 from nr_tracking.fields.convolution import DenseConv2d, DenseConv3d
 
 PLAIN = {DenseConv2d: nn.Conv2d, DenseConv3d: nn.Conv3d}
@@ -46,7 +47,8 @@ def test_it_computes_what_a_plain_convolution_does_in_the_same_order_of_memory(k
     grid = torch.randn(shape).to(memory_format=order)
     with torch.no_grad():
         found = conv(grid)
-    assert torch.allclose(found.double(), in_double(conv, grid), atol=5e-5)
+    through_tiles = kernel == 3 and winograd.suits(grid)
+    assert torch.allclose(found.double(), in_double(conv, grid), atol=5e-5 if through_tiles else 1e-5)
     assert found.is_contiguous(memory_format=order)
 
 
@@ -100,8 +102,8 @@ def test_modes_of_inference_can_be_mixed():
     grid = torch.randn(1, 32, 48, 48)
     with torch.inference_mode():
         frozen = layer(DenseConv2d, 32, 4, kernel_size=3, padding=1)
+        assert frozen.weight.is_inference()  # its changes are not counted
         assert torch.allclose(frozen(grid).double(), in_double(frozen, grid), atol=5e-5)
-        conv = layer(DenseConv3d, 4, 4, kernel_size=3, padding=1)
     usual = layer(DenseConv2d, 32, 4, kernel_size=3, padding=1)
     with ThreadPoolExecutor(1) as fresh:  # a thread without memory of its own so far
 
@@ -111,7 +113,7 @@ def test_modes_of_inference_can_be_mixed():
 
         within = fresh.submit(convolved, torch.inference_mode()).result()
         after = fresh.submit(convolved, torch.no_grad()).result()
-    assert torch.equal(within, after) and conv.weight.is_inference()
+    assert torch.equal(within, after)
 
 
 def test_threads_do_not_disturb_each_other():
@@ -138,7 +140,7 @@ def test_it_learns_as_a_plain_convolution_does(kind, sides):
     grid = torch.randn(1, 32, *sides)
     for conv in (plain, dense):
         conv(grid).square().sum().backward()
-    assert torch.allclose(plain.weight.grad, dense.weight.grad, rtol=1e-3, atol=1e-4)
+    assert torch.allclose(plain.weight.grad, dense.weight.grad, rtol=1e-4, atol=1e-5)
     assert torch.allclose(plain.bias.grad, dense.bias.grad, rtol=1e-4, atol=1e-5)
 
 

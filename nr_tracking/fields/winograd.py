@@ -31,11 +31,10 @@ def suits(grid: Tensor) -> bool:
 
 
 def filters(weight: Tensor) -> Tensor:
-    """Weights (O, I, 3, 3) at the 36 points of a tile, (36, I, O); of (O, I, 3, 3, 3), (3, 36, I, O), by slice."""
+    """Weights (O, I, 3, 3) or (O, I, K, 3, 3), K = 3, at the 36 points of a tile, by slice: (K, 36, I, O)."""
     slices = weight.detach().double().reshape(*weight.shape[:2], -1, 3, 3)
     g = torch.from_numpy(_G)
-    found = torch.einsum("ay,bx,oizyx->zabio", g, g, slices).flatten(1, 2).to(weight.dtype).contiguous()
-    return found if weight.dim() == 5 else found[0]
+    return torch.einsum("ay,bx,oizyx->zabio", g, g, slices).flatten(1, 2).to(weight.dtype).contiguous()
 
 
 def convolved(loops: Any, grid: Tensor, at_points: Tensor, bias: Tensor | None) -> Tensor:
@@ -46,32 +45,23 @@ def convolved(loops: Any, grid: Tensor, at_points: Tensor, bias: Tensor | None) 
     images = grid.movedim(1, -1).contiguous()
     found = grid.new_empty(*images.shape[:-1], at_points.shape[-1])
     shift = found.new_zeros(found.shape[-1]) if bias is None else bias.detach()
-    if grid.dim() == 4:
-        _convolve(loops, images, at_points, shift, found)
-    else:
-        for frame, into in zip(images, found, strict=True):
-            _convolve_slices(loops, frame, at_points, shift, into)
+    frames = [(images, found)] if grid.dim() == 4 else zip(images, found, strict=True)
+    for slices, into in frames:
+        _convolve(loops, slices, at_points, shift, into)
     return found.movedim(-1, 1)
 
 
-def _convolve(loops: Any, images: Tensor, at_points: Tensor, shift: Tensor, found: Tensor) -> None:
-    """``images`` (N, H, W, I) into ``found`` (N, H, W, O)."""
-    count, (inputs, outputs) = images.shape[:3].numel() // 16, at_points.shape[1:]
-    tiles, products = _scratch("tiles", (36, count, inputs)), _scratch("products", (36, count, outputs))
-    loops.into_tiles(images.numpy(), tiles.numpy())
-    torch.bmm(tiles, at_points, out=products)
-    loops.from_tiles(products.numpy(), shift.numpy(), found.numpy())
-
-
-def _convolve_slices(loops: Any, slices: Tensor, at_points: Tensor, shift: Tensor, found: Tensor) -> None:
-    """``slices`` (D, H, W, I), each with those before and behind it, into ``found`` (D, H, W, O)."""
-    count, (inputs, outputs) = slices.shape[:3].numel() // 16, at_points.shape[2:]
+def _convolve(loops: Any, slices: Tensor, at_points: Tensor, shift: Tensor, found: Tensor) -> None:
+    """``slices`` (D, H, W, I), each with those before and behind it if K is 3, into ``found`` (D, H, W, O)."""
+    count, (depth, _, inputs, outputs) = slices.shape[:3].numel() // 16, at_points.shape
     each = count // len(slices)
-    tiles, products = _scratch("tiles", (36, count + 2 * each, inputs)), _scratch("products", (36, count, outputs))
-    tiles[:, :each] = tiles[:, -each:] = 0
-    loops.into_tiles(slices.numpy(), tiles[:, each:-each].numpy())
+    before = depth // 2 * each
+    tiles = _scratch("tiles", (36, count + 2 * before, inputs))
+    products = _scratch("products", (36, count, outputs))
+    tiles[:, :before] = tiles[:, before + count :] = 0
+    loops.into_tiles(slices.numpy(), tiles[:, before : before + count].numpy())
     torch.bmm(tiles[:, :count], at_points[0], out=products)
-    for k in (1, 2):
+    for k in range(1, depth):
         products.baddbmm_(tiles[:, k * each : k * each + count], at_points[k])
     loops.from_tiles(products.numpy(), shift.numpy(), found.numpy())
 
