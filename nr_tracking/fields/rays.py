@@ -22,6 +22,7 @@ from torch.nn import functional
 from nr_tracking.fields.convolution import DenseConv2d
 from nr_tracking.fields.normalisation import NormReLU, norm_relu
 from nr_tracking.fields.pointwise import Pointwise2d, at_each_place
+from nr_tracking.fields.quarters import four_rays_each
 from nr_tracking.sensing.ray_images import CHANNELS, FAR, RayImages, along_rays
 from nr_tracking.sensing.tensors import loops_for
 
@@ -214,12 +215,10 @@ class RayNetwork(nn.Module):
         for narrow, block, skip in list(zip(self.narrow, self.decoder, skips[:-1], strict=True))[::-1]:
             grid = functional.interpolate(narrow(grid), scale_factor=2, mode="bilinear", align_corners=False)
             grid = block(grid + skip)
-        # Four pixels from each one, with the depths of a pixel side by side: what is copied then lies together.
-        steps, side = len(cast(Tensor, self.depths)), grid.shape[-1]
-        weight, bias = (part.unflatten(0, (steps, 4)).transpose(0, 1) for part in self.last.parameters())
-        quarters = at_each_place(grid, weight.flatten(0, 1), None).unflatten(1, (2, 2, steps))
-        fine = quarters.permute(0, 4, 1, 5, 2, 3).float().contiguous()
-        fine = fine.add_(bias.reshape(2, 1, 2, steps)).mul_(LIMIT).view(-1, 2 * side, 2 * side, steps)
+        # Four pixels from each place, with the depths of a pixel side by side: what is copied then lies together.
+        steps = len(cast(Tensor, self.depths))
+        weight, bias = (part.unflatten(0, (steps, 4)).transpose(0, 1).flatten(0, 1) for part in self.last.parameters())
+        fine = four_rays_each(at_each_place(grid, weight, None).movedim(1, -1), bias, LIMIT)
         return RayField(fine, cast(Tensor, self.depths), images.front, images.view, images.place, self.share)
 
 

@@ -1,13 +1,17 @@
-"""Whether compiled loops can do what PyTorch is asked for."""
+"""Whether compiled loops can do what PyTorch is asked for, and how they read its tensors."""
 
 from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from nr_tracking.loops import compiled_loops
+
+_THREADS = 4  # with more of them PyTorch's own gradients are sooner than a loop, which has one
 
 
 def loops_for(name: str, *tensors: Tensor) -> Any | None:
@@ -15,6 +19,28 @@ def loops_for(name: str, *tensors: Tensor) -> Any | None:
 
     They know single precision alone, in the processor's own memory, and no gradients.
     """
-    recorded = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)
     plain = all(tensor.device.type == "cpu" and tensor.dtype == torch.float32 for tensor in tensors)
-    return compiled_loops(name) if plain and not recorded else None
+    return compiled_loops(name) if plain and not _recorded(tensors) else None
+
+
+def loops_with_gradients(name: str, grid: Tensor, *others: Tensor) -> Any | None:
+    """The compiled loops ``name`` where they can read ``grid``, single precision or bfloat16, and ``others``, single.
+
+    They know gradients too, but are asked for them in bfloat16 alone, for which PyTorch is slow.
+    """
+    plain = all(tensor.device.type == "cpu" and tensor.dtype == torch.float32 for tensor in others)
+    if not plain or grid.device.type != "cpu" or grid.dtype not in (torch.float32, torch.bfloat16):
+        return None
+    if _recorded((grid, *others)) and (grid.dtype == torch.float32 or torch.get_num_threads() > _THREADS):
+        return None
+    return compiled_loops(name)
+
+
+def as_array(tensor: Tensor) -> NDArray[Any]:
+    """A tensor as loops read it: bfloat16 as its bits, uint16."""
+    tensor = tensor.detach()
+    return tensor.view(torch.int16).numpy().view(np.uint16) if tensor.dtype == torch.bfloat16 else tensor.numpy()
+
+
+def _recorded(tensors: tuple[Tensor, ...]) -> bool:
+    return torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)

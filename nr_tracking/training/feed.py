@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections import OrderedDict
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -15,9 +15,11 @@ from nr_tracking.config import Config
 from nr_tracking.data.cache import WindowCache, WindowSample
 from nr_tracking.data.clip_cache import GeneratedWindows
 from nr_tracking.training.batches import TrainingBatch, one_frame, prepare
+from nr_tracking.training.mirroring import mirrored_batch
 from nr_tracking.types import InputError
 
 Windows = WindowCache | GeneratedWindows
+Kept = TypeVar("Kept")
 
 
 _BLOCK = 256  # windows that come again together
@@ -25,11 +27,15 @@ _ROW = 4  # windows that always come side by side, so that each finds the proces
 
 
 class Draw(NamedTuple):
-    """The window of one step: its number in the cache, and the epoch and place that seed its augmentation."""
+    """The window of one step: its number in the cache, and the epoch and place that seed its augmentation.
+
+    Or the mirror image of what the draw at place ``mirrors`` of the same epoch shows.
+    """
 
     epoch: int
     place: int
     window: int
+    mirrors: int | None = None
 
 
 def draws_of_epoch(
@@ -39,14 +45,22 @@ def draws_of_epoch(
 
     ``together`` windows, in the epoch's own order, make one step; each process takes every ``size``-th of them. Windows
     that do not fill a step are left out of the epoch. Each window comes ``echoes`` times, a block of them after the
-    other, augmented anew each time: where making one is dear (data echoing, Choi et al. 2019).
+    other, augmented anew each time but every second one, which is the mirror image of the one before: where making and
+    augmenting one are dear (data echoing, Choi et al. 2019).
     """
     rng = np.random.default_rng((seed, epoch))
     order = rng.permutation(windows)
     if echoes > 1:
         order = np.concatenate([_echoed(order[at : at + _BLOCK], echoes, rng) for at in range(0, windows, _BLOCK)])
+    mirrors, waiting = [], dict[int, int]()  # windows that were shown, and not yet mirrored: where they were shown
+    for place, window in enumerate(order.tolist()):
+        mirrors.append(waiting.pop(window, None))
+        if mirrors[-1] is None:
+            waiting[window] = place
     places = range(start, len(order) - len(order) % together)
-    return [Draw(epoch, place, int(order[place])) for place in places if (place % together) % size == rank]
+    return [
+        Draw(epoch, place, int(order[place]), mirrors[place]) for place in places if (place % together) % size == rank
+    ]
 
 
 def _echoed(block: np.ndarray, echoes: int, rng: np.random.Generator) -> np.ndarray:
@@ -81,9 +95,22 @@ class PreparedWindows(Dataset[TrainingBatch | None]):
     def __init__(self, cache: Windows, config: Config, single: bool = False) -> None:
         self.cache, self.config, self.single = cache, config, single
         self._made: OrderedDict[tuple[int, int], WindowSample] = OrderedDict()
+        self._mirrored: OrderedDict[tuple[int, int], TrainingBatch | None] = OrderedDict()
 
     def __getitem__(self, draw: Draw) -> TrainingBatch | None:
-        """Read and prepare one window."""
+        """Read and prepare one window, or take the mirror image of one that was prepared before."""
+        if draw.mirrors is None:
+            batch = self._prepared(draw)
+            if self.single and self.config.training.echoes > 1:
+                _keep(self._mirrored, (draw.epoch, draw.place), None if batch is None else mirrored_batch(batch))
+            return batch
+        key = (draw.epoch, draw.mirrors)
+        if key in self._mirrored:
+            return self._mirrored.pop(key)
+        batch = self._prepared(draw._replace(place=draw.mirrors))
+        return None if batch is None else mirrored_batch(batch)
+
+    def _prepared(self, draw: Draw) -> TrainingBatch | None:
         rng = np.random.default_rng((self.config.training.seed, 2, draw.epoch, draw.place))
         sample = self._single(draw, rng) if self.single else self.cache.drawn(draw.window, draw.epoch)
         try:
@@ -105,10 +132,15 @@ class PreparedWindows(Dataset[TrainingBatch | None]):
         if sample is None:
             sample = clips.drawn_frame(draw.window, draw.epoch)
         if self.config.training.echoes > 1:
-            self._made[key] = sample
-            if len(self._made) > _BLOCK:
-                self._made.popitem(last=False)
+            _keep(self._made, key, sample)
         return sample
+
+
+def _keep(held: OrderedDict[tuple[int, int], Kept], key: tuple[int, int], value: Kept) -> None:
+    """Put something beside what is ``held``, as much of it as a block has windows."""
+    held[key] = value
+    if len(held) > _BLOCK:
+        held.popitem(last=False)
 
 
 def _modest_worker(_: int) -> None:

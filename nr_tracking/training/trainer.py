@@ -133,7 +133,7 @@ class Run:
         learnt = [parameter for parameter in self.networks.parameters() if parameter.requires_grad]
         training = config.training
         self.optimizer = torch.optim.AdamW(
-            learnt, lr=training.learning_rate, betas=training.betas, weight_decay=training.weight_decay
+            learnt, lr=training.learning_rate, betas=training.betas, weight_decay=training.weight_decay, fused=True
         )
         self.journal = Journal(folder / "log.jsonl")
         self.step_count = self.epoch = self.position = self.epoch_windows = self.skipped = self.waited = 0
