@@ -18,10 +18,10 @@ from typing import TYPE_CHECKING, Any
 # The matrices of a live tracker are small: threads of numpy's BLAS wait for each other much longer than they multiply,
 # most of all while PyTorch has the cores. It is read when numpy is loaded; who sets it otherwise keeps it.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-# oneDNN, which multiplies for PyTorch on a CPU, keeps the kernels that it makes for each shape of a matrix. Each window
-# has shapes of its own, so a thousand kernels that are never used again would hold a gigabyte.
-os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "64")
-os.environ.setdefault("LRU_CACHE_CAPACITY", "64")
+# oneDNN, which multiplies for PyTorch on a CPU, keeps the kernels that it makes for each shape of a matrix. A frame
+# takes 80 of them, and some that are its own: a thousand kernels that are never used again would hold a gigabyte.
+os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "128")
+os.environ.setdefault("LRU_CACHE_CAPACITY", "128")
 
 from nr_tracking.config import Config, ConfigError, load_config
 from nr_tracking.types import DepthFrame, InputError, Intrinsics, Patches, Surface, TrackedFrame, Tracks

@@ -6,7 +6,8 @@ import torch
 from torch import nn
 from twins import both, needs_loops
 
-from nr_tracking.fields import winograd
+from nr_tracking.fields import convolution, winograd
+from nr_tracking.fields.completion import cpu_has_bfloat16
 from nr_tracking.fields.convolution import DenseConv2d, DenseConv3d
 
 PLAIN = {DenseConv2d: nn.Conv2d, DenseConv3d: nn.Conv3d}
@@ -151,3 +152,41 @@ def test_other_precisions_go_the_usual_way():
         with torch.autocast("cpu", torch.bfloat16):
             for kind, shape in ((DenseConv3d, (1, 4, 8, 8, 8)), (DenseConv2d, (1, 4, 16, 16))):
                 assert kind(4, 4, kernel_size=3, padding=1)(torch.randn(shape)).dtype == torch.bfloat16
+
+
+def brief(kind, *of, **options):
+    """A layer whose weights are held in bfloat16."""
+    conv = layer(kind, *of, **options)
+    conv.weight.data = conv.weight.data.bfloat16()
+    return conv
+
+
+@pytest.mark.skipif(not cpu_has_bfloat16(), reason="this processor does not multiply in bfloat16")
+@pytest.mark.parametrize(("kernel", "stride", "padding"), [(3, 1, 1), (4, 2, 1), (2, 2, 0)])
+@pytest.mark.parametrize(
+    ("kind", "shape"), [(DenseConv2d, (1, 32, 16, 16)), (DenseConv2d, (3, 7, 32, 24)), (DenseConv3d, (2, 48, 4, 4, 4))]
+)
+def test_in_bfloat16_weights_in_order_give_the_same(kind, shape, kernel, stride, padding, monkeypatch):
+    conv = brief(kind, shape[1], 16, kernel_size=kernel, stride=stride, padding=padding, bias=kernel == 3)
+    order = torch.channels_last if len(shape) == 4 else torch.channels_last_3d
+    grid = torch.randn(shape).bfloat16().to(memory_format=order)
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        found = conv(grid)
+        assert conv._filters._made is not None, "they are kept"
+        monkeypatch.setattr(convolution, "_PACKS", False)
+        wanted = conv(grid)
+        assert found.dtype == wanted.dtype == torch.bfloat16
+        assert torch.allclose(found.float(), wanted.float(), rtol=2**-7, atol=2**-7)
+        assert found.is_contiguous(memory_format=order)
+
+
+@pytest.mark.skipif(not cpu_has_bfloat16(), reason="this processor does not multiply in bfloat16")
+def test_other_weights_in_bfloat16_are_put_in_order_anew():
+    conv, grid = brief(DenseConv2d, 8, 8, kernel_size=3, padding=1), torch.randn(1, 8, 16, 16)
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        before = conv(grid)
+        conv.weight.mul_(2)
+        after = conv(torch.cat((grid, grid)))
+    assert after.shape == (2, 8, 16, 16)
+    bias = conv.bias.detach()[None, :, None, None]
+    assert torch.allclose(after[:1] - bias, 2 * (before - bias), rtol=2**-5, atol=2**-5)

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from nr_tracking.fields import sparse, spconv_backend
+from nr_tracking.fields import neighbours, spconv_backend
 from nr_tracking.fields.sparse import DownConv, SparseGrid, SubmanifoldConv, UpConv
 
 SIDE, FRAMES = 8, 2
@@ -39,7 +39,7 @@ def assert_same_gradients(out, oracle, inputs):
 
 
 def test_submanifold_convolution_equals_dense(grid, monkeypatch):
-    monkeypatch.setattr(sparse, "CHUNK_BYTES", 27 * 4 * 8 * 37)  # several chunks, the last one not full
+    monkeypatch.setattr(neighbours, "CHUNK_BYTES", 27 * 4 * 8 * 37)  # several chunks, the last one not full
     layer = SubmanifoldConv(3, 5).double()
     torch.nn.init.normal_(layer.bias)
     features = features_on(grid, 3)

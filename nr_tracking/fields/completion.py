@@ -64,9 +64,9 @@ class EncodedFrames(NamedTuple):
 class CompletionNetwork(nn.Module):
     """TSDF windows -> :class:`FieldWindow`.
 
-    Convolutions and attention run in bfloat16 where ``mixed_precision`` is set and the hardware has it; the distance
-    MLP and everything that reads the field stay in float32. Raises :class:`ConfigError` where resolution, latent grid
-    and heads do not fit together.
+    Convolutions run in bfloat16 where ``mixed_precision`` is set and the hardware has it, on a GPU attention too; the
+    distance MLP and everything that reads the field stay in float32. Raises :class:`ConfigError` where resolution,
+    latent grid and heads do not fit together.
     """
 
     def __init__(self, model: ModelConfig) -> None:
@@ -130,8 +130,7 @@ class CompletionNetwork(nn.Module):
             if window.length != len(codes.keep):
                 raise InputError("window_length", "earlier frames belong to one window: give no batch of them")
             codes, before = FrameCodes.joined([earlier, codes]), len(earlier.keep)
-        with self._autocast(codes.latent.device):
-            latent = self.fusion(codes.latent, before + window.length, codes.keep, before)
+        latent = self._fused(codes, before + window.length, before)
         return self.decode(encoded._replace(codes=codes), latent, teacher)
 
     def encode(self, window: TsdfWindow, rays: RayField | None = None) -> EncodedFrames:
@@ -188,6 +187,19 @@ class CompletionNetwork(nn.Module):
         return FieldWindow(
             coarse, (middle_grid, middle), (fine_grid, fine), known, self.distance, self.embedding, along, encoded.codes
         )
+
+    def _fused(self, codes: FrameCodes, length: int, before: int) -> Tensor:
+        """Latent grids (N, L, l, l, l) of frames that have attended to each other and to the ``before`` first ones.
+
+        In full precision on a CPU: how many cells take part changes from frame to frame, and each number is a size for
+        which oneDNN would compile products in bfloat16, in more time than they take.
+        """
+        latent = codes.latent
+        if latent.device.type == "cpu":
+            exact = latent.to(self.fusion.last.weight.dtype)
+            return self.fusion(exact, length, codes.keep, before).to(latent.dtype)  # type: ignore[no-any-return]
+        with self._autocast(latent.device):
+            return self.fusion(latent, length, codes.keep, before)  # type: ignore[no-any-return]
 
     def complete_rays(self, images: RayImages) -> RayField:
         """What is known along the rays of single frames: the half of the network that needs no window."""
@@ -255,7 +267,7 @@ class CompletionNetwork(nn.Module):
         parts: tuple[nn.Module | None, ...] = (
             self.sparse_encoder,
             self.dense_encoder,
-            self.fusion,
+            None if device.type == "cpu" else self.fusion,
             self.dense_decoder,
             self.middle_decoder,
             self.fine_decoder,
@@ -269,7 +281,7 @@ class CompletionNetwork(nn.Module):
         return torch.autocast(device.type, torch.bfloat16, enabled=self.uses_bfloat16(device))
 
     def uses_bfloat16(self, device: torch.device) -> bool:
-        """Whether convolutions and attention run in bfloat16 here."""
+        """Whether convolutions run in bfloat16 here."""
         single = self.distance.last.weight.dtype == torch.float32
         return self.mixed_precision and single and (device.type != "cpu" or cpu_has_bfloat16())
 

@@ -17,8 +17,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from nr_tracking.fields.fusion import FrameCodes
+from nr_tracking.fields.neighbours import with_absent
 from nr_tracking.fields.rays import RayField
-from nr_tracking.fields.sparse import SparseGrid, with_absent
+from nr_tracking.fields.sparse import SparseGrid
 from nr_tracking.sensing.tensors import loops_for
 
 ROUNDING = 1e-5  # a scale with a smaller share in a value is left out

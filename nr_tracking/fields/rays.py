@@ -189,8 +189,8 @@ class RayNetwork(nn.Module):
         self.share = share
         depths = ray_depths(steps)
         self.register_buffer("depths", depths, persistent=False)
-        entries = [nn.Conv2d(CHANNELS, channels[0], kernel_size=5, stride=2, padding=2, bias=False)]
-        entries += [nn.Conv2d(wide, wider, kernel_size=2, stride=2, bias=False) for wide, wider in pairwise(channels)]
+        entries = [DenseConv2d(CHANNELS, channels[0], kernel_size=5, stride=2, padding=2, bias=False)]
+        entries += [DenseConv2d(wide, wider, kernel_size=2, stride=2, bias=False) for wide, wider in pairwise(channels)]
         self.encoder = nn.ModuleList(
             nn.Sequential(entry, *norm_relu(width), *(ImageResidual(width) for _ in range(count)))
             for entry, width, count in zip(entries, channels, blocks, strict=True)

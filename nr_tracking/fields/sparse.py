@@ -6,10 +6,6 @@ for each voxel. Three layers move them:
 * :class:`SubmanifoldConv` 3x3x3, output voxels = input voxels (Graham et al. 2018, Submanifold sparse convolution);
 * :class:`DownConv` 2x2x2 with stride 2, from children to their parents;
 * :class:`UpConv` 2x2x2 with stride 2, from parents to given children.
-
-The 3x3x3 convolution gathers the 27 neighbours of a few thousand voxels at a time, so that the gathered block stays in
-cache, and multiplies it with the weight matrix. Its gradient with respect to the features is the same convolution with
-flipped and transposed weights: nothing is ever scattered, so results do not depend on the number of threads.
 """
 
 from __future__ import annotations
@@ -19,12 +15,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
+from torch.nn import functional
 
 from nr_tracking.fields import spconv_backend
-
-CHUNK_BYTES = 27 << 16  # gathered at a time on a CPU: a block should still be in the cache when it is multiplied
-CHUNK_CUDA = 1 << 18  # bounds the memory of one gathered block, nothing else
+from nr_tracking.fields.neighbours import NeighbourMatmul, round_rows, with_absent
 
 
 class SparseGrid:
@@ -144,53 +138,6 @@ def select_rows(features: Tensor, rows: Tensor) -> Tensor:
     return with_absent(features).index_select(0, rows)
 
 
-def with_absent(features: Tensor) -> Tensor:
-    """``features`` (M, C) and a row of zeros, (M + 1, C): row M stands for a voxel that is not active."""
-    return torch.cat([features, features.new_zeros(1, features.shape[1])])
-
-
-class _NeighbourMatmul(torch.autograd.Function):
-    """out[i] = sum over k of features[neighbours[i, k]] @ weight[k], with an absent neighbour counting as zero."""
-
-    @staticmethod
-    def forward(ctx: Any, features: Tensor, weight: Tensor, neighbours: Tensor) -> Tensor:
-        """Shapes: features (M, I), weight (27, I, O), neighbours (M, 27) int32 -> (M, O)."""
-        ctx.save_for_backward(features, weight, neighbours)
-        matrix = weight.reshape(-1, weight.shape[2])
-        out = features.new_empty(features.shape[0], weight.shape[2])
-        for rows, block in _gathered(features, neighbours):
-            torch.mm(block, matrix, out=out[rows])
-        return out
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
-        """One gather of the gradients serves both: a voxel is its neighbour's neighbour in the opposite direction."""
-        features, weight, neighbours = ctx.saved_tensors
-        inputs, outputs = weight.shape[1:]
-        flipped = weight.flip(0).transpose(1, 2).reshape(-1, inputs)
-        grad_features = torch.empty_like(features) if ctx.needs_input_grad[0] else None
-        grad_weight = torch.zeros(inputs, 27 * outputs, dtype=torch.promote_types(weight.dtype, torch.float32))
-        grad_weight = grad_weight.to(weight.device)
-        for rows, block in _gathered(grad.contiguous(), neighbours):
-            if grad_features is not None:
-                torch.mm(block, flipped, out=grad_features[rows])
-            grad_weight += features[rows].t() @ block
-        grad_weight = grad_weight.view(inputs, 27, outputs).permute(1, 0, 2).flip(0).to(weight.dtype)
-        return grad_features, grad_weight, None
-
-
-def _gathered(features: Tensor, neighbours: Tensor) -> Any:
-    """Yield (rows, block) where block (rows, 27 C) holds the features of the neighbours of these rows side by side."""
-    padded = with_absent(features)
-    row_bytes = 27 * features.shape[1] * features.element_size()
-    chunk = CHUNK_CUDA if features.is_cuda else max(1, CHUNK_BYTES // row_bytes)
-    for start in range(0, features.shape[0], chunk):
-        rows = slice(start, min(start + chunk, features.shape[0]))
-        block = padded.index_select(0, neighbours[rows].reshape(-1))
-        yield rows, block.view(rows.stop - rows.start, 27 * features.shape[1])
-
-
 class SubmanifoldConv(nn.Module):
     """3x3x3 convolution on the active voxels.
 
@@ -209,7 +156,7 @@ class SubmanifoldConv(nn.Module):
         if spconv_backend.usable(features):
             out = spconv_backend.submanifold(features, weight, grid)
         else:
-            out = _NeighbourMatmul.apply(features, weight, grid.neighbours)
+            out = NeighbourMatmul.apply(features, weight, grid.neighbours)
         return out if self.bias is None else out + self.bias.to(out.dtype)
 
 
@@ -225,8 +172,9 @@ class DownConv(nn.Module):
         """(M, I) on ``grid`` -> (M', O) on ``parents``, which must cover ``grid``."""
         features, weight = _autocast(features, self.weight)
         slots = _parent_rows(grid, parents) * 8 + grid.octant
-        gathered = features.new_zeros(len(parents) * 8, features.shape[1]).index_copy(0, slots, features)
-        return gathered.view(len(parents), weight.shape[0]) @ weight + self.bias.to(weight.dtype)
+        rows = round_rows(len(parents), features)
+        gathered = features.new_zeros(rows * 8, features.shape[1]).index_copy(0, slots, features)
+        return (gathered.view(rows, weight.shape[0]) @ weight)[: len(parents)] + self.bias.to(weight.dtype)
 
 
 class UpConv(nn.Module):
@@ -242,6 +190,7 @@ class UpConv(nn.Module):
         features, weight = _autocast(features, self.weight)
         slots = _parent_rows(children, grid) * 8 + children.octant
         outputs = self.bias.shape[0]
+        features = functional.pad(features, (0, 0, 0, round_rows(len(features), features) - len(features)))
         return (features @ weight).view(-1, outputs).index_select(0, slots) + self.bias.to(weight.dtype)
 
 
