@@ -113,7 +113,7 @@ def _through_tiles(layer: nn.Conv2d | nn.Conv3d, grid: Tensor, filters: _Filters
 
 def _is_brief(layer: nn.Conv2d | nn.Conv3d, grid: Tensor) -> bool:
     """Whether this is a batch for a layer whose weights are held in bfloat16, on a CPU, where nothing is learnt."""
-    return (
+    return bool(
         _PACKS
         and torch.backends.mkldnn.enabled
         and grid.device.type == "cpu"
