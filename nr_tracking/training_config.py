@@ -57,7 +57,10 @@ class TrainingConfig(Section):
         240, "images made from clips show the subject at most this long", unit="pixel", ge=32, le=10_000
     )
     echoes: int = setting(
-        1, "times that the rays schedule shows each frame, augmented anew, before it makes another", ge=1, le=64
+        1,
+        "times that the rays schedule shows each frame, in turns augmented anew and mirrored, before it makes another",
+        ge=1,
+        le=64,
     )
     freeze_rays: bool = setting(True, "the completion schedule leaves the ray network of its starting weights as it is")
     contrast: float = setting(0.02, "weight of the contrastive loss of the embedding", ge=0)

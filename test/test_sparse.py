@@ -195,3 +195,9 @@ def test_spconv_equals_the_plain_convolution(grid, monkeypatch):
         gradients, torch.autograd.grad(reference.square().sum(), [features, layer.weight]), strict=True
     ):
         torch.testing.assert_close(ours, theirs, rtol=1e-2, atol=1e-2)
+
+
+def test_some_children_are_rows_of_all_children(grid):
+    numbers = torch.tensor([0, 7, 3, 8 * len(grid) - 1, 12, 12])
+    assert torch.equal(grid.some_children(numbers), grid.children()[numbers])
+    assert grid.some_children(numbers[:0]).shape == (0, 4)

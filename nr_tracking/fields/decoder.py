@@ -15,6 +15,8 @@ from nr_tracking.fields.sparse import (
     SparseGrid,
     SubmanifoldConv,
     UpConv,
+    coords_of_keys,
+    keys_of_marks,
     linear_keys,
     select_rows,
 )
@@ -140,7 +142,7 @@ def near_surface_of_middle(grid: SparseGrid, distances: Tensor, tau: float, cap:
     """
     away = distances.reshape(-1).abs()
     near = (away < tau).nonzero()[:, 0]
-    return nearest(grid.children()[near], away[near], grid.frames, cap)
+    return nearest(grid.some_children(near), away[near], grid.frames, cap)
 
 
 def _children_of_neighbours(like: Tensor) -> Tensor:
@@ -168,4 +170,4 @@ def united(parts: list[Tensor], resolution: int, frames: int) -> SparseGrid:
         return SparseGrid.from_coords(coords, resolution, frames)
     marks = torch.zeros(frames * resolution**3, dtype=torch.bool, device=coords.device)
     marks[linear_keys(coords, resolution)] = True
-    return SparseGrid(marks.view(frames, resolution, resolution, resolution).nonzero().int(), resolution, frames)
+    return SparseGrid(coords_of_keys(keys_of_marks(marks), resolution), resolution, frames)

@@ -58,12 +58,12 @@ def extract_surface(
     """
     bound = bound if config.carve else None
     values = field.grid(frame)
-    near = (values < (REACH / field.resolution if config.upsample > 1 else 0.0)).nonzero()
-    if len(near) == 0:
+    near = values.cpu().numpy() < (REACH / field.resolution if config.upsample > 1 else 0.0)
+    if not near.any():
         raise _no_surface(frame)
-    first = (near.amin(0) - 2).clamp(min=0)
-    last = (near.amax(0) + 3).clamp(max=field.resolution)
-    part = values[tuple(slice(int(a), int(b)) for a, b in zip(first, last, strict=True))].contiguous()
+    first, last = _extent(near)
+    first, last = np.maximum(first - 2, 0), np.minimum(last + 3, field.resolution)
+    part = values[tuple(map(slice, first.tolist(), last.tolist()))].contiguous()
     dense = part if config.upsample == 1 else upsample_smoothly(part, config.upsample)
     if bound is not None:
         dense = _carve_grid(dense, bound, first * config.upsample, field.resolution * config.upsample)
@@ -76,15 +76,22 @@ def extract_surface(
     walled = functional.pad(dense, (1,) * 6, value=cell).float().cpu().numpy()
     places, faces, _, _ = marching_cubes(walled, 0.0, mask=_cells_with_surface(walled < 0))
     places, faces = _without_small_components(places, faces.astype(np.int32), config.minimum_component)
-    origin = first.cpu().numpy() * config.upsample - 1
+    origin = first * config.upsample - 1
     distance = _carved(field, frame, bound, values)
     if config.pull:
         places = _pulled(places, walled, origin, cell, distance)
     vertices = ((places + origin + 0.5) * cell - 0.5).astype(np.float32)
     if config.settle:
-        inside = (np.abs(vertices) < 0.5 - cell / 2).all(axis=1)  # and not on the wall around the box
+        inside: Bool = np.all(np.abs(vertices) < 0.5 - cell / 2, axis=1)  # and not on the wall around the box
         vertices = settle(vertices, faces, distance, cell, inside)
     return vertices, faces
+
+
+def _extent(inside: Bool) -> tuple[Int64, Int64]:
+    """The first and the last cell (3,) along each axis with something ``inside`` (R, R, R), which has something."""
+    across, up = np.any(inside, axis=0), np.any(inside, axis=2)
+    along = [np.flatnonzero(np.any(some, axis=axis)) for some, axis in ((up, 1), (across, 1), (across, 0))]
+    return np.array([cells[0] for cells in along]), np.array([cells[-1] for cells in along])
 
 
 def _no_surface(frame: int) -> InputError:
@@ -106,7 +113,7 @@ def _carved(
     return distance
 
 
-def _carve_grid(values: Tensor, bound: Callable[[Tensor], Tensor], first: Tensor, resolution: int) -> Tensor:
+def _carve_grid(values: Tensor, bound: Callable[[Tensor], Tensor], first: Int64, resolution: int) -> Tensor:
     """max(values, bound) on a part (a, b, c) of a grid, where it can matter: inside and up to a voxel outside.
 
     The part starts at voxel ``first`` (3,) of a grid of ``resolution``.
@@ -114,7 +121,9 @@ def _carve_grid(values: Tensor, bound: Callable[[Tensor], Tensor], first: Tensor
     near = (values < 1 / resolution).nonzero()
     if len(near) == 0:
         return values
-    limit = bound((near.to(values.dtype) + first.to(values) + 0.5) / resolution - 0.5).to(values.dtype)
+    limit = bound((near.to(values.dtype) + torch.from_numpy(first).to(values) + 0.5) / resolution - 0.5).to(
+        values.dtype
+    )
     place = tuple(near.t())
     return values.index_put(place, torch.maximum(values[place], limit))
 
@@ -133,7 +142,7 @@ def _cells_with_surface(inside: Bool) -> Bool:
 
 
 def _pulled(
-    places: Float32, walled: Float32, origin: Int32, cell: float, distance: Callable[[Tensor], Tensor]
+    places: Float32, walled: Float32, origin: Int64, cell: float, distance: Callable[[Tensor], Tensor]
 ) -> Float32:
     """Marching cubes' vertices (V, 3), pulled onto the zero level along the grid edges they lie on.
 

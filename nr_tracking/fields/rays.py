@@ -172,6 +172,8 @@ class Steps:
 
 def joined_fields(fields: list[RayField]) -> RayField:
     """Frames of a window, one after another."""
+    if len(fields) == 1:
+        return fields[0]
     names = ("distances", "front", "view", "place")
     distances, front, view, place = (torch.cat([getattr(field, name) for field in fields]) for name in names)
     return RayField(distances, fields[0].depths, front, view, place, fields[0].share)

@@ -104,7 +104,7 @@ def observe(frame: DepthFrame, config: SubjectConfig, place: Float32 | None = No
     frame = rectify(frame)
     mask = find_subject(frame, config, place)
     cloud = thinned_points(mask, frame.depth, frame.intrinsics, _CLOUD_POINTS)
-    if not np.ptp(cloud, axis=0).any():
+    if (cloud == cloud[0]).all():
         raise InputError("no_subject", "the subject is a single point: come nearer, or raise subject.minimum_pixels")
     return View(frame, mask, cloud)
 
