@@ -23,7 +23,7 @@ class TrainingConfig(Section):
     final_rate: float = setting(0.02, "share of the peak learning rate at the end of the cosine", ge=0, le=1)
     gradient_clip: float = setting(1.0, "largest norm of the gradient", gt=0)
     average: float = setting(0.999, "decay of the running average of the weights, which is what is shipped", ge=0, lt=1)
-    bfloat16: bool = setting(True, "run convolutions and attention in bfloat16 where the hardware has it")
+    bfloat16: bool = setting(True, "run convolutions, on a GPU attention too, in bfloat16 where the hardware has it")
     active_cap: float = setting(
         2.5, "model.active_cap while training: an unlearnt field would refine everything", gt=0, le=64
     )

@@ -7,8 +7,8 @@ from torch import nn
 from twins import both, needs_loops
 
 from nr_tracking.fields import convolution, winograd
-from nr_tracking.fields.completion import cpu_has_bfloat16
 from nr_tracking.fields.convolution import DenseConv2d, DenseConv3d
+from nr_tracking.sensing.tensors import cpu_has_bfloat16
 
 PLAIN = {DenseConv2d: nn.Conv2d, DenseConv3d: nn.Conv3d}
 

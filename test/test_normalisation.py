@@ -85,29 +85,30 @@ def test_groups_divide_the_channels_into_four_or_more(channels, groups):
 def learnt(norm, grid, other, change):
     """Output, and gradients by the grid, by what is beside it, by weight and bias."""
     norm.zero_grad()
-    leaves = [part.detach().clone().requires_grad_() for part in (grid, other)]
-    found = norm(leaves[0], leaves[1])
+    leaves = [part.detach().clone().requires_grad_() for part in (grid, other)[: 1 if other is None else 2]]
+    found = norm(*leaves)
     found.backward(change.to(found.dtype))
     return [found.detach(), *(leaf.grad for leaf in leaves), norm.weight.grad, norm.bias.grad]
 
 
 @needs_loops
 @pytest.mark.usefixtures("one_thread")
+@pytest.mark.parametrize("beside", [False, True])
 @pytest.mark.parametrize("shape", [(2, 48, 13, 9), (1, 64, 6, 5, 4), (3, 6, 2, 1)])
-def test_in_bfloat16_only_what_comes_out_is_rounded(shape):
+def test_in_bfloat16_only_what_comes_out_is_rounded(shape, beside):
     norm, grid = layer(shape[1]), (3 * torch.randn(shape) + 5).bfloat16()
-    other, change = torch.randn(shape).bfloat16(), torch.randn(shape).bfloat16()
+    other, change = torch.randn(shape).bfloat16() if beside else None, torch.randn(shape).bfloat16()
     plain = nn.GroupNorm(norm.num_groups, norm.num_channels).double()
     plain.load_state_dict(norm.state_dict())
-    leaves = [part.double().requires_grad_() for part in (grid, other)]
-    exact = (plain(leaves[0]) + leaves[1]).relu()
+    leaves = [part.double().requires_grad_() for part in ((grid, other) if beside else (grid,))]
+    exact = (plain(leaves[0]) + (leaves[1] if beside else 0)).relu()
     exact.backward(change.double())
     found = learnt(norm, grid, other, change)
     wanted = [exact.detach(), *(leaf.grad for leaf in leaves), plain.weight.grad, plain.bias.grad]
-    for ours, theirs in zip(found[:3], wanted[:3], strict=True):
+    for ours, theirs in zip(found[:-2], wanted[:-2], strict=True):
         assert ours.dtype == torch.bfloat16 and ours.shape == shape
         assert torch.allclose(ours.double(), theirs, rtol=2**-8, atol=1e-4)
-    for ours, theirs in zip(found[3:], wanted[3:], strict=True):
+    for ours, theirs in zip(found[-2:], wanted[-2:], strict=True):
         assert torch.allclose(ours.double(), theirs, rtol=1e-4, atol=1e-3)
 
 

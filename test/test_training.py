@@ -16,11 +16,18 @@ from scipy.spatial import cKDTree
 
 from nr_tracking.config import load_config
 from nr_tracking.data.clip_cache import GeneratedWindows
+from nr_tracking.fields.completion import CompletionNetwork
 from nr_tracking.fields.field import interpolate_sparse
 from nr_tracking.fields.sparse import SparseGrid
 from nr_tracking.fields.weights import read_weights
 from nr_tracking.sensing.camera import back_project
 from nr_tracking.training import batches
+from nr_tracking.training.checkpoints import (
+    load_checkpoint,
+    optimizer_tensors,
+    restore_optimizer,
+    save_checkpoint,
+)
 from nr_tracking.training.feed import PreparedWindows, draws_of_epoch
 from nr_tracking.training.journal import Journal
 from nr_tracking.training.motion import true_positions
@@ -362,3 +369,41 @@ def test_paper_schedule_trains_in_its_last_column(by_heart, cache, tmp_path, mon
     assert {"cycle", "own", "coarse_cycle", "coarse_own", "match", "rigidity", "surface", "eikonal_32"} <= set(last)
     assert "position" not in last and "contrast" not in last
     assert np.isfinite(last["loss"])
+
+
+def test_an_optimiser_that_is_restored_steps_as_if_nothing_had_happened(tmp_path):
+    """Also for weights with the channels last in memory, whose moments a checkpoint holds in another order."""
+    torch.manual_seed(0)
+    ours, theirs = (torch.nn.Conv2d(3, 5, 3).to(memory_format=torch.channels_last) for _ in range(2))
+    images = torch.randn(2, 3, 8, 8)
+
+    def stepped(layer, optimizer):
+        optimizer.zero_grad()
+        layer(images).square().mean().backward()
+        optimizer.step()
+
+    optimizers = [torch.optim.AdamW(layer.parameters(), lr=0.1, fused=True) for layer in (ours, theirs)]
+    stepped(ours, optimizers[0])
+    save_checkpoint(tmp_path / "kept", optimizer_tensors(optimizers[0]), {})
+    theirs.load_state_dict(ours.state_dict())
+    restore_optimizer(optimizers[1], load_checkpoint(tmp_path / "kept").tensors)
+    for layer, optimizer in zip((ours, theirs), optimizers, strict=True):
+        stepped(layer, optimizer)
+    assert torch.equal(ours.weight, theirs.weight) and torch.equal(ours.bias, theirs.bias)
+    for parameter, moments in optimizers[1].state.items():
+        assert moments["exp_avg"].stride() == parameter.stride()
+
+
+def test_attention_is_exact_on_a_cpu_whose_network_is_held_in_bfloat16(monkeypatch):
+    monkeypatch.setattr("nr_tracking.fields.completion.cpu_has_bfloat16", lambda: True)
+    network = CompletionNetwork(load_config("test").model).eval()
+    network.hold_bfloat16(torch.device("cpu"))
+    assert {p.dtype for p in network.fusion.parameters()} == {torch.float32}
+    assert torch.bfloat16 in {p.dtype for p in network.dense_encoder.parameters()}
+    seen = []
+    for layer in network.fusion.layers:
+        layer.register_forward_pre_hook(lambda module, given: seen.append(given[0].dtype))
+    config = load_config("test")
+    with torch.no_grad():
+        network(batches.prepare(bending_window(0), config, np.random.default_rng(0), augment=False).window)
+    assert set(seen) == {torch.float32}

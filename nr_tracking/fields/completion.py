@@ -36,6 +36,7 @@ from nr_tracking.fields.fusion import FrameCodes, FrameFusion
 from nr_tracking.fields.ray_prior import RayPrior
 from nr_tracking.fields.rays import RayField, RayNetwork
 from nr_tracking.fields.sparse import DownConv, SparseGrid, SubmanifoldConv, UpConv, linear_keys
+from nr_tracking.sensing.tensors import cpu_has_bfloat16
 from nr_tracking.types import InputError
 
 if TYPE_CHECKING:
@@ -191,8 +192,8 @@ class CompletionNetwork(nn.Module):
     def _fused(self, codes: FrameCodes, length: int, before: int) -> Tensor:
         """Latent grids (N, L, l, l, l) of frames that have attended to each other and to the ``before`` first ones.
 
-        In full precision on a CPU: how many cells take part changes from frame to frame, and each number is a size for
-        which oneDNN would compile products in bfloat16, in more time than they take.
+        In full precision on a CPU, in training too: how many cells take part changes from frame to frame, and each
+        number is a size for which oneDNN would compile products in bfloat16, in more time than they take.
         """
         latent = codes.latent
         if latent.device.type == "cpu":
@@ -290,12 +291,6 @@ def _hinted(skip: tuple[SparseGrid, Tensor], grid: SparseGrid, prior: RayPrior |
     """The encoder's features (M, C) at the voxels of ``grid``, and what the rays say there, where there are any."""
     features = read_skip(skip, grid)
     return features if prior is None else torch.cat([features, prior.hint(grid).to(features.dtype)], dim=1)
-
-
-def cpu_has_bfloat16() -> bool:
-    """Whether this CPU multiplies bfloat16 in hardware; without, it is slower than float32."""
-    check = getattr(torch.cpu, "_is_avx512_bf16_supported", None)
-    return bool(check and check())
 
 
 def _octaves(model: ModelConfig) -> int:

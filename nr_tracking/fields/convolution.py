@@ -10,6 +10,7 @@ Elsewhere, and where gradients are wanted, all is as usual.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 from typing import Self, cast
 
 import torch
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 
 from nr_tracking.fields import winograd
 from nr_tracking.loops import compiled_loops
+from nr_tracking.sensing.tensors import cpu_has_bfloat16
 
 _HAS_ONEDNN = torch.backends.mkldnn.is_available() and hasattr(torch, "mkldnn_convolution")
 # What PyTorch's own compiler calls; it documents no other way to keep weights in order.
@@ -111,6 +113,11 @@ def _through_tiles(layer: nn.Conv2d | nn.Conv3d, grid: Tensor, filters: _Filters
     return winograd.convolved(loops, grid, filters.of(layer.weight, winograd.filters), layer.bias)
 
 
+@cache
+def _has_bfloat16() -> bool:
+    return cpu_has_bfloat16()
+
+
 def _is_brief(layer: nn.Conv2d | nn.Conv3d, grid: Tensor) -> bool:
     """Whether this is a batch for a layer whose weights are held in bfloat16, on a CPU, where nothing is learnt."""
     return bool(
@@ -118,6 +125,7 @@ def _is_brief(layer: nn.Conv2d | nn.Conv3d, grid: Tensor) -> bool:
         and torch.backends.mkldnn.enabled
         and grid.device.type == "cpu"
         and layer.weight.dtype == torch.bfloat16
+        and _has_bfloat16()
         and (grid.dtype == torch.bfloat16 or torch.is_autocast_enabled("cpu"))
         and grid.ndim == layer.weight.ndim
         and grid.shape[1] == layer.in_channels

@@ -13,12 +13,13 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from nr_tracking.sensing.tensors import as_array, loops_with_gradients
+from nr_tracking.loops import compiled_loops
+from nr_tracking.sensing.tensors import as_array
 
 CHUNK_BYTES = 27 << 16  # gathered at a time on a CPU: a block should still be in the cache when it is multiplied
 CHUNK_CUDA = 1 << 18  # bounds the memory of one gathered block, nothing else
-_CHUNK_BFLOAT16 = 512  # rows
-_MULTIPLE = 128
+_MULTIPLE = 128  # rows: a product of 100 takes as long
+_CHUNK_BFLOAT16 = 4 * _MULTIPLE  # rows: the block of the widest layer is 2.7 MB
 
 
 def round_rows(count: int, features: Tensor) -> int:
@@ -41,7 +42,7 @@ class NeighbourMatmul(torch.autograd.Function):
         out = features.new_empty(round_rows(count, features), weight.shape[2])
         for rows, block in _gathered(features, neighbours):
             torch.mm(block, matrix, out=out[rows.start : rows.start + len(block)])
-        return out[:count]
+        return out if len(out) == count else out[:count]
 
     @staticmethod
     @once_differentiable
@@ -76,20 +77,31 @@ def _gathered(features: Tensor, neighbours: Tensor) -> Iterator[tuple[slice, Ten
 
     B is the number of rows or, as of :func:`round_rows`, more; a block is not to be kept.
     """
-    count, channels = features.shape
-    row_bytes = 27 * channels * features.element_size()
+    if _compiles(features):
+        yield from _gathered_rounded(features.contiguous(), neighbours)
+        return
+    padded = with_absent(features)
+    row_bytes = 27 * features.shape[1] * features.element_size()
     chunk = CHUNK_CUDA if features.is_cuda else max(1, CHUNK_BYTES // row_bytes)
-    chunk = _CHUNK_BFLOAT16 if _compiles(features) else chunk
-    loops = loops_with_gradients("neighbours", features)
-    kept = features.new_empty(round_rows(min(chunk, count), features), 27 * channels)
-    padded = with_absent(features) if loops is None else features.contiguous()
-    for start in range(0, count, chunk):
-        rows = slice(start, min(start + chunk, count))
-        block = kept[: round_rows(rows.stop - start, features)]
+    for start in range(0, len(neighbours), chunk):
+        rows = slice(start, min(start + chunk, len(neighbours)))
+        block = padded.index_select(0, neighbours[rows].reshape(-1))
+        yield rows, block.view(rows.stop - rows.start, 27 * features.shape[1])
+
+
+def _gathered_rounded(features: Tensor, neighbours: Tensor) -> Iterator[tuple[slice, Tensor]]:
+    """The same for a CPU and bfloat16, with rows of zeros at the end of a block, always in the same memory."""
+    count, channels = len(neighbours), features.shape[1]
+    loops = compiled_loops("neighbours")
+    kept = features.new_empty(round_rows(min(_CHUNK_BFLOAT16, count), features), 27 * channels)
+    padded = with_absent(features) if loops is None else features
+    for start in range(0, count, _CHUNK_BFLOAT16):
+        rows = slice(start, min(start + _CHUNK_BFLOAT16, count))
+        around = neighbours[rows]
+        block = kept[: round_rows(len(around), features)]
         if loops is None:
-            around = padded.index_select(0, neighbours[rows].reshape(-1)).view(-1, 27 * channels)
-            block[: len(around)] = around
+            block[: len(around)] = padded.index_select(0, around.reshape(-1)).view(len(around), -1)
             block[len(around) :] = 0
         else:
-            loops.gather(as_array(padded), neighbours[rows].numpy(), as_array(block))
+            loops.gather(as_array(padded), around.numpy(), as_array(block))
         yield rows, block

@@ -203,7 +203,8 @@ class UpConv(nn.Module):
         features, weight = _autocast(features, self.weight)
         slots = _parent_rows(children, grid) * 8 + children.octant
         outputs = self.bias.shape[0]
-        features = functional.pad(features, (0, 0, 0, round_rows(len(features), features) - len(features)))
+        if more := round_rows(len(features), features) - len(features):
+            features = functional.pad(features, (0, 0, 0, more))
         return (features @ weight).view(-1, outputs).index_select(0, slots) + self.bias.to(weight.dtype)
 
 

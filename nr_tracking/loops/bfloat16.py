@@ -43,4 +43,5 @@ def _stored(value: Any, array: Any) -> Any:
 
 @inlined
 def _rounded(bits: Any) -> Any:
+    """The upper half of a float32's ``bits``, rounded; the one NaN that arithmetic makes stays one."""
     return np.uint16(np.uint32(bits + np.uint32(0x7FFF) + np.uint32(np.uint32(bits >> _HALF) & np.uint32(1))) >> _HALF)

@@ -26,7 +26,7 @@ def loops_for(name: str, *tensors: Tensor) -> Any | None:
 def loops_with_gradients(name: str, grid: Tensor, *others: Tensor) -> Any | None:
     """The compiled loops ``name`` where they can read ``grid``, single precision or bfloat16, and ``others``, single.
 
-    They know gradients too, but are asked for them in bfloat16 alone, for which PyTorch is slow.
+    These know gradients too, but are asked for them in bfloat16 alone, for which PyTorch is slow.
     """
     plain = all(tensor.device.type == "cpu" and tensor.dtype == torch.float32 for tensor in others)
     if not plain or grid.device.type != "cpu" or grid.dtype not in (torch.float32, torch.bfloat16):
@@ -40,6 +40,12 @@ def as_array(tensor: Tensor) -> NDArray[Any]:
     """A tensor as loops read it: bfloat16 as its bits, uint16."""
     tensor = tensor.detach()
     return tensor.view(torch.int16).numpy().view(np.uint16) if tensor.dtype == torch.bfloat16 else tensor.numpy()
+
+
+def cpu_has_bfloat16() -> bool:
+    """Whether this CPU multiplies bfloat16 in hardware; without, it is slower than float32."""
+    check = getattr(torch.cpu, "_is_avx512_bf16_supported", None)
+    return bool(check and check())
 
 
 def _recorded(tensors: tuple[Tensor, ...]) -> bool:

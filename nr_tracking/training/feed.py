@@ -29,13 +29,14 @@ _ROW = 4  # windows that always come side by side, so that each finds the proces
 class Draw(NamedTuple):
     """The window of one step: its number in the cache, and the epoch and place that seed its augmentation.
 
-    Or the mirror image of what the draw at place ``mirrors`` of the same epoch shows.
+    Or the mirror image of what the draw at place ``mirrors`` of the same epoch shows, which is then ``mirrored``.
     """
 
     epoch: int
     place: int
     window: int
     mirrors: int | None = None
+    mirrored: bool = False
 
 
 def draws_of_epoch(
@@ -57,10 +58,10 @@ def draws_of_epoch(
         mirrors.append(waiting.pop(window, None))
         if mirrors[-1] is None:
             waiting[window] = place
+    mirrored = set(mirrors)
     places = range(start, len(order) - len(order) % together)
-    return [
-        Draw(epoch, place, int(order[place]), mirrors[place]) for place in places if (place % together) % size == rank
-    ]
+    mine = [place for place in places if (place % together) % size == rank]
+    return [Draw(epoch, place, int(order[place]), mirrors[place], place in mirrored) for place in mine]
 
 
 def _echoed(block: np.ndarray, echoes: int, rng: np.random.Generator) -> np.ndarray:
@@ -101,7 +102,7 @@ class PreparedWindows(Dataset[TrainingBatch | None]):
         """Read and prepare one window, or take the mirror image of one that was prepared before."""
         if draw.mirrors is None:
             batch = self._prepared(draw)
-            if self.single and self.config.training.echoes > 1:
+            if draw.mirrored:
                 _keep(self._mirrored, (draw.epoch, draw.place), None if batch is None else mirrored_batch(batch))
             return batch
         key = (draw.epoch, draw.mirrors)
