@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from nr_tracking.sensing.tensors import as_array, loops_with_gradients
+from nr_tracking.sensing.tensors import as_array, loops_with_gradients, recorded
 
 
 def four_rays_each(places: Tensor, bias: Tensor, scale: float) -> Tensor:
@@ -18,8 +18,8 @@ def four_rays_each(places: Tensor, bias: Tensor, scale: float) -> Tensor:
     pixel side by side.
     """
     if (loops := loops_with_gradients("quarters", places, bias)) is not None:
-        found: Tensor = _Looped.apply(loops, places.contiguous(), bias, scale)
-        return found
+        given = loops, places.contiguous(), bias.contiguous(), scale
+        return _Looped.apply(*given) if recorded(places, bias) else _looped(*given)  # type: ignore[no-any-return]
     frames, height, width, channels = places.shape
     steps = channels // 4
     quarters = places.unflatten(3, (2, 2, steps)).transpose(2, 3).to(bias.dtype)
@@ -27,16 +27,21 @@ def four_rays_each(places: Tensor, bias: Tensor, scale: float) -> Tensor:
     return rays.reshape(frames, 2 * height, 2 * width, steps)
 
 
-class _Looped(torch.autograd.Function):
+def _looped(loops: Any, places: Tensor, bias: Tensor, scale: float) -> Tensor:
     """:mod:`nr_tracking.loops.quarters`."""
+    frames, height, width, channels = places.shape
+    rays = bias.new_empty((frames, 2 * height, 2 * width, channels // 4))
+    loops.spread(as_array(places), as_array(bias), scale, as_array(rays))
+    return rays
+
+
+class _Looped(torch.autograd.Function):
+    """:func:`_looped` with gradients."""
 
     @staticmethod
     def forward(context: Any, loops: Any, places: Tensor, bias: Tensor, scale: float) -> Tensor:
-        frames, height, width, channels = places.shape
-        rays = bias.new_empty((frames, 2 * height, 2 * width, channels // 4))
-        loops.spread(as_array(places), as_array(bias.contiguous()), scale, as_array(rays))
         context.loops, context.scale, context.places = loops, scale, (places.shape, places.dtype)
-        return rays
+        return _looped(loops, places, bias, scale)
 
     @staticmethod
     @once_differentiable

@@ -23,7 +23,12 @@ SWITCH = "NR_TRACKING_LOOPS"
 
 def compiled_loops(name: str) -> Any | None:
     """The module ``nr_tracking.loops.<name>``; None where loops cannot be compiled or are not wanted."""
-    return import_module(f"{__name__}.{name}") if are_compiled() else None
+    return _module(name) if are_compiled() else None
+
+
+@cache
+def _module(name: str) -> Any:
+    return import_module(f"{__name__}.{name}")
 
 
 @cache

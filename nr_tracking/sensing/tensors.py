@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
@@ -20,7 +19,7 @@ def loops_for(name: str, *tensors: Tensor) -> Any | None:
     They know single precision alone, in the processor's own memory, and no gradients.
     """
     plain = all(tensor.device.type == "cpu" and tensor.dtype == torch.float32 for tensor in tensors)
-    return compiled_loops(name) if plain and not _recorded(tensors) else None
+    return compiled_loops(name) if plain and not recorded(*tensors) else None
 
 
 def loops_with_gradients(name: str, grid: Tensor, *others: Tensor) -> Any | None:
@@ -31,15 +30,15 @@ def loops_with_gradients(name: str, grid: Tensor, *others: Tensor) -> Any | None
     plain = all(tensor.device.type == "cpu" and tensor.dtype == torch.float32 for tensor in others)
     if not plain or grid.device.type != "cpu" or grid.dtype not in (torch.float32, torch.bfloat16):
         return None
-    if _recorded((grid, *others)) and (grid.dtype == torch.float32 or torch.get_num_threads() > _THREADS):
+    if recorded(grid, *others) and (grid.dtype == torch.float32 or torch.get_num_threads() > _THREADS):
         return None
     return compiled_loops(name)
 
 
 def as_array(tensor: Tensor) -> NDArray[Any]:
     """A tensor as loops read it: bfloat16 as its bits, uint16."""
-    tensor = tensor.detach()
-    return tensor.view(torch.int16).numpy().view(np.uint16) if tensor.dtype == torch.bfloat16 else tensor.numpy()
+    tensor = tensor.detach() if tensor.requires_grad else tensor
+    return tensor.view(torch.uint16).numpy() if tensor.dtype == torch.bfloat16 else tensor.numpy()
 
 
 def cpu_has_bfloat16() -> bool:
@@ -48,5 +47,6 @@ def cpu_has_bfloat16() -> bool:
     return bool(check and check())
 
 
-def _recorded(tensors: tuple[Tensor, ...]) -> bool:
+def recorded(*tensors: Tensor) -> bool:
+    """Whether gradients by any of ``tensors`` will be asked for."""
     return torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)
