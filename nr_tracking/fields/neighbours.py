@@ -18,7 +18,7 @@ from nr_tracking.sensing.tensors import as_array
 
 CHUNK_BYTES = 27 << 16  # gathered at a time on a CPU: a block should still be in the cache when it is multiplied
 CHUNK_CUDA = 1 << 18  # bounds the memory of one gathered block, nothing else
-_MULTIPLE = 128  # rows: a product of 100 takes as long
+_MULTIPLE = 128  # rows: what fills up a product is half of that on average
 _CHUNK_BFLOAT16 = 4 * _MULTIPLE  # rows: the block of the widest layer is 2.7 MB
 
 
