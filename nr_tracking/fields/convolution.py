@@ -10,7 +10,6 @@ Elsewhere, and where gradients are wanted, all is as usual.
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cache
 from typing import Self, cast
 
 import torch
@@ -67,9 +66,7 @@ class DenseConv2d(_Dense, nn.Conv2d):
 
     def forward(self, grid: Tensor) -> Tensor:
         """(N, I, h, w) -> (N, O, h, w)."""
-        if _is_brief(self, grid):
-            return _packed(self, grid, self._filters)
-        found = _through_tiles(self, grid, self._filters) if _learns_no_more(self, grid) else None
+        found = _sooner(self, grid, self._filters)
         return super().forward(grid) if found is None else found
 
 
@@ -79,27 +76,37 @@ class DenseConv3d(_Dense, nn.Conv3d):
     def forward(self, grid: Tensor) -> Tensor:
         """(N, I, d, h, w) -> (N, O, d, h, w)."""
         padding = self.padding
-        if _is_brief(self, grid):
-            return _packed(self, grid, self._filters)
+        if (found := _sooner(self, grid, self._filters)) is not None:
+            return found
         if isinstance(padding, str) or not _learns_no_more(self, grid):
             return super().forward(grid)
-        if (found := _through_tiles(self, grid, self._filters)) is not None:
-            return found
         if not (_HAS_ONEDNN and torch.backends.mkldnn.enabled):
             return super().forward(grid)
         return torch.mkldnn_convolution(grid, self.weight, self.bias, padding, self.stride, self.dilation, self.groups)
 
 
-def _learns_no_more(layer: nn.Conv2d | nn.Conv3d, grid: Tensor) -> bool:
-    """Whether this is a batch for the layer in single precision on a CPU, where nothing is learnt."""
+def _sooner(layer: nn.Conv2d | nn.Conv3d, grid: Tensor, filters: _Filters) -> Tensor | None:
+    """The convolution of ``grid`` with what is kept of the weights; None where that is of no use."""
+    if _is_brief(layer, grid):
+        return _packed(layer, grid, filters)
+    return _through_tiles(layer, grid, filters) if _learns_no_more(layer, grid) else None
+
+
+def _only_asked(layer: nn.Conv2d | nn.Conv3d, grid: Tensor) -> bool:
+    """Whether this is a batch for the layer on a CPU, where nothing is learnt."""
     return (
         grid.device.type == "cpu"
-        and grid.dtype == layer.weight.dtype == torch.float32
         and grid.ndim == layer.weight.ndim
         and grid.shape[1] == layer.in_channels
         and layer.padding_mode == "zeros"
-        and not (torch.is_grad_enabled() or torch.is_autocast_enabled("cpu"))
+        and not torch.is_grad_enabled()
     )
+
+
+def _learns_no_more(layer: nn.Conv2d | nn.Conv3d, grid: Tensor) -> bool:
+    """Whether it is one in single precision."""
+    single = grid.dtype == layer.weight.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
+    return single and _only_asked(layer, grid)
 
 
 def _through_tiles(layer: nn.Conv2d | nn.Conv3d, grid: Tensor, filters: _Filters) -> Tensor | None:
@@ -113,26 +120,12 @@ def _through_tiles(layer: nn.Conv2d | nn.Conv3d, grid: Tensor, filters: _Filters
     return winograd.convolved(loops, grid, filters.of(layer.weight, winograd.filters), layer.bias)
 
 
-@cache
-def _has_bfloat16() -> bool:
-    return cpu_has_bfloat16()
-
-
 def _is_brief(layer: nn.Conv2d | nn.Conv3d, grid: Tensor) -> bool:
-    """Whether this is a batch for a layer whose weights are held in bfloat16, on a CPU, where nothing is learnt."""
-    return bool(
-        _PACKS
-        and torch.backends.mkldnn.enabled
-        and grid.device.type == "cpu"
-        and layer.weight.dtype == torch.bfloat16
-        and _has_bfloat16()
-        and (grid.dtype == torch.bfloat16 or torch.is_autocast_enabled("cpu"))
-        and grid.ndim == layer.weight.ndim
-        and grid.shape[1] == layer.in_channels
-        and layer.padding_mode == "zeros"
-        and not isinstance(layer.padding, str)
-        and not (torch.is_grad_enabled() or layer.weight.is_inference())
-    )
+    """Whether it is one for weights that are held in bfloat16, which this processor multiplies."""
+    held = layer.weight.dtype == torch.bfloat16 and not layer.weight.is_inference()
+    asked = grid.dtype == torch.bfloat16 or torch.is_autocast_enabled("cpu")
+    able = _PACKS and bool(torch.backends.mkldnn.enabled) and cpu_has_bfloat16()
+    return held and asked and able and not isinstance(layer.padding, str) and _only_asked(layer, grid)
 
 
 def _packed(layer: nn.Conv2d | nn.Conv3d, grid: Tensor, filters: _Filters) -> Tensor:

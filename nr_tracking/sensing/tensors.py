@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 import torch
@@ -41,6 +42,7 @@ def as_array(tensor: Tensor) -> NDArray[Any]:
     return tensor.view(torch.uint16).numpy() if tensor.dtype == torch.bfloat16 else tensor.numpy()
 
 
+@cache
 def cpu_has_bfloat16() -> bool:
     """Whether this CPU multiplies bfloat16 in hardware; without, it is slower than float32."""
     check = getattr(torch.cpu, "_is_avx512_bf16_supported", None)
