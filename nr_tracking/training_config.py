@@ -50,6 +50,9 @@ class TrainingConfig(Section):
         (0, 0, 0, 0, 0), "model.ray_channels of a smaller ray network that learns beside the trained one; 0 for none"
     )
     distillation: float = setting(5.0, "weight of a student's distances along rays against its teacher's", ge=0)
+    student_start: str = setting(
+        "", "the student goes on from the ray network of these weights; empty: from the teacher's, narrowed"
+    )
     freeze_teacher: bool = setting(
         False, "under the rays schedule only the student learns, from the ray network of the starting weights"
     )

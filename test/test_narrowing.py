@@ -9,11 +9,13 @@ from bending_body import write_cache
 from test_rays import QUICK, RAYS, STUDENT, window_of
 
 from nr_tracking.config import load_config
+from nr_tracking.fields.completion import CompletionNetwork
 from nr_tracking.fields.rays import RayNetwork
-from nr_tracking.fields.weights import read_weights
+from nr_tracking.fields.weights import read_weights, save_weights
 from nr_tracking.training.narrowing import narrow_rays
-from nr_tracking.training.networks import build_networks
+from nr_tracking.training.networks import build_networks, student_model
 from nr_tracking.training.trainer import train
+from nr_tracking.types import InputError
 
 WIDE = (8, 16, 16, 16, 16)
 BLOCKS = (1, 1, 1, 0, 1)
@@ -89,3 +91,29 @@ def test_a_teacher_that_is_frozen_stays_and_its_student_begins_with_its_weights(
     assert not any("ray_distance" in row for row in rows)  # nothing is asked of the teacher
     (validation,) = [row for row in rows if row["kind"] == "validation"]
     assert 0 < validation["student_iou"] <= 1 and 0 < validation["ray_iou"] <= 1
+
+
+def test_a_student_goes_on_from_weights_of_its_own(tmp_path):
+    """Its rays are those of the file, whatever preset that is for; the rest of the file is nothing to it."""
+    training = {**QUICK, "student_channels": STUDENT, "freeze_teacher": True}
+    config = load_config("test", model=RAYS, training=training)
+    parts = [CompletionNetwork(model) for model in (config.model, student_model(config))]
+    teacher, earlier = tmp_path / "teacher.safetensors", tmp_path / "student.safetensors"
+    save_weights(teacher, {"completion": parts[0]}, preset="test", model=config.model)
+    save_weights(earlier, {"completion": parts[1]}, preset="lite", model=student_model(config))
+
+    config = load_config("test", model=RAYS, training={**training, "student_start": str(earlier)})
+    student = build_networks(config, "rays", teacher)["student"].rays.state_dict()
+    kept = parts[1].rays.state_dict()
+    assert student.keys() == kept.keys() and all(torch.equal(student[name], kept[name]) for name in kept)
+
+
+def test_a_student_does_not_go_on_from_other_widths(tmp_path):
+    config = load_config("test", model=RAYS, training={**QUICK, "student_channels": STUDENT})
+    other = tmp_path / "other.safetensors"
+    save_weights(other, {"completion": CompletionNetwork(config.model)}, preset="test", model=config.model)
+    config = load_config(
+        "test", model=RAYS, training={**QUICK, "student_channels": STUDENT, "student_start": str(other)}
+    )
+    with pytest.raises(InputError, match=r"training\.student_channels"):
+        build_networks(config, "rays", None)

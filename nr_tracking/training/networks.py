@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
@@ -11,7 +12,7 @@ from nr_tracking.config import Config, ModelConfig
 from nr_tracking.deformation.decoder import DeformationDecoder
 from nr_tracking.fields.completion import CompletionNetwork
 from nr_tracking.fields.rays import RayNetwork
-from nr_tracking.fields.weights import load_weights, save_weights
+from nr_tracking.fields.weights import load_weights, read_weights, save_weights
 from nr_tracking.training.checkpoints import load_checkpoint
 from nr_tracking.training.narrowing import narrow_rays
 from nr_tracking.training.schedule import ScheduleName
@@ -52,11 +53,23 @@ def build_networks(config: Config, schedule: ScheduleName, start: Path | str | N
         completion.rays.requires_grad_(learns)
     if "student" in networks:
         student = cast(CompletionNetwork, networks["student"].requires_grad_(False))
-        if start is not None:
-            narrow_rays(cast(RayNetwork, completion.rays), cast(RayNetwork, student.rays))
+        rays = cast(RayNetwork, student.rays)
+        if config.training.student_start:
+            _resume_rays(rays, config.training.student_start)
+        elif start is not None:
+            narrow_rays(cast(RayNetwork, completion.rays), rays)
         student.mixed_precision = config.training.bfloat16
-        cast(nn.Module, student.rays).requires_grad_(True)
+        rays.requires_grad_(True)
     return networks
+
+
+def _resume_rays(rays: RayNetwork, path: str) -> None:
+    """Fill a ray network from weights of any preset; ``wrong_weights`` where theirs has other widths, or is none."""
+    completion = read_weights(path).part("completion")
+    try:
+        rays.load_state_dict(_without("rays", completion))
+    except RuntimeError as error:
+        raise InputError("wrong_weights", f"{path} has no ray network of training.student_channels: {error}") from None
 
 
 def student_model(config: Config) -> ModelConfig:
@@ -87,5 +100,5 @@ def export_weights(config: Config, run_folder: Path, path: Path, notes: dict[str
     return Path(path)
 
 
-def _without(name: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+def _without(name: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {key[len(name) + 1 :]: value for key, value in tensors.items() if key.startswith(f"{name}.")}
