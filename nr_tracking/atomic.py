@@ -25,7 +25,7 @@ def written_file(destination: Path) -> Iterator[Path]:
     temporary = beside(destination, f"writing-{os.getpid()}")
     try:
         yield temporary
-        temporary.replace(destination)
+        temporary.replace(_behind_links(destination))
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -50,13 +50,38 @@ def written_folder(destination: Path, recognised_by: str) -> Iterator[Path]:
 
 def beside(destination: Path, suffix: str) -> Path:
     """A hidden sibling of ``destination``: on the same file system, where a rename is atomic."""
-    absolute = destination.absolute()
-    return absolute.with_name(f".{absolute.name}.{suffix}")
+    behind = _behind_links(destination)
+    return behind.with_name(f".{behind.name}.{suffix}")
+
+
+def _behind_links(destination: Path) -> Path:
+    """What a symbolic link leads to: that is written, perhaps on another file system, and the link stays."""
+    return Path(os.path.realpath(destination))
+
+
+def prepare_file(destination: Path) -> None:
+    """Make the folder of a file that is to be written, before the work whose result it holds.
+
+    Raises:
+        InputError: ``output_is_a_folder``, ``output_not_writable``.
+    """
+    if destination.is_dir():
+        raise InputError("output_is_a_folder", f"{destination} is a folder; name a file, in it for instance")
+    folder = _behind_links(destination).parent
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError("output_not_writable", f"there is no folder {folder}, and none can be made: {error}") from None
 
 
 def check_replaceable(destination: Path, recognised_by: str) -> None:
-    """Raise an :class:`InputError` when ``destination`` holds something that this package did not write."""
-    if not os.path.lexists(destination):
+    """Raise an :class:`InputError` when ``destination`` holds something that this package did not write.
+
+    Or when it is where a file system is mounted, which cannot change places with another folder.
+    """
+    if os.path.ismount(_behind_links(destination)):
+        raise InputError("output_is_a_mount", f"{destination} is where a file system begins; name a folder inside it")
+    if not os.path.exists(destination):
         return
     if not destination.is_dir():
         raise InputError("output_not_a_folder", f"{destination} exists and is no folder; choose another name")
@@ -69,7 +94,8 @@ def check_replaceable(destination: Path, recognised_by: str) -> None:
 
 def replace_folder(new: Path, destination: Path) -> None:
     """Put folder ``new`` in the place of ``destination`` by one rename; what was there is removed afterwards."""
-    if not os.path.lexists(destination):
+    destination = _behind_links(destination)
+    if not destination.exists():
         new.rename(destination)
         return
     if not _exchange(new, destination):  # a system without renameat2: two renames, the shortest gap there is

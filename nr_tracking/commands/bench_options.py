@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from nr_tracking.atomic import written_file
+from nr_tracking.atomic import prepare_file, written_file
 from nr_tracking.config import Config
 from nr_tracking.json_text import json_text
 from nr_tracking.types import InputError
@@ -29,6 +29,8 @@ def add_bench_options(parser: argparse.ArgumentParser) -> None:
 def run_bench(options: argparse.Namespace, config: Config) -> int:
     """Measure, print, and write."""
     before = _read(options.compare) if options.compare else None
+    if options.output:
+        prepare_file(options.output)
     from nr_tracking.benchmark.table import bench_table, comparison_table
     from nr_tracking.commands.bench import bench
 

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from nr_tracking.atomic import prepare_file
 from nr_tracking.data.cache import FORMAT, WindowSample, read_manifest, write_manifest, write_shard
 from nr_tracking.data.clip_cache import LENGTH, STRIDES, write_clips
 from nr_tracking.data.clips import Clip
@@ -104,6 +105,7 @@ def synthesize_clips(
         raise InputError("unknown_split", f"split {split!r} is none of {', '.join(SPLITS)}")
     if clips < 1:
         raise InputError("no_clips", f"clips = {clips}: ask for one at least")
+    prepare_file(Path(path))
     weights = _weights(families)
     names = sorted(weights)
     share = np.array([weights[name] for name in names])
@@ -175,6 +177,13 @@ def _opened(folder: Path, recipe: dict[str, Any]) -> dict[str, Any]:
         raise InputError(
             "other_recipe",
             f"{folder} was made with {manifest.get('recipe')}, not {recipe}: choose another folder or delete it",
+        )
+    made_by = manifest.get("versions", {}).get("generator")
+    if made_by != GENERATOR:
+        raise InputError(
+            "other_recipe",
+            f"{folder} was made by version {made_by} of the generator, this is {GENERATOR}: choose another folder or "
+            "delete it",
         )
     manifest["shards"] = [entry for entry in manifest["shards"] if (folder / entry["file"]).is_file()]
     return manifest
