@@ -129,6 +129,7 @@ class TrackedFrame:
     ``timings``: seconds by stage. ``previous_patches``: the patches of the frame before with their motion to this one;
     None for the first frame. ``patches`` holds the motion to the next frame only where that frame was already there
     (inside a window), else NaN: a live consumer waits for nothing, and a writer completes its rows from this field.
+    ``pose`` (4, 4) float64: the camera's, to a fixed frame, where it is known.
     """
 
     stamp_ns: int
@@ -139,3 +140,4 @@ class TrackedFrame:
     previous: Float32
     timings: dict[str, float] = field(default_factory=dict)
     previous_patches: Patches | None = None
+    pose: Float64 | None = None

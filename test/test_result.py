@@ -76,6 +76,24 @@ def test_rows_hold_what_was_tracked_and_nan_elsewhere(tmp_path: Path) -> None:
     assert np.isnan(output.velocities[2:4]).all()
 
 
+def test_a_turning_camera_gives_points_at_rest_no_velocity(tmp_path: Path) -> None:
+    """Positions are those that each camera sees; velocities those in the fixed frame, which is far from its origin."""
+    first = results(1)[0]
+    rows, there = {}, np.array([1000.0, -2000.0, 300.0])
+    for index, stamp in enumerate(stamps()):
+        angle = 0.02 * index
+        turn = np.array([[np.cos(angle), 0, np.sin(angle)], [0, 1, 0], [-np.sin(angle), 0, np.cos(angle)]])
+        seen = ((first.tracks.positions - [0.1 * index, 0, 0]) @ turn).astype(np.float32)
+        pose = np.eye(4)
+        pose[:3, :3], pose[:3, 3] = turn, there + 0.1 * index * np.array([1, 0, 0])
+        rows[index] = replace(first, stamp_ns=int(stamp), tracks=replace(first.tracks, positions=seen), pose=pose)
+    still = read_output(write(tmp_path / "still", rows))
+    assert np.abs(still.velocities).max() < 1e-3
+    blind = read_output(write(tmp_path / "blind", {row: replace(frame, pose=None) for row, frame in rows.items()}))
+    assert np.abs(blind.velocities).max() > 2
+    np.testing.assert_array_equal(still.positions, blind.positions)
+
+
 def test_patches_are_padded_with_nan_and_the_last_row_is_nan(tmp_path: Path) -> None:
     frames = results()
     two = replace(

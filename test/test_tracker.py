@@ -335,6 +335,17 @@ def test_a_clock_that_jumps_back_finishes_what_was_begun_and_starts_anew():
     assert not set(finished[0].tracks.ids) & set(again[0].tracks.ids)
 
 
+def test_a_tracker_that_takes_the_place_of_another_uses_none_of_its_ids_again():
+    before = tracker()
+    used = run(before, range(5))[-1].tracks.ids
+    after = tracker()
+    after.next_id = before.next_id
+    again = run(after, range(5, 10))[0].tracks.ids
+    assert again.min() > used.max()
+    after.reset()
+    assert after.next_id > again.max()
+
+
 def test_two_runs_are_equal_to_the_bit():
     for first, second in zip(run(tracker(), range(7)), run(tracker(), range(7)), strict=True):
         np.testing.assert_array_equal(first.tracks.positions, second.tracks.positions)

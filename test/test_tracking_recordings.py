@@ -29,6 +29,7 @@ from nr_tracking.commands import track as track_module
 from nr_tracking.commands.recordings import Recording, open_recordings
 from nr_tracking.commands.track import track
 from nr_tracking.config import Config, load_config
+from nr_tracking.data.scans import write_scans
 from nr_tracking.data.sequence import read_sequence, write_sequence
 from nr_tracking.deformation.decoder import DeformationDecoder
 from nr_tracking.tracking.adaptation import DecoderAdapter
@@ -52,6 +53,7 @@ def test_tracking_a_sequence_gives_every_file_and_scores(ball: Path, tmp_path: P
     assert np.isfinite(output.positions).all() and len(output) == 17
     scores = done.scores[0].mean()
     assert scores["iou"] > 0.9 and scores["corr"] < 0.3 * scores["static_corr"]
+    assert scores["visible_error"] < 0.1 and np.isfinite(scores["hidden_error"])
     html = (tmp_path / "out" / "report.html").read_text()
     for words in ("frames asked for", "network", "Scores", "IoU", "image/webp", "truth, from behind"):
         assert words in html
@@ -182,6 +184,47 @@ def test_an_interrupted_run_shows_nothing_and_goes_on_to_the_same_bytes(ball: Pa
     assert pushed == read_sequence(ball).stamps_ns[10:].tolist()
     run(ball, stopped.with_name("whole"))
     assert contents(stopped) == contents(stopped.with_name("whole"))
+
+
+@pytest.mark.parametrize(("cut_off", "again"), [("tracking_report", 2), ("tidy_output", 0), ("replace_folder", 0)])
+def test_a_run_that_is_cut_off_while_it_finishes_is_not_done_again(
+    ball: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cut_off: str, again: int
+) -> None:
+    """Only what came after the last checkpoint, if the report was not there yet, else nothing."""
+    monkeypatch.setattr(track_module, "CHECKPOINT_FRAMES", 5)
+
+    def interrupted(*given: object, **named: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(track_module, cut_off, interrupted)
+        run(ball, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    pushed: list[int] = []
+    original = BallTracker.push
+    with monkeypatch.context() as patch:
+        patch.setattr(BallTracker, "push", lambda self, frame: pushed.append(frame.stamp_ns) or original(self, frame))
+        done = run(ball, tmp_path / "out", resume=True)
+    assert len(pushed) == again and done.run.tracked == 17
+    run(ball, tmp_path / "whole")
+    assert contents(tmp_path / "out") == contents(tmp_path / "whole")
+    assert (tmp_path / "out" / "report.html").is_file() and not list(tmp_path.glob(".*"))
+
+
+def test_rows_that_are_gone_are_missed(ball: Path, stopped: Path) -> None:
+    (stopped.with_name(".out.partial") / "rows" / "000000.npz").unlink()
+    with pytest.raises(InputError, match=r"no longer holds 1 of the rows.*run without --resume"):
+        run(ball, stopped, resume=True)
+
+
+def test_surfaces_are_scored_against_scans_where_there_are_some(ball: Path, tmp_path: Path) -> None:
+    truth = ball_truth(17)
+    write_scans(ball, [(vertices, truth.faces) for vertices in truth.vertices])
+    middles = truth.vertices.mean(axis=1, keepdims=True)
+    np.savez(ball / "ground_truth.npz", vertices=0.5 * truth.vertices + 0.5 * middles, faces=truth.faces)
+    scores = run(ball, tmp_path / "out").scores[0].mean()
+    assert scores["iou"] > 0.9, "the body within the scan is not the surface"
+    assert np.isnan(scores["visible_error"]) and np.isfinite(scores["hidden_error"]), "the scan hides the body"
 
 
 def test_resuming_before_the_first_checkpoint_begins_anew_with_nothing_left_over(ball: Path, tmp_path: Path) -> None:

@@ -7,9 +7,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from nr_tracking.data.scans import read_scans
 from nr_tracking.data.sequence import GroundTruth, is_sequence, read_sequence
 from nr_tracking.tracking.rows import NO_STAMP
-from nr_tracking.types import DepthFrame, InputError
+from nr_tracking.types import DepthFrame, Float32, InputError, Int32, Intrinsics
 
 if TYPE_CHECKING:
     from nr_tracking.ros.bags import Recording as Bag
@@ -27,7 +28,9 @@ class Unusable:
 class Recording:
     """A depth recording. ``read(start, count)`` yields its frames, or what is wrong with them, one by one.
 
-    ``notices`` are what the latest ``read`` found to be damaged beside them, such as a gap in a file.
+    ``notices`` are what the latest ``read`` found to be damaged beside them, such as a gap in a file. What the
+    recording knows of the truth: ``ground_truth(start, count)``; ``true_surfaces(start, count)``, vertices and faces of
+    each frame, where those do not correspond over time; ``intrinsics`` of the camera that saw it.
     """
 
     name: str
@@ -35,6 +38,8 @@ class Recording:
     read: Callable[[int, int | None], Iterator[DepthFrame | Unusable]]
     ground_truth: Callable[[int, int | None], GroundTruth | None]
     notices: list[str] = field(default_factory=list)
+    true_surfaces: Callable[[int, int | None], list[tuple[Float32, Int32]] | None] = lambda start, count: None
+    intrinsics: Intrinsics | None = None
 
     def count(self, start: int, count: int | None) -> int:
         """How many frames ``read`` will yield; :class:`InputError` where ``start`` is not in the recording."""
@@ -86,7 +91,14 @@ def _open_sequence(path: Path) -> Recording:
             except InputError as error:
                 yield Unusable(error, int(sequence.stamps_ns[index]))
 
-    return Recording(path.resolve().name, len(sequence), read, sequence.ground_truth)
+    return Recording(
+        path.resolve().name,
+        len(sequence),
+        read,
+        sequence.ground_truth,
+        true_surfaces=lambda start, count: read_scans(path, sequence.span(start, count)),
+        intrinsics=sequence.intrinsics,
+    )
 
 
 def _open_bag(path: Path, depth_topic: str | None, camera_info_topic: str | None) -> Recording:

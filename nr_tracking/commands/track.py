@@ -10,17 +10,18 @@ from pathlib import Path
 from typing import Protocol
 
 import nr_tracking
-from nr_tracking.atomic import beside, replace_folder
+from nr_tracking.atomic import beside, replace_folder, written_file
 from nr_tracking.commands import checkpoint
 from nr_tracking.commands.progress import Progress
 from nr_tracking.commands.recordings import Recording, Unusable
 from nr_tracking.config import Config, SubjectConfig
 from nr_tracking.data.sequence import GroundTruth
+from nr_tracking.evaluation.metrics import Mesh
 from nr_tracking.evaluation.protocol import Scores
 from nr_tracking.evaluation.report import KeyFrames, score_output, tracking_report
 from nr_tracking.fields.weights import read_weights, weights_path
 from nr_tracking.sensing.following import SubjectFollower
-from nr_tracking.tracking.result import ResultWriter, Run, check_output, read_output
+from nr_tracking.tracking.result import ResultWriter, Run, check_output, read_output, tidy_output
 from nr_tracking.tracking.rows import Rows
 from nr_tracking.types import DepthFrame, InputError, TrackedFrame
 
@@ -29,6 +30,7 @@ CHECKPOINT_FRAMES = 32
 REPORT_POINTS = 30_000
 """For the scores, a third of what `evaluate` takes: the report should not cost more than the tracking."""
 _CHECKPOINT = "checkpoint.npz"
+_LAST = "report.html"  # the last file that a run writes: where it is, all others are
 
 
 class TrackerLike(Protocol):
@@ -87,7 +89,9 @@ def track(
     run = Run(nr_tracking.__version__, config.model_dump(mode="json"), weights, start=start, frames=count)
     folder = beside(output, "partial")
     if resume and (output / "run.json").is_file() and not folder.is_dir():
-        return _already_complete(recording, output, run)
+        return Tracked(output, _complete(recording, output, run))
+    if resume and (folder / _LAST).is_file():  # all was written when it was cut off
+        return Tracked(output, _arrived(folder, output, _complete(recording, folder, run)))
     continued = resume and (folder / _CHECKPOINT).is_file()
     if not continued:  # a run that was interrupted before its first checkpoint leaves nothing to go on with
         shutil.rmtree(folder, ignore_errors=True)
@@ -98,8 +102,17 @@ def track(
     session.consume(recording, count)
     timings = session.finish()
     scores = _report(recording, folder, session.key_frames.frames, timings, run, points)
+    return Tracked(output, _arrived(folder, output, run), scores)
+
+
+def _arrived(folder: Path, output: Path, run: Run) -> Run:
+    """Remove what only a run under way needs, and make it the OUTPUT."""
+    for pattern in (f"*{_CHECKPOINT}*", f".{_LAST}.*"):  # and what a run that was killed left of them
+        for remains in folder.glob(pattern):
+            remains.unlink()
+    tidy_output(folder)
     replace_folder(folder, output)
-    return Tracked(output, run, scores)
+    return run
 
 
 class _Session:
@@ -132,6 +145,9 @@ class _Session:
         self.events[:] = state["events"]
         self._follower.whereabouts = state["whereabouts"]
         self._done, self._done_digest = state["done"], state["digest"]
+        if gone := self.writer.lacks(self.rows.placed()):
+            lost = f"{self.folder} no longer holds {len(gone)} of the rows that {_CHECKPOINT} tells of"
+            raise InputError("bad_checkpoint", f"{lost}; run without --resume")
 
     def consume(self, recording: Recording, count: int) -> None:
         """Feed the tracker and write what comes out."""
@@ -164,8 +180,6 @@ class _Session:
         timings = self.writer.finish(stamps)
         self.run.tracked = len(timings)
         _write_manifest(self.run, self.folder)
-        for remains in self.folder.glob(f"*{_CHECKPOINT}*"):  # and what a run that was killed left of one
-            remains.unlink()
         return timings
 
     def _save(self, done: int, digest: str) -> None:
@@ -224,8 +238,8 @@ class Digest:
         self.value = state.hexdigest()
 
 
-def _already_complete(recording: Recording, output: Path, run: Run) -> Tracked:
-    """Check that a finished OUTPUT is what this request would give."""
+def _complete(recording: Recording, output: Path, run: Run) -> Run:
+    """The manifest of a complete OUTPUT, once it is certain that this request would give the same."""
     finished = Run.read(output)
     _require_same(output, finished, run)
     digest = Digest()
@@ -233,7 +247,7 @@ def _already_complete(recording: Recording, output: Path, run: Run) -> Tracked:
         digest.add(item)
     if digest.value != finished.input:
         raise _disagrees(output, ["input"])
-    return Tracked(output, finished)
+    return finished
 
 
 def _write_manifest(run: Run, folder: Path) -> None:
@@ -275,12 +289,22 @@ def _report(
     try:
         truth = recording.ground_truth(run.start, run.frames)
         if truth is not None:
-            scores = score_output(output, truth, name=recording.name, at_most=2, count=points or REPORT_POINTS)
+            scans = recording.true_surfaces(run.start, run.frames)
+            scores = score_output(
+                output,
+                truth,
+                name=recording.name,
+                at_most=2,
+                count=points or REPORT_POINTS,
+                intrinsics=recording.intrinsics,
+                scans=None if scans is None else [Mesh(*scan) for scan in scans],
+            )
     except InputError as error:
         remarks.append(f"No scores: {error}")
     except ModuleNotFoundError as error:
         remarks.append(f"No scores: they need {error.name}; pip install 'nr_tracking[data]'.")
     title = f"Tracked surface of {recording.name}"
     html = tracking_report(output, frames, timings, title=title, scores=scores, truth=truth, remarks=remarks)
-    (folder / "report.html").write_text(html, encoding="utf-8")
+    with written_file(folder / _LAST) as file:
+        file.write_text(html, encoding="utf-8")
     return scores

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import logging
@@ -9,6 +10,7 @@ import os
 import re
 import shutil
 import threading
+import time
 import uuid
 from collections import deque
 from pathlib import Path
@@ -25,25 +27,37 @@ from nr_tracking.types import DepthFrame, InputError, TrackedFrame
 _LOG = logging.getLogger(__name__)
 _PICTURES = 12  # input images in a report
 _WRITING = ".save.writing-"
-_PROCESS = uuid.uuid4().hex[:8]
+_REMAINS_S = 3600.0  # nobody who still writes pauses for so long, nor do clocks of hosts differ by as much
 
 
 class ResultKeeper:
     """The last ``ros.kept_frames`` tracked frames of the subject. Safe to use from several threads.
 
-    ``config`` and ``weights`` (their hash) are those of the tracker that the frames come from; set them as they change.
+    Those of one who is gone stay until the next one is tracked. ``config`` and ``weights`` (their hash) are those of
+    the tracker that frames come from; set them as they change.
     """
 
     def __init__(self, config: Config, weights: str = "") -> None:
         self.config = config
         self.weights = weights
         self._frames: deque[tuple[TrackedFrame, PairedFrame]] = deque(maxlen=config.ros.kept_frames)
+        self._tracked_with = config, weights  # the latest of them
+        self._anew = False  # whether the next frame is the first one of another subject
         self._lock = threading.Lock()
 
     def keep(self, frame: TrackedFrame, source: PairedFrame) -> None:
         """Remember a frame and the messages that it came from."""
         with self._lock:
+            if self._anew:
+                self._frames.clear()
+            self._anew = False
             self._frames.append((frame, source))
+            self._tracked_with = self.config, self.weights
+
+    def next_subject(self) -> None:
+        """The next frame is of another subject, and takes the place of all that is kept."""
+        with self._lock:
+            self._anew = True
 
     def clear(self) -> None:
         """Forget all frames."""
@@ -56,32 +70,33 @@ class ResultKeeper:
         Beside what ``nr_tracking track`` writes there is ``timings.json``: seconds by stage, by row.
 
         Raises:
-            InputError: ``nothing_tracked``.
+            InputError: ``nothing_kept``.
             OSError: the folder cannot be written.
         """
         with self._lock:
-            kept = list(self._frames)
+            kept, (config, weights) = list(self._frames), self._tracked_with
         if not kept:
-            raise InputError("nothing_tracked", "no frame has been tracked yet, so there is nothing to save")
+            raise InputError("nothing_kept", "no tracked frame is kept, so there is nothing to save")
         parent = Path(self.config.ros.output_folder).expanduser().absolute()
         parent.mkdir(parents=True, exist_ok=True)
         _remove_remains(parent)
-        folder = parent / f"{_WRITING}{os.getpid()}-{_PROCESS}-{uuid.uuid4().hex[:8]}"
+        folder = parent / f"{_WRITING}{os.getpid()}-{uuid.uuid4().hex}"
         folder.mkdir()
         try:
-            self._write(folder, kept)
+            self._write(folder, kept, config, weights)
             return _named(folder, parent)
         finally:
             shutil.rmtree(folder, ignore_errors=True)
 
-    def _write(self, folder: Path, kept: list[tuple[TrackedFrame, PairedFrame]]) -> None:
+    def _write(self, folder: Path, kept: list[tuple[TrackedFrame, PairedFrame]], config: Config, weights: str) -> None:
         count = len(kept)
-        settings = self.config.model_dump(mode="json")
-        run = Run(nr_tracking.__version__, settings, self.weights, frames=count, tracked=count)
+        settings = config.model_dump(mode="json")
+        run = Run(nr_tracking.__version__, settings, weights, frames=count, tracked=count)
         writer = ResultWriter(folder)
         for row, (frame, _) in enumerate(kept):
             writer.add(row, frame)
         timings = writer.finish(np.array([frame.stamp_ns for frame, _ in kept], np.int64))
+        writer.tidy()
         run.write(folder)
         (folder / "timings.json").write_text(json.dumps(timings) + "\n")
         if self.config.ros.save_report:
@@ -118,21 +133,15 @@ def _named(folder: Path, parent: Path) -> Path:
 
 
 def _remove_remains(parent: Path) -> None:
-    """Remove what processes that were killed while saving left behind: hidden folders that name them."""
+    """Remove hidden folders that processes left behind which were killed while saving.
+
+    Whether one is still being written its age alone can tell: who writes it may run in another container or on another
+    host, where processes have numbers of their own.
+    """
     for path in parent.glob(f"{_WRITING}*"):
-        owner = re.fullmatch(rf"{re.escape(_WRITING)}(\d+)-(\w+)-\w+", path.name)
-        if owner is None or path.is_symlink() or owner[2] == _PROCESS:
+        if not re.fullmatch(rf"{re.escape(_WRITING)}\d+(-\w+)+", path.name) or path.is_symlink():
             continue
-        # In a container every process may have the number of the one before.
-        if int(owner[1]) == os.getpid() or not _is_running(int(owner[1])):
-            shutil.rmtree(path, ignore_errors=True)
-
-
-def _is_running(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except (PermissionError, OverflowError):
-        return True
-    return True
+        with contextlib.suppress(OSError):  # complete, or removed by another process, meanwhile
+            touched = max(each.lstat().st_mtime for each in (path, *path.iterdir()))
+            if time.time() - touched > _REMAINS_S:
+                shutil.rmtree(path, ignore_errors=True)

@@ -29,6 +29,7 @@ from nr_tracking.arrays import read_array, read_arrays
 from nr_tracking.atomic import check_replaceable, written_folder
 from nr_tracking.tracking.colours import canonical_box, correspondence_colours
 from nr_tracking.tracking.ply import read_ply, write_ply
+from nr_tracking.tracking.rigid import fixed_frame
 from nr_tracking.tracking.velocities import velocities_of
 from nr_tracking.types import Bool, Float32, Float64, InputError, Int32, Int64, Patches, TrackedFrame
 
@@ -36,6 +37,7 @@ RECOGNISED_BY = "tracks.npz"
 ColouredMesh = tuple[Float32, Int32, NDArray[np.uint8]]
 """Vertices (V, 3) metres, faces (F, 3), sRGB colours (V, 3)."""
 
+_ROWS, _COLOURS = "rows", "colours.npy"  # what an OUTPUT is made of, and is there as long as it may be continued
 _PATCH_ARRAYS = ("centres", "rotations", "translations")
 _TRACK_ARRAYS = {
     "stamps_ns": "T",
@@ -85,13 +87,13 @@ class Run:
 class ResultWriter:
     """Writes results row by row into a folder, so that memory does not grow with the recording.
 
-    ``add`` may be called in any order and again for the same row; ``finish`` assembles the arrays. Rows that a former
-    writer left in the same folder count as added.
+    ``add`` may be called in any order and again for the same row; ``finish`` assembles the arrays, as often as it is
+    called; ``tidy`` removes what they were made of. Rows that a former writer left in the same folder count as added.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self._rows = folder / "rows"
+        self._rows = folder / _ROWS
         self._rows.mkdir(parents=True, exist_ok=True)
         (folder / "meshes").mkdir(exist_ok=True)
 
@@ -109,6 +111,7 @@ class ResultWriter:
             observed=tracks.observed,
             stage_names=np.array(list(result.timings), dtype=np.str_),
             stage_seconds=np.array(list(result.timings.values()), dtype=np.float64),
+            **_of_camera(result.pose),
             **_motion("", result.patches),
             # The motion of the frame before is known only now, where that frame ended a window.
             **_motion("previous_", result.previous_patches),
@@ -119,16 +122,22 @@ class ResultWriter:
         rows = {int(file.stem): read_arrays(file) for file in sorted(self._rows.glob("*.npz"))}
         self._write_tracks(rows, stamps_ns)
         self._write_patches(rows, len(stamps_ns))
-        shutil.rmtree(self._rows)
-        (self.folder / "colours.npy").unlink(missing_ok=True)
         return {
             row: dict(zip(arrays["stage_names"].tolist(), arrays["stage_seconds"].tolist(), strict=True))
             for row, arrays in rows.items()
         }
 
+    def lacks(self, rows: Iterable[int]) -> list[int]:
+        """Which of ``rows`` were not added, or are gone."""
+        return [row for row in rows if not (self._rows / f"{row:06d}.npz").is_file()]
+
+    def tidy(self) -> None:
+        """Remove what the arrays were made of: without it, what is in the folder cannot be added to."""
+        tidy_output(self.folder)
+
     def _colour_box(self, result: TrackedFrame) -> tuple[Float64, Float64]:
         """The box of the first frame's surface; kept on disk, so that a continued run uses the same colours."""
-        path = self.folder / "colours.npy"
+        path = self.folder / _COLOURS
         if not path.is_file():
             np.save(path, np.stack(canonical_box(result.canonical)))
         lower, upper = read_array(path)
@@ -149,7 +158,9 @@ class ResultWriter:
         placed = np.array(sorted(rows), np.int64)
         # Where a recording begins anew, its stamps jump back and so does everything else.
         for run in np.split(placed, np.flatnonzero(np.diff(stamps_ns[placed]) <= 0) + 1):
-            velocities[run] = velocities_of(positions[run], stamps_ns[run])
+            velocities[run] = _velocities(
+                positions[run], stamps_ns[run], [rows[row].get("pose") for row in run.tolist()]
+            )
         np.savez(
             self.folder / "tracks.npz",
             positions=positions,
@@ -184,8 +195,15 @@ def write_output(output: Path, stamps_ns: Int64, results: Iterable[tuple[int, Tr
         for row, result in results:
             writer.add(row, result)
         writer.finish(stamps_ns)
+        writer.tidy()
         run.write(folder)
     return output
+
+
+def tidy_output(folder: Path) -> None:
+    """Remove from an OUTPUT what it was made of."""
+    shutil.rmtree(folder / _ROWS, ignore_errors=True)
+    (folder / _COLOURS).unlink(missing_ok=True)
 
 
 def check_output(output: Path) -> None:
@@ -234,6 +252,22 @@ def read_output(path: Path) -> Output:
             what = f"{name} is {array.dtype} {array.shape}, expected numbers {shape}"
             raise InputError("bad_output", f"{path}/tracks.npz: {what}")
     return output
+
+
+def _velocities(positions: Float32, stamps_ns: Int64, poses: list[Float64 | None]) -> Float32:
+    """Velocities (T, K, 3) in the fixed frame, along the axes of each camera: its motion is none of the subject's."""
+    known = [pose for pose in poses if pose is not None]
+    if not known or len(known) < len(poses):
+        return velocities_of(positions, stamps_ns)
+    start = fixed_frame(known[0]).inverse()  # far from the origin of the fixed frame single precision would not do
+    views = [start.after(fixed_frame(pose)) for pose in known]
+    places = [view.points(row).astype(np.float32) for view, row in zip(views, positions, strict=True)]
+    speeds = velocities_of(np.stack(places), stamps_ns)
+    return np.stack([view.inverse().vectors(row) for view, row in zip(views, speeds, strict=True)]).astype(np.float32)
+
+
+def _of_camera(pose: Float64 | None) -> dict[str, Any]:
+    return {} if pose is None else {"pose": pose}
 
 
 def _motion(prefix: str, patches: Patches | None) -> dict[str, Any]:

@@ -54,6 +54,11 @@ class Rows:
             self.dropped[row] = "tracking was reset before its window was complete"
         raise ValueError(f"a result of stamp {result.stamp_ns}, but no image of that stamp is waiting for one")
 
+    def placed(self) -> list[int]:
+        """The rows that have their result."""
+        without = self.dropped.keys() | set(self._waiting)
+        return [row for row in range(len(self.stamps)) if row not in without]
+
     def finish(self) -> Int64:
         """Close what still waits and return the stamps (T,) of all rows."""
         for row in self._waiting:

@@ -144,6 +144,15 @@ class Tracker:
         if self._adapter is not None:
             self._adapter.reset()
 
+    @property
+    def next_id(self) -> int:
+        """The first track id that was never used; a tracker that takes the place of another one is given its."""
+        return self._tracks.next_id
+
+    @next_id.setter
+    def next_id(self, first: int) -> None:
+        self._tracks.next_id = first
+
     def push(self, frame: DepthFrame) -> list[TrackedFrame]:
         """Take a frame; returns the results that it completes, none of them newer than it.
 
@@ -289,7 +298,7 @@ class Tracker:
             canonical, previous = self._tracks.trace(surface)
         self._last = _Step(placed, surface, graph, pose)
         return TrackedFrame(
-            stamp, surface, _resting(graph), tracks, canonical, previous, clock.seconds, previous_patches=arrived
+            stamp, surface, _resting(graph), tracks, canonical, previous, clock.seconds, arrived, frame.pose
         )
 
     def _cues(self, last: _Step, placed: PlacedFrame, graph: PatchGraph, change: Rigid | None) -> Cues | None:
