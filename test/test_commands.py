@@ -20,12 +20,21 @@ from ball_recording import (
 
 from nr_tracking import cli
 from nr_tracking.commands.bench import bench
-from nr_tracking.commands.evaluate import evaluate, evaluate_output, family_of, find_sequences, write_scores
+from nr_tracking.commands.evaluate import (
+    SCORES,
+    evaluate,
+    evaluate_baselines,
+    evaluate_output,
+    family_of,
+    find_sequences,
+    too_short,
+    write_scores,
+)
 from nr_tracking.commands.progress import Progress
 from nr_tracking.commands.settings import choose_config, config_yaml
 from nr_tracking.config import PRESETS, ConfigError, load_config
 from nr_tracking.data.sequence import read_sequence, write_sequence
-from nr_tracking.evaluation import error_maps
+from nr_tracking.evaluation import error_maps, evaluation_report
 from nr_tracking.evaluation.scoreboard import score_table
 from nr_tracking.fields import weights
 from nr_tracking.tracking.result import read_output
@@ -113,6 +122,69 @@ def test_evaluation_needs_ground_truth(tmp_path: Path) -> None:
     bare = read_sequence(write_sequence(tmp_path / "bare", ball_frames(17), fps=30.0))
     with pytest.raises(InputError, match=r"no ground_truth\.npz"):
         evaluate([bare], CONFIG, trackers=ball_tracker)
+
+
+def test_recordings_that_are_too_short_are_left_out_and_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ball, short = (read_sequence(write_ball(tmp_path / name, count)) for name, count in (("ball", 6), ("short", 3)))
+    assert too_short([ball, short], 4) == [short]
+    scores = evaluate([short, ball], CONFIG, length=4, points=500, trackers=ball_tracker)
+    assert [item.name for item in scores] == ["ball"]
+    stored = json.loads((write_scores(tmp_path / "scores", scores, CONFIG, left_out=["short"]) / SCORES).read_text())
+    assert stored["too_short"] == ["short"]
+    with pytest.raises(InputError, match=r"ball has 6 frames.* no sub-sequence of 17"):
+        evaluate([short, ball], CONFIG, trackers=ball_tracker)
+
+
+def test_an_image_that_cannot_be_read_costs_its_frame_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    ball = read_sequence(write_ball(tmp_path / "ball", 4))
+    image = tmp_path / "ball" / "depth" / "000002.png"
+    image.write_bytes(image.read_bytes()[:40])
+    tracker = BallTracker(window=1)
+    (scores,) = evaluate([ball], CONFIG, length=4, points=500, trackers=lambda config: (tracker, ""))
+    assert scores.missing == [2] and scores.mean()["iou"] > 0.8
+    assert "ball: frame 2:" in capsys.readouterr().err
+    for baseline in evaluate_baselines([ball], CONFIG, length=4, points=500):
+        assert baseline.missing == [2] and baseline.worst is None
+
+
+def test_only_the_frames_that_are_shown_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(evaluation_report, "WORST_SHOWN", 2)
+    ball = read_sequence(write_ball(tmp_path / "ball", 12))
+    scores = evaluate([ball], CONFIG, length=3, start_stride=3, points=500, trackers=ball_tracker)
+    kept = [item.worst for item in scores if item.worst]
+    assert len(scores) == 4 and len(kept) == 2
+    largest = sorted(max(frame.surface.chamfer_l1 for frame in item.frames) for item in scores)[-2:]
+    shown = [max(frame.surface.chamfer_l1 for frame in item.frames) for item in scores if item.worst]
+    assert sorted(shown) == largest
+    assert all(specimen.truth.vertices.base is None for specimen in kept), "a view would keep all frames"
+
+
+@pytest.mark.parametrize(
+    ("request_of", "says"),
+    [
+        ("evaluate BALL --preset test --output OURS", "holds no scores.json"),
+        ("synthesize OURS --clips 3", "is a folder"),
+        ("bench --preset test --output OURS", "is a folder"),
+    ],
+)
+def test_where_results_cannot_go_is_said_before_the_work(
+    ball: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    request_of: str,
+    says: str,
+) -> None:
+    (tmp_path / "ours").mkdir()
+    (tmp_path / "ours" / "notes").write_text("somebody's")
+    for module, work in (("evaluate", "evaluate"), ("bench", "bench")):
+        monkeypatch.setattr(f"nr_tracking.commands.{module}.{work}", lambda *given, **named: pytest.fail("it worked"))
+    monkeypatch.setattr("nr_tracking.data.synthesize.write_clips", lambda *given: pytest.fail("it worked"))
+    words = request_of.replace("BALL", str(ball)).replace("OURS", str(tmp_path / "ours")).split()
+    assert cli.main(words) == 2
+    assert says in capsys.readouterr().err
 
 
 def test_bench_measures_what_the_tracker_reports() -> None:

@@ -228,6 +228,20 @@ def test_the_worst_frame_shows_what_is_there_and_what_is_missing() -> None:
     assert worst.missed[half:].min() == pytest.approx(0.2, abs=0.03) and worst.missed[half:].max() > 0.55
 
 
+def test_a_truth_whose_faces_look_inwards_is_turned() -> None:
+    truth = moving_sphere()
+    inwards = GroundTruth(truth.vertices, truth.faces[:, ::-1])
+    found, expected = (figures(scored(perfect(truth), true)) for true in (inwards, truth))
+    np.testing.assert_allclose(found, expected, rtol=0.02, atol=1e-6)
+
+
+def test_a_vertex_that_belongs_to_no_face_is_not_in_the_box() -> None:
+    mesh = sphere(0.2, (0, 0, 2))
+    stray = Mesh(np.concatenate([mesh.vertices, [[9.0, 9.0, 9.0]]]).astype(np.float32), mesh.faces)
+    scores = [metrics.score_surface(mesh, true, 2000, np.random.default_rng(0)) for true in (mesh, stray)]
+    assert scores[0].iou == scores[1].iou == 1.0
+
+
 def test_no_surface_at_all_scores_zero_not_nothing() -> None:
     truth = moving_sphere()
     nothing = scored(Candidate([None] * 3, np.full((3, 4, 3), np.nan, np.float32)), truth).mean()

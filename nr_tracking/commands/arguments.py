@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import nr_tracking
+from nr_tracking.atomic import check_replaceable
 from nr_tracking.commands.batch_options import add_batch
 from nr_tracking.commands.bench_options import add_bench_options, run_bench
 from nr_tracking.commands.synthesis import add_synthesize_options
@@ -111,19 +112,24 @@ def _add_evaluate(parser: argparse.ArgumentParser) -> None:
 def _evaluate(options: argparse.Namespace) -> int:
     config = None if options.tracked else _config(options)
     from nr_tracking.commands.evaluate import (
+        SCORES,
         evaluate,
         evaluate_baselines,
         evaluate_output,
         find_sequences,
+        too_short,
         write_scores,
     )
-    from nr_tracking.data.sequence import read_sequence
+    from nr_tracking.data.sequence import Sequence, read_sequence
     from nr_tracking.evaluation.protocol import Scores
     from nr_tracking.evaluation.scoreboard import score_table
     from nr_tracking.tracking.result import read_output
 
+    if options.output:
+        check_replaceable(options.output, SCORES)
     sequences = [read_sequence(path) for path in find_sequences(options.sequences)]
     baselines: list[Scores] = []
+    short: list[Sequence] = []
     if config is None:
         if options.baselines:
             raise InputError("bad_request", "--baselines and --tracked exclude each other: baselines track anew")
@@ -138,12 +144,15 @@ def _evaluate(options: argparse.Namespace) -> int:
     else:
         named = ("length", "start_stride", "offset", "points", "seed")
         protocol = {name: value for name in named if (value := getattr(options, name)) is not None}
+        for sequence in (short := too_short(sequences, options.length, options.offset or 0)):
+            print(f"nr_tracking: {sequence.path} is left out: it has {len(sequence)} frames", file=sys.stderr)
         scores = evaluate(sequences, config, **protocol)
         if options.baselines:
             baselines = evaluate_baselines(sequences, config, **protocol)
     print(score_table(scores, baselines), end="")
     if options.output:
-        print(f"see {write_scores(options.output, scores, config, baselines) / 'report.html'}")
+        left_out = [sequence.path.resolve().name for sequence in short]
+        print(f"see {write_scores(options.output, scores, config, baselines, left_out) / 'report.html'}")
     return 0
 
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import csv
 import json
 import re
+import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +20,7 @@ from nr_tracking.config import Config
 from nr_tracking.data.scans import read_scans
 from nr_tracking.data.sequence import Sequence, is_sequence
 from nr_tracking.evaluation.classical_tracking import METHODS, classical_candidate
-from nr_tracking.evaluation.evaluation_report import evaluation_report
+from nr_tracking.evaluation.evaluation_report import evaluation_report, keep_worst
 from nr_tracking.evaluation.metrics import Mesh
 from nr_tracking.evaluation.protocol import (
     COUNT,
@@ -37,6 +39,9 @@ from nr_tracking.tracking.result import Output
 from nr_tracking.tracking.rows import Rows
 from nr_tracking.types import DepthFrame, InputError, TrackedFrame
 
+SCORES = "scores.json"
+"""The file by which a folder of scores is recognised."""
+
 
 def evaluate(
     sequences: list[Sequence],
@@ -51,16 +56,17 @@ def evaluate(
 ) -> list[Scores]:
     """Track and score every sub-sequence of ``length`` frames; the tracker starts anew for each one.
 
-    :class:`InputError` where a recording has no ground truth or is too short.
+    Recordings that are :func:`too_short` are left out. :class:`InputError` where a recording has no ground truth, or
+    all of them are too short.
     """
     jobs = _jobs(sequences, length, start_stride, offset)
-    scores = []
+    scores: list[Scores] = []
     tracker, _ = trackers(config)
     with Progress("evaluating", len(jobs), "sub-sequence") as progress:
         for sequence, start in jobs:
             tracker.reset()
-            candidate = track_candidate(tracker, sequence.frames(start, length))
-            scores.append(_score(sequence, candidate, start, length, points, seed))
+            candidate = track_candidate(tracker, _readable(sequence, start, length))
+            scores = keep_worst([*scores, _score(sequence, candidate, start, length, points, seed)])
             progress.advance()
     return scores
 
@@ -84,8 +90,9 @@ def evaluate_baselines(
     with Progress("baselines", len(jobs) * len(METHODS), "sub-sequence") as progress:
         for method in METHODS:
             for sequence, start in jobs:
-                candidate = classical_candidate(method, sequence.frames(start, length), config)
-                scores.append(_score(sequence, candidate, start, length, points, seed))
+                candidate = classical_candidate(method, _readable(sequence, start, length), config)
+                scored = replace(_score(sequence, candidate, start, length, points, seed), worst=None)
+                scores.append(scored)  # of these nobody is shown a picture
                 progress.advance()
     return scores
 
@@ -94,9 +101,35 @@ def _jobs(sequences: list[Sequence], length: int, stride: int, offset: int) -> l
     for sequence in sequences:
         if not (sequence.path / "ground_truth.npz").is_file():
             raise _no_ground_truth(sequence)
-    return [
-        (sequence, start) for sequence in sequences for start in subsequences(len(sequence), length, stride, offset)
-    ]
+    long = [sequence for sequence in sequences if not _is_short(sequence, length, offset)]
+    if sequences and not long:
+        longest = max(sequences, key=len)
+        raise InputError(
+            "too_short",
+            f"{longest.path} has {len(longest)} frames, and no recording has more: from {offset} on they hold no "
+            f"sub-sequence of {length}",
+        )
+    return [(sequence, start) for sequence in long for start in subsequences(len(sequence), length, stride, offset)]
+
+
+def too_short(sequences: list[Sequence], length: int = LENGTH, offset: int = 0) -> list[Sequence]:
+    """Those that hold no sub-sequence: the published protocol leaves them out."""
+    return [sequence for sequence in sequences if _is_short(sequence, length, offset)]
+
+
+def _is_short(sequence: Sequence, length: int, offset: int) -> bool:
+    return len(sequence) - offset < length
+
+
+def _readable(sequence: Sequence, start: int, count: int) -> Iterator[DepthFrame | None]:
+    """Frames of a recording; None, and a line on stderr, for one that cannot be read."""
+    for index in sequence.span(start, count):
+        try:
+            frame = sequence.frame(index)
+        except InputError as error:
+            print(f"nr_tracking: {sequence.path.name}: frame {index}: {error}", file=sys.stderr)
+            frame = None
+        yield frame
 
 
 def _score(sequence: Sequence, candidate: Candidate, start: int, length: int, points: int, seed: int) -> Scores:
@@ -163,12 +196,18 @@ def family_of(path: Path) -> str:
     return re.sub(r"[_-]?\d+$", "", path.resolve().name)
 
 
-def track_candidate(tracker: TrackerLike, frames: Iterable[DepthFrame]) -> Candidate:
-    """Track frames and collect what the protocol scores; a frame that the tracker refuses stays without a surface."""
+def track_candidate(tracker: TrackerLike, frames: Iterable[DepthFrame | None]) -> Candidate:
+    """Track frames and collect what the protocol scores.
+
+    A frame that cannot be read, None, or that the tracker refuses stays without a surface.
+    """
     rows = Rows()
     results: dict[int, TrackedFrame] = {}
     seconds = 0.0
     for frame in frames:
+        if frame is None:
+            rows.refuse("it cannot be read")
+            continue
         row = rows.ask(frame.stamp_ns)
         begun = time.perf_counter()
         try:
@@ -196,13 +235,18 @@ def track_candidate(tracker: TrackerLike, frames: Iterable[DepthFrame]) -> Candi
 
 
 def write_scores(
-    folder: Path, scores: list[Scores], config: Config | None, baselines: list[Scores] | None = None
+    folder: Path,
+    scores: list[Scores],
+    config: Config | None,
+    baselines: list[Scores] | None = None,
+    left_out: Iterable[str] = (),
 ) -> Path:
     """Write scores.json, scores.csv (a row for each frame) and report.html into ``folder``, whole or not at all.
 
-    ``baselines``: scores of other methods, as of :func:`evaluate_baselines`; the means are not theirs.
+    ``baselines``: scores of other methods, as of :func:`evaluate_baselines`; the means are not theirs. ``left_out``:
+    names of recordings that were too short.
     """
-    with written_folder(folder, recognised_by="scores.json") as new:
+    with written_folder(folder, recognised_by=SCORES) as new:
         values = {
             "config": config.model_dump(mode="json") if config else None,
             "mean": summary(scores),
@@ -210,8 +254,9 @@ def write_scores(
             "families": {family: summary(group) for family, group in by_family(scores).items()},
             "sequences": [item.as_dict() for item in scores],
             "baselines": [item.as_dict() for item in baselines or []],
+            "too_short": list(left_out),
         }
-        (new / "scores.json").write_text(json_text(values, indent=1) + "\n")
+        (new / SCORES).write_text(json_text(values, indent=1) + "\n")
         with (new / "scores.csv").open("w", newline="") as file:
             names = list(scores[0].frames[0].as_dict())
             writer = csv.writer(file)

@@ -34,8 +34,8 @@ METHODS: dict[str, tuple[Completion, bool]] = {
 """How each method makes surfaces, and whether it follows points; a sheet without a back has none to follow."""
 
 
-def classical_candidate(method: str, frames: Iterable[DepthFrame], config: Config) -> Candidate:
-    """Surfaces and tracks of one of :data:`METHODS`; a frame that cannot be used stays without a surface."""
+def classical_candidate(method: str, frames: Iterable[DepthFrame | None], config: Config) -> Candidate:
+    """Surfaces and tracks of one of :data:`METHODS`; a frame that cannot be read, None, or used stays without one."""
     complete, follows = METHODS[method]
     tracker = PersistentTracks(config.refinement, config.tracks)
     meshes: list[Mesh | None] = []
@@ -43,9 +43,10 @@ def classical_candidate(method: str, frames: Iterable[DepthFrame], config: Confi
     begun = time.perf_counter()
     for frame in frames:
         try:
-            seen = rectify(frame)
-            mesh = complete(seen.depth, find_subject(seen, config.subject), seen.intrinsics)
+            mesh = None if frame is None else _completed(complete, frame, config)
         except InputError:
+            mesh = None
+        if frame is None or mesh is None:
             meshes.append(None)
             rows.append(None)
             continue
@@ -60,6 +61,11 @@ def classical_candidate(method: str, frames: Iterable[DepthFrame], config: Confi
         if row is not None:
             tracks[index, np.searchsorted(ids, row.ids)] = row.positions
     return Candidate(meshes, tracks, seconds=seconds, method=method)
+
+
+def _completed(complete: Completion, frame: DepthFrame, config: Config) -> Mesh:
+    seen = rectify(frame)
+    return complete(seen.depth, find_subject(seen, config.subject), seen.intrinsics)
 
 
 def _follow(tracker: PersistentTracks, mesh: Mesh, stamp_ns: int, started: bool) -> Tracks | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 
@@ -40,6 +41,12 @@ def evaluation_report(scores: list[Scores], lead: str, others: list[Scores] | No
 def worst_first(scores: list[Scores]) -> list[Scores]:
     """Sub-sequences that have a surface, the one with the largest CD in any frame first."""
     return sorted((item for item in scores if item.worst), key=_largest, reverse=True)
+
+
+def keep_worst(scores: list[Scores]) -> list[Scores]:
+    """The same scores, of which only those that the report shows keep a frame to look at: there may be thousands."""
+    shown = {id(item) for item in worst_first(scores)[:WORST_SHOWN]}
+    return [item if id(item) in shown or item.worst is None else replace(item, worst=None) for item in scores]
 
 
 def _largest(item: Scores) -> float:

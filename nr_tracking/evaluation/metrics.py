@@ -74,7 +74,7 @@ def score_surface(
 
     ``true_samples``: those on the true surface, where they are there already.
     """
-    iou = intersection_over_union(predicted, true, cube_points(true.vertices, count, rng))
+    iou = intersection_over_union(predicted, true, cube_points(true.vertices[np.unique(true.faces)], count, rng))
     theirs = true_samples or sample(true, count, rng)
     return SurfaceScores(iou=iou, **compare_samples(sample(predicted, count, rng), theirs))
 

@@ -160,12 +160,12 @@ def score(
     A frame without a surface is scored with the last one before it, as a lost track is: that is what a user of the
     results would have had to go by. What the camera of ``intrinsics`` sees of the truth divides the errors into
     visible and hidden; without it they are not divided. ``scans``: the true surfaces, one a frame, where those of
-    ``truth`` only say where points go.
+    ``truth`` only say where points go. True surfaces whose faces look inwards are turned: nothing else can be meant.
     """
     if count < 1 or seed < 0:
         raise InputError("bad_request", f"{count} points with seed {seed}: give 1 point and a seed of 0, or more")
     frames = len(truth.vertices)
-    scans = scans or [Mesh(vertices, truth.faces) for vertices in truth.vertices]
+    scans = _outward(scans or [Mesh(vertices, truth.faces) for vertices in truth.vertices])
     if len(candidate.meshes) != frames or len(candidate.tracks) != frames:
         raise InputError(
             "wrong_length",
@@ -208,7 +208,9 @@ def score(
         scaled = Mesh((worst_surface.vertices - origin) / unit, worst_surface.faces)
         error = _distance(scaled, surfaces[worst_frame])
         missed = _distance(true[worst_frame], sample(scaled, count, rng))
-        specimen = Specimen(worst_frame, worst_surface, scans[worst_frame], error, missed)
+        # A copy: a part of an array would keep the whole of it, and there may be thousands of sub-sequences.
+        true_surface = Mesh(scans[worst_frame].vertices.copy(), scans[worst_frame].faces)
+        specimen = Specimen(worst_frame, worst_surface, true_surface, error, missed)
     return Scores(
         name,
         start,
@@ -268,6 +270,14 @@ def _reliability(
     stated = np.where(tied.tracked, candidate.confidence[:, tied.columns], np.nan)
     depth = tied.truth[..., 2] * unit + origin[2]
     return reliability(stated, tied.error * unit, error_limit(depth))
+
+
+def _outward(surfaces: list[Mesh]) -> list[Mesh]:
+    """Surfaces with their faces turned to the outside, if those of the first one look inwards."""
+    first = surfaces[0]
+    corners = (first.vertices - first.vertices.mean(axis=0)).astype(np.float64)[first.faces]
+    volume = np.einsum("fi,fi->", corners[:, 0], np.cross(corners[:, 1], corners[:, 2]))
+    return surfaces if volume >= 0 else [Mesh(mesh.vertices, mesh.faces[:, ::-1]) for mesh in surfaces]
 
 
 def _normalisation(true: Mesh) -> tuple[Float64, float]:
