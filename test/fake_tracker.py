@@ -12,17 +12,17 @@ CORNERS = np.array([[0, 0, 0], [1, 0, 0], [0, 1, 0], [0, 0, 1]], np.float32)
 FACES = np.array([[0, 2, 1], [0, 1, 3], [0, 3, 2], [1, 2, 3]], np.int32)
 
 
-def tracked(stamp_ns, depth_m=1.0, previous_m=None):
+def tracked(stamp_ns, depth_m=1.0, previous_m=None, first_id=0):
     """A tetrahedron whose first corner is at ``depth_m`` on the optical axis."""
     vertices = CORNERS + np.float32([0, 0, depth_m])
     previous = np.full((4, 3), np.nan, np.float32) if previous_m is None else CORNERS + np.float32([0, 0, previous_m])
-    known = np.ones(4, np.float32)
+    known, ids = np.ones(4, np.float32), first_id + np.arange(4)
     rotations = np.stack([np.eye(3), np.full((3, 3), np.nan)]).astype(np.float32)
     return TrackedFrame(
         stamp_ns,
         Surface(vertices, FACES, known, known > 0),
         Patches(vertices[:2], rotations, vertices[:2], np.array([0, 1, 0, 0], np.int32), np.array([[0, 1]], np.int32)),
-        Tracks(np.arange(4), vertices, np.float32([0, 0, 1]) * np.ones((4, 3), np.float32), known, known > 0),
+        Tracks(ids, vertices, np.float32([0, 0, 1]) * np.ones((4, 3), np.float32), known, known > 0),
         canonical=CORNERS.copy(),
         previous=previous,
         timings={"field": 0.01},
@@ -37,6 +37,7 @@ class FakeTracker:
         self.lag = lag
         self.on_ready = None
         self.windows = 0
+        self.next_id = 0
         self.pushed = []
         self.resets = 0
         self.gate = threading.Event()
@@ -44,7 +45,7 @@ class FakeTracker:
         self.error = None
         self._order = StampOrder()
         self._pending = []
-        self._last = None
+        self._last = self._first_id = None
 
     def push(self, frame: DepthFrame):
         self.gate.wait(30)
@@ -74,11 +75,13 @@ class FakeTracker:
         self.resets += 1
         self._order.forget()
         self._pending = []
-        self._last = None
+        self._last = self._first_id = None
 
     def _track(self, frame):
         depth = float(frame.depth[frame.depth > 0].mean())
-        result = tracked(frame.stamp_ns, depth, self._last)
+        if self._first_id is None:
+            self._first_id, self.next_id = self.next_id, self.next_id + 4
+        result = tracked(frame.stamp_ns, depth, self._last, self._first_id)
         self._last = depth
         return result
 

@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 from ball_recording import contents, run
 from fake_tracker import FakeTracker, flat_frame
-from test_keeper import filled
+from test_keeper import aged, filled
 
 from nr_tracking.config import load_config
 from nr_tracking.fields.weights import read_weights, weights_path
@@ -88,6 +88,7 @@ def test_out_of_memory_goes_on_with_a_smaller_preset_or_without_the_window(camer
     each = camera(factory, preset="base", ros__out_of_memory=policy, ros__output_folder=str(tmp_path))
     each.send(0, 1)
     each.figures()
+    before = read_output(each.node._keeper.save()).ids
     made[0].error = error
     each.send(2)
     assert each.figures().dropped == {"out_of_memory": 1}
@@ -95,11 +96,12 @@ def test_out_of_memory_goes_on_with_a_smaller_preset_or_without_the_window(camer
     figures = each.figures()
     assert figures.tracked == 5 and figures.dropped == {"out_of_memory": 1}
     assert "out_of_memory" in figures.last_error
+    output = read_output(each.node._keeper.save())
+    assert len(output) == 3 and not np.isin(output.ids, before).any()
     if policy == "smaller":
         assert [tracker.config.preset for tracker in made] == ["base", "lite"]
         assert made[1].config.model == load_config("lite").model
         assert "continuing with preset lite" in each.node._diagnostics.subject
-        output = read_output(each.node._keeper.save())
         assert output.run.config["preset"] == "lite"
         assert output.run.weights == read_weights(weights_path(load_config("lite"))).sha256
     else:
@@ -252,9 +254,18 @@ def test_processes_killed_while_saving_leave_only_whole_folders(tmp_path):
             output = read_output(path)
             assert len(output) == 20 and len(list((path / "meshes").iterdir())) == 20
     assert codes[-signal.SIGKILL] >= KILLS // 3
+    for remains in (tmp_path / "saved").glob(".*"):
+        aged(remains, 3700)
     filled(tmp_path / "saved", 1, save_report=False).save()
     assert not list((tmp_path / "saved").glob(".*"))
     print(dict(codes))
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_node_that_is_ended_while_saving_writes_what_is_finished_and_leaves_the_queue(ros_domain, tmp_path, number):
+    pytest.importorskip("rclpy")
+    assert interrupted(started("node", tmp_path / "saved"), 1, number, 0.0) == 0
+    assert [len(read_output(path)) for path in (tmp_path / "saved").iterdir()] == [1]
 
 
 def test_tracking_killed_at_random_is_continued_to_the_very_same_result(ball, tmp_path, small_pictures):

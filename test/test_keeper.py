@@ -1,6 +1,7 @@
 """What ``~/save`` writes."""
 
 import os
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -18,11 +19,20 @@ from nr_tracking.types import InputError
 
 def filled(folder, frames, **options):
     keeper = ResultKeeper(load_config("lite", ros={"output_folder": str(folder), **options}))
-    for index in range(frames):
+    fill(keeper, *range(frames))
+    return keeper
+
+
+def fill(keeper, *indices):
+    for index in indices:
         messages = frame_messages(flat_frame(index, 1.0 + index), "camera")
         source = PairedFrame(index, messages["depth"], messages["camera_info"], None)
         keeper.keep(tracked(index, 1.0 + index), source)
-    return keeper
+
+
+def aged(path, seconds):
+    for each in (*path.glob("*"), path):
+        os.utime(each, (time.time() - seconds,) * 2)
 
 
 def test_output_holds_the_latest_frames_and_its_settings(tmp_path):
@@ -33,10 +43,56 @@ def test_output_holds_the_latest_frames_and_its_settings(tmp_path):
 
 
 def test_settings_are_those_that_the_frames_were_tracked_with(tmp_path):
-    keeper = filled(tmp_path, 1, save_report=False)
+    keeper = filled(tmp_path, 2, save_report=False)
     keeper.config, keeper.weights = load_config("base", ros=keeper.config.ros.model_dump()), "0123"
+    keeper.next_subject()
+    run = read_output(keeper.save()).run
+    assert run.config["preset"] == "lite" and run.weights == "" and run.tracked == 2
+    fill(keeper, 2)
     run = read_output(keeper.save()).run
     assert run.config["preset"] == "base" and run.weights == "0123" and run.tracked == 1
+
+
+def test_a_subject_that_is_gone_can_be_saved_until_the_next_one_is_tracked(tmp_path):
+    keeper = filled(tmp_path, 3, save_report=False)
+    keeper.next_subject()
+    keeper.next_subject()
+    np.testing.assert_array_equal(read_output(keeper.save()).stamps_ns, [0, 1, 2])
+    fill(keeper, 3, 4)
+    np.testing.assert_array_equal(read_output(keeper.save()).stamps_ns, [3, 4])
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["save_000", "save_001"]
+
+
+def test_a_node_saves_one_who_walked_out_of_view_and_forgets_on_reset(ros_context, tmp_path):
+    from std_srvs.srv import Trigger
+    from test_faults import PERIOD_NS, Camera
+
+    camera = Camera(ros_context, ros__output_folder=str(tmp_path), subject__lost_s=0.5)
+    node = camera.node
+
+    def saved():
+        answer = node._on_save(None, Trigger.Response())
+        return len(read_output(Path(answer.message))) if answer.success else answer.message
+
+    try:
+        camera.send(0, 1, 2)
+        camera.figures()
+        for index in range(3, 30):
+            messages = frame_messages(flat_frame(10**9 + index * PERIOD_NS, 0.0), "camera")
+            node._inputs.on_image(messages["depth"])
+        assert camera.figures().dropped == {"no_depth": 27} and node._tracker.resets == 1
+        assert saved() == 3
+        camera.send(30)
+        assert saved() == 1
+        node._tracker.error = ZeroDivisionError("no number left")
+        camera.send(31)
+        assert saved() == 1
+        node.trigger_deactivate(), node.trigger_activate()
+        assert saved() == 1
+        assert node._on_reset(None, Trigger.Response()).success
+        assert saved() == "no tracked frame is kept, so there is nothing to save"
+    finally:
+        node.close()
 
 
 def test_every_save_has_a_folder_of_its_own(tmp_path):
@@ -59,12 +115,17 @@ def test_saving_at_the_same_time_into_one_folder_loses_nothing(tmp_path):
     assert not list(tmp_path.glob(".*"))
 
 
-def test_remains_of_a_killed_process_go_even_where_the_next_one_has_its_number(tmp_path):
-    for name in (f".save.writing-{os.getpid()}-0123abcd-x", ".save.writing-4194999-0123abcd-x"):
-        (tmp_path / name).mkdir()
-    (tmp_path / ".save.writing-by-somebody-else").mkdir()
+def test_remains_of_a_killed_process_go_after_an_hour_and_what_others_are_writing_stays(tmp_path):
+    """In a container each process may have the number of another, and none of another host's runs here."""
+    names = [f".save.writing-{number}-0123abcd{kind}" for number in (os.getpid(), 4194999) for kind in "abc"]
+    for name in (*names, ".save.writing-by-somebody-else"):
+        (tmp_path / name / "rows").mkdir(parents=True)
+        aged(tmp_path / name, 3700 if name[-1] != "a" else 3500)
+    for name in names[1::3]:
+        (tmp_path / name / "rows" / "000000.npz").touch()
     filled(tmp_path, 1, save_report=False).save()
-    assert sorted(path.name for path in tmp_path.iterdir()) == [".save.writing-by-somebody-else", "save_000"]
+    left = [*names[0::3], *names[1::3], ".save.writing-by-somebody-else", "save_000"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(left)
 
 
 def test_report_is_drawn_and_its_failure_costs_nothing(tmp_path, monkeypatch):

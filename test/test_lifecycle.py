@@ -57,6 +57,29 @@ def test_saving_while_the_node_is_deactivated_writes_what_was_finished(ros_conte
         node.close()
 
 
+def test_a_reset_that_has_to_wait_says_so_and_is_done_later(ros_context, monkeypatch):
+    camera = Camera(ros_context)
+    node, taken = camera.node, threading.Event()
+    tracker, push = node._tracker, node._tracker.push
+    try:
+        monkeypatch.setattr("nr_tracking.ros.tracking_node._RESET_S", 0.0)
+        tracker.push = lambda frame: taken.set() or push(frame)
+        tracker.gate.clear()
+        camera.send(0)
+        assert taken.wait(60)
+        answer = node._on_reset(None, Trigger.Response())
+        assert not answer.success and "busy" in answer.message and "not active" not in answer.message
+        tracker.gate.set()
+        camera.figures()
+        assert tracker.resets == 1
+        node.trigger_deactivate()
+        answer = node._on_reset(None, Trigger.Response())
+        assert not answer.success and answer.message == "the node is not active"
+    finally:
+        tracker.gate.set()
+        node.close()
+
+
 def test_a_transition_that_fails_shows_until_one_succeeds_whatever_came_before(ros_context):
     camera = Camera(ros_context)
     node = camera.node

@@ -2,6 +2,7 @@
 
 import sys
 import time
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -9,7 +10,7 @@ import yaml
 
 pytest.importorskip("rclpy")
 
-from fake_tracker import FakeTracker
+from fake_tracker import FakeTracker, flat_frame
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
@@ -19,6 +20,7 @@ from test_faults import Camera
 from nr_tracking import cli
 from nr_tracking.config import load_config
 from nr_tracking.ros.diagnostics import gpu_memory
+from nr_tracking.ros.messages import frame_messages
 from nr_tracking.ros.settings import settings
 from nr_tracking.ros.tracking_node import TrackingNode
 
@@ -77,6 +79,13 @@ def test_every_topic_can_be_overridden_and_stays_so_over_lifecycles(node_of):
         node.trigger_deactivate(), node.trigger_cleanup(), node.start()
 
 
+@pytest.mark.parametrize(("topic", "other"), [("/mask", "/depth/image_raw"), ("/depth/image_raw", "/mask")])
+def test_an_override_for_masks_or_depth_leaves_the_other_as_it_is(node_of, topic, other):
+    node = node_of(**{f"qos_overrides.{topic}.subscription.reliability": "reliable"})
+    assert qos_of(node, topic).reliability == ReliabilityPolicy.RELIABLE
+    assert qos_of(node, other).reliability == ReliabilityPolicy.BEST_EFFORT
+
+
 def test_overrides_of_one_node_are_not_those_of_the_next(node_of):
     topic = "/nr_tracking/tracks"
     first = node_of(**{f"qos_overrides.{topic}.publisher.reliability": "best_effort"})
@@ -122,27 +131,34 @@ def test_live_settings_change_while_active_and_others_are_refused_with_the_reaso
         assert setting.live or "unconfigured" in result.reason or "read-only" in result.reason
 
 
-def test_why_no_image_arrives_names_publisher_quality_and_mend(node_of, ros_context):
+@pytest.mark.parametrize(
+    ("setting", "override", "quality_is_wrong"),
+    [
+        ("reliable", None, True),
+        ("best_effort", "reliable", True),
+        ("reliable", "best_effort", False),
+    ],
+)
+def test_why_no_image_arrives_names_publisher_quality_and_mend(
+    node_of, ros_context, setting, override, quality_is_wrong
+):
     camera = Node("camera_driver", context=ros_context)
     best_effort = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT, durability=DurabilityPolicy.VOLATILE)
     publisher = camera.create_publisher(Image, "/depth/image_raw", best_effort)
     try:
-        node = node_of(**{"ros.image_reliability": "reliable", "ros.silence_s": 0.001})
+        given = {"ros.image_reliability": setting, "ros.silence_s": 0.001}
+        if override:
+            given["qos_overrides./depth/image_raw.subscription.reliability"] = override
+        node = node_of(**given)
         level, said = node._diagnostics._verdict(node.statistics.summary(1e9))
         assert level == b"\x02" and "on /depth/image_raw: camera_driver (BEST_EFFORT, VOLATILE)" in said
-        assert "ros.image_reliability: best_effort" in said
+        assert ("ros.image_reliability: best_effort" in said) == quality_is_wrong
     finally:
         camera.destroy_publisher(publisher)
         camera.destroy_node()
 
 
 def test_images_that_are_no_depth_are_named_with_their_encoding(ros_context):
-    from dataclasses import replace
-
-    from fake_tracker import flat_frame
-
-    from nr_tracking.ros.messages import frame_messages
-
     camera = Camera(ros_context, ros__silence_s=0.001)
     try:
         messages = frame_messages(flat_frame(1), "camera")
@@ -152,6 +168,19 @@ def test_images_that_are_no_depth_are_named_with_their_encoding(ros_context):
         _, said = camera.node._diagnostics._verdict(replace(summary, since_last_frame_s=0.0, since_last_result_s=3.0))
         assert said.startswith("no usable depth for 3.0 s: nobody publishes /depth/image_raw")
         assert "unknown_encoding" in said and "'rgb8'" in said
+    finally:
+        camera.node.close()
+
+
+def test_latency_counts_the_wait_for_a_camera_info(ros_context, monkeypatch):
+    camera, now = Camera(ros_context), time.monotonic()
+    try:
+        messages = frame_messages(flat_frame(1), "camera")
+        monkeypatch.setattr("nr_tracking.ros.inputs.time", SimpleNamespace(monotonic=lambda: now - 100.0))
+        camera.node._inputs.on_image(messages["depth"])
+        monkeypatch.undo()
+        camera.node._inputs.on_info(messages["camera_info"])
+        assert camera.figures().latency_p50_s > 100.0
     finally:
         camera.node.close()
 

@@ -2,19 +2,22 @@
 
 import threading
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 pytest.importorskip("rclpy")
 
+import rclpy
 from fake_tracker import FakeTracker, flat_frame
 from rclpy.executors import MultiThreadedExecutor
 from rclpy.parameter import Parameter
-from ros_peer import Peer, Spinner
+from ros_peer import Inbox, Peer, Spinner
 from rosgraph_msgs.msg import Clock
 
 from nr_tracking.data.sequence import write_sequence
+from nr_tracking.ros import replay_node
 from nr_tracking.ros.bags import RecordedMessage, write_bag
 from nr_tracking.ros.replay_node import ReplayNode, clipped
 from nr_tracking.ros.tracking_node import TrackingNode
@@ -128,14 +131,37 @@ def test_loop_begins_again_until_shutdown(replay, tracking, tmp_path):
     playing.join(20)
 
 
-def test_missing_recording_and_missing_subscriber_are_named(replay, tmp_path, monkeypatch):
+def test_missing_recording_is_named(replay, tmp_path):
     for path, reason in (("", "no_input"), (tmp_path / "nothing", "no_such_path")):
         with pytest.raises(InputError) as caught:
             replay(path).play()
         assert caught.value.reason == reason
-    monkeypatch.setattr("nr_tracking.ros.replay_node._WAIT_S", 0.1)
-    with pytest.raises(InputError, match="nobody subscribed"):
-        replay(write_bag(tmp_path / "recording", noisy_frames(1)), wait=True).play()
+
+
+def test_a_subscriber_is_waited_for_as_long_as_it_takes_and_that_is_said(replay, request, tmp_path, monkeypatch):
+    node, said, sent = replay(write_bag(tmp_path / "recording", noisy_frames(3)), wait=True), Inbox(), []
+    monkeypatch.setattr(replay_node, "_WAIT_S", 0.1)
+    monkeypatch.setattr(node, "get_logger", lambda: SimpleNamespace(info=said))
+    playing = threading.Thread(target=lambda: sent.append(node.play()), daemon=True)
+    playing.start()
+    texts = said.wait(lambda got: len(got) >= 3)
+    assert texts[0] == "waiting until somebody subscribes to /depth/image_raw and /depth/camera_info"
+    monkeypatch.setattr(replay_node, "_WAIT_S", 30.0)
+    assert len(received(request.getfixturevalue("tracking"), 3)) == 3
+    playing.join(60)
+    assert sent == [3]
+
+
+def test_shutdown_ends_the_wait_for_a_subscriber(ros_domain, tmp_path, monkeypatch):
+    context = rclpy.Context()
+    rclpy.init(context=context, domain_id=ros_domain)
+    given = {"input": str(write_bag(tmp_path / "recording", noisy_frames(1))), "wait": True}
+    overrides = [Parameter(name, value=value) for name, value in given.items()]
+    node = ReplayNode(context=context, parameter_overrides=overrides)
+    monkeypatch.setattr(replay_node, "_WAIT_S", 0.0)
+    monkeypatch.setattr(node, "get_logger", lambda: SimpleNamespace(info=lambda text: context.shutdown()))
+    assert node.play() == 0
+    node.destroy_node()
 
 
 def test_span_brings_the_last_camera_info_along():

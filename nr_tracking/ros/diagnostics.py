@@ -104,8 +104,8 @@ class Diagnostics:
             reliable = self._reliability == "reliable"
             mute = [each for each in publishers if reliable and each.qos_profile.reliability.name == "BEST_EFFORT"]
             mend = (
-                "set ros.image_reliability: best_effort, for a publisher that does its best never matches a reliable "
-                "subscription"
+                "set ros.image_reliability: best_effort, and no QoS override against it, for a publisher that does its "
+                "best never matches a reliable subscription"
                 if mute
                 else "is it running, as the user who runs this node, and is config/fastdds.xml in use, without which "
                 "large images are lost?"

@@ -6,6 +6,7 @@ import math
 import threading
 import time
 from collections.abc import Callable
+from copy import copy
 from typing import Any
 
 from geometry_msgs.msg import PointStamped
@@ -31,7 +32,8 @@ class Inputs:
     """Subscriptions to depth images, camera infos, masks and clicked points.
 
     ``submit`` gets frames that are complete and when their image came in (``time.monotonic``); ``on_click`` gets points
-    that were clicked. ``camera_frame`` is the frame of the latest image. The QoS of each can be overridden by name.
+    that were clicked. ``camera_frame`` is the frame of the latest image. The QoS of each can be overridden by name;
+    ``depth_reliability`` is that of images after it was.
     """
 
     def __init__(
@@ -61,8 +63,10 @@ class Inputs:
             self._subscribe(CameraInfo, "depth/camera_info", self.on_info, infos),
             self._subscribe(Image, "mask", self.on_mask, images),
             self._subscribe(PointStamped, "clicked_point", on_click, QoSProfile(depth=1)),
-            self._subscribe(CompressedImage if self._compressed else Image, self.depth_topic, self.on_image, images),
         ]
+        depth = self._subscribe(CompressedImage if self._compressed else Image, self.depth_topic, self.on_image, images)
+        self._subscriptions.append(depth)
+        self.depth_reliability = depth.qos_profile.reliability.name.lower()
 
     @property
     def depth_type(self) -> str:
@@ -79,7 +83,7 @@ class Inputs:
         self.camera_frame = message.header.frame_id
         # Images wait for masks as long as somebody publishes any; a publisher that is gone must not hold them up.
         self._pairing.expects_mask = self._node.count_publishers(self._mask_topic) > 0
-        self._hand_on(self._pairing.image(message))
+        self._hand_on(self._pairing.image(message, now))
 
     def on_info(self, message: CameraInfo) -> None:
         """Take a camera info."""
@@ -122,12 +126,11 @@ class Inputs:
                 )
 
     def _hand_on(self, outcomes: list[Outcome]) -> None:
-        arrived = time.monotonic()
         for outcome in outcomes:
             if isinstance(outcome, InputError):
                 self._statistics.dropped(outcome.reason, str(outcome))
             else:
-                self._submit_frame(outcome, arrived)
+                self._submit_frame(outcome, outcome.arrived)
 
     def _subscribe(
         self, kind: type[Any], topic: str, callback: Callable[[Any], None], qos: QoSProfile
@@ -138,7 +141,7 @@ class Inputs:
             kind,
             topic,
             callback,
-            qos,
+            copy(qos),  # what a parameter overrides is written into it, and depth and mask are given the same one
             callback_group=self._group,
             event_callbacks=SubscriptionEventCallbacks(use_default_callbacks=False),
             qos_overriding_options=overriding,

@@ -20,12 +20,13 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, eq=False)
 class PairedFrame:
-    """Messages that belong together, not yet decoded."""
+    """Messages that belong together, not yet decoded, and when the image arrived (steady clock, seconds)."""
 
     stamp_ns: int
     image: Image | CompressedImage
     info: CameraInfo
     mask: Image | None
+    arrived: float = 0.0
 
 
 Outcome = PairedFrame | InputError
@@ -50,7 +51,7 @@ class FramePairing:
         self.expects_mask = expects_mask
         self._capacity = capacity
         self._patience = patience
-        self._images: deque[tuple[int, Image | CompressedImage]] = deque()
+        self._images: deque[tuple[int, Image | CompressedImage, float]] = deque()  # stamp, image, arrival
         self._infos: OrderedDict[int, CameraInfo] = OrderedDict()
         self._masks: OrderedDict[int, Image] = OrderedDict()
         self._last_info: CameraInfo | None = None
@@ -58,10 +59,10 @@ class FramePairing:
         self._newest: int | None = None  # stamp of the image that came last
         self._jump_ns = StampOrder.LOOP_NS  # an image this far back begins anew
 
-    def image(self, message: Image | CompressedImage) -> list[Outcome]:
-        """Take a depth image."""
+    def image(self, message: Image | CompressedImage, arrived: float = 0.0) -> list[Outcome]:
+        """Take a depth image, which arrived at ``arrived``; that of a recording read from disk says nothing."""
         stamp = stamp_ns(message)
-        self._images.append((stamp, message))
+        self._images.append((stamp, message, arrived))
         self._forget_after(stamp)
         outcomes = self._ready()
         while len(self._images) > self._capacity:
@@ -96,7 +97,7 @@ class FramePairing:
     def _ready(self, *, ending: bool = False) -> list[Outcome]:
         outcomes: list[Outcome] = []
         while self._images:
-            stamp, image = self._images[0]
+            stamp, image, arrived = self._images[0]
             info = self._infos.get(stamp)
             on_its_way = self._own_infos and len(self._images) <= self._patience and not ending
             if self._last_info is None or (info is None and on_its_way):
@@ -110,7 +111,7 @@ class FramePairing:
             self._images.popleft()
             self._masks.pop(stamp, None)  # what is left has no image so far
             self._own_infos = info is not None
-            outcomes.append(PairedFrame(stamp, image, info or self._last_info, mask))
+            outcomes.append(PairedFrame(stamp, image, info or self._last_info, mask, arrived))
         return outcomes
 
     def _left_without_mask(self, stamp: int) -> bool:
@@ -118,7 +119,7 @@ class FramePairing:
         assert self._newest is not None
         end = self._newest + StampOrder.LOOP_NS  # beyond it are late masks of a recording that has begun again
         later = any(stamp < other < end for other in self._masks)
-        return later or any(other < stamp and other in self._masks for other, _ in self._images)
+        return later or any(other < stamp and other in self._masks for other, *_ in self._images)
 
     def _forget_after(self, stamp: int) -> None:
         """Take notice of an image: forget what was kept of a time before the clock, or the recording, jumped back."""
@@ -127,7 +128,7 @@ class FramePairing:
         if jumped:
             self._jump_ns = StampOrder.LOOP_NS
         last = stamp if jumped else stamp + StampOrder.LOOP_NS - 1
-        waiting = {other for other, _ in self._images}
+        waiting = {other for other, *_ in self._images}
         kept: tuple[OrderedDict[int, Any], ...] = (self._masks, self._infos)
         for messages in kept:
             for other in [other for other in messages if other > last and other not in waiting]:
@@ -135,7 +136,7 @@ class FramePairing:
 
     def _give_up(self) -> InputError:
         """Take the first image out; returns why it cannot be used."""
-        stamp, _ = self._images.popleft()
+        stamp, *_ = self._images.popleft()
         if self._last_info is None:
             return InputError(
                 "no_camera_info",

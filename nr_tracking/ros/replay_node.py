@@ -132,7 +132,7 @@ class ReplayNode(Node):
         """Play to the end or until shutdown; returns how many depth images were sent.
 
         Raises:
-            InputError: the recording cannot be read, or nobody subscribes.
+            InputError: the recording cannot be read, or a subscriber takes nothing of it.
         """
         if str(self._input[0]) in ("", "."):
             raise InputError("no_input", "name a recording: -p input:=FOLDER")
@@ -190,12 +190,15 @@ class ReplayNode(Node):
                     ) from error
 
     def _wait_for_subscribers(self) -> None:
-        deadline = time.monotonic() + _WAIT_S
-        needed = [self._topics["depth"], self._topics["camera_info"]]
-        while not all(publisher.get_subscription_count() for publisher in needed) and self.context.ok():
-            if time.monotonic() > deadline:
-                names = " and ".join(publisher.topic_name for publisher in needed)
-                raise InputError("no_subscriber", f"nobody subscribed to {names} within {_WAIT_S:.0f} s")
+        """Wait as long as it takes: the first time on a machine, a node may need minutes before it subscribes."""
+        needed, told = [self._topics["depth"], self._topics["camera_info"]], time.monotonic()
+        while self.context.ok():
+            missing = [publisher.topic_name for publisher in needed if not publisher.get_subscription_count()]
+            if not missing:
+                return
+            if time.monotonic() > told + _WAIT_S:
+                told = time.monotonic()
+                self.get_logger().info(f"waiting until somebody subscribes to {' and '.join(missing)}")
             time.sleep(_TICK_S)
 
     def _publisher(self, kind: type[Any], topic: str) -> Publisher[Any]:

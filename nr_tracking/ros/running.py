@@ -40,6 +40,8 @@ def run(make_nodes: Callable[[], Sequence[TrackingNode]], args: list[str] | None
         if rclpy.ok():  # otherwise the signal came while a service was being answered, which then fails
             raise
     finally:
+        for node in nodes:  # a service that waits for inference would hold up the executor until all of it is done
+            node.stop_input()
         executor.shutdown()
         for node in nodes:
             node.close()

@@ -143,14 +143,14 @@ class TrackingNode(LifecycleNode):
             prepare=functools.partial(prepare_loops, self._tracker),
         )
         self._inputs = Inputs(self, self._input_group, ros, self.statistics, self.worker.submit, self._on_click)
-        self._diagnostics.watch(self._inputs.depth_topic, self._inputs.depth_type, ros.image_reliability)
+        self._diagnostics.watch(self._inputs.depth_topic, self._inputs.depth_type, self._inputs.depth_reliability)
         self.get_logger().info(f"active: waiting for depth on {self._inputs.depth_topic}")
         return super().on_activate(state)
 
     @_said("deactivated")
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Unsubscribe and end the inference thread."""
-        self._stop_input()
+        self.stop_input()
         return super().on_deactivate(state)
 
     @_said("cleaned up")
@@ -162,13 +162,13 @@ class TrackingNode(LifecycleNode):
     @_said("shut down")
     def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Free everything, whatever the state."""
-        self._stop_input()
+        self.stop_input()
         self._release()
         return TransitionCallbackReturn.SUCCESS
 
     def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Free everything, so that the node can be configured again."""
-        self._stop_input()
+        self.stop_input()
         self._release()
         return TransitionCallbackReturn.SUCCESS
 
@@ -179,12 +179,13 @@ class TrackingNode(LifecycleNode):
 
     def close(self) -> None:
         """End the inference thread and take the node down."""
-        self._stop_input()
+        self.stop_input()
         self._release()
         self._jumps.unregister()
         self.destroy_node()
 
-    def _stop_input(self) -> None:
+    def stop_input(self) -> None:
+        """Unsubscribe and end the inference thread after the frame in hand, whoever waits for the others."""
         self._diagnostics.active = False
         inputs, self._inputs = self._inputs, None
         if inputs is not None:
@@ -258,16 +259,18 @@ class TrackingNode(LifecycleNode):
             return None
         assert tracker is not None
         self._on_event(f"memory ran out: continuing with preset {smaller.preset} in place of {tracker.config.preset}")
-        self._tracker = self._tracker_factory(smaller)
+        successor = self._tracker_factory(smaller)
+        successor.next_id = tracker.next_id
+        self._tracker = successor
         self._keeper.config, self._keeper.weights = smaller, weights_hash(smaller)
-        return self._tracker
+        return successor
 
     def _on_event(self, text: str) -> None:
         self._diagnostics.subject = text
         self.get_logger().info(text)
 
     def _on_new_subject(self) -> None:
-        self._keeper.clear()
+        self._keeper.next_subject()
         if self._outputs is not None:
             self._outputs.reset()
 
@@ -279,8 +282,13 @@ class TrackingNode(LifecycleNode):
 
     def _on_reset(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
         worker = self.worker
-        response.success = worker is not None and worker.reset(_RESET_S)
-        response.message = "the tracker starts anew" if response.success else "the node is not active"
+        response.success = worker is not None and worker.reset(_RESET_S, self._keeper.clear)
+        if response.success:
+            response.message = "the tracker starts anew"
+        elif worker is None or self.worker is not worker:
+            response.message = "the node is not active"
+        else:  # what was asked for stays in line
+            response.message = f"inference was busy for {_RESET_S:.0f} s: the tracker starts anew once it is done"
         return response
 
     def _on_save(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:

@@ -36,6 +36,7 @@ class TrackerLike(Protocol):
 
     config: Config
     windows: int
+    next_id: int
     on_ready: Callable[[], None] | None
 
     def push(self, frame: DepthFrame) -> list[TrackedFrame]:
@@ -125,12 +126,16 @@ class InferenceWorker:
 
         return self._queue.command(command) is not None and done.wait(timeout_s)
 
-    def reset(self, timeout_s: float) -> bool:
-        """Forget the subject and the waiting frames; False on timeout, and at once where the worker was stopped."""
+    def reset(self, timeout_s: float, on_reset: Callable[[], None] = lambda: None) -> bool:
+        """Forget the subject and the waiting frames; ``on_reset`` is called between its last frame and the next one's.
+
+        False on timeout, when it is done later, and at once where the worker was stopped.
+        """
         done = threading.Event()
 
         def command() -> None:
             try:
+                on_reset()
                 self._follower.forget()
                 self._reset("reset")
             finally:
