@@ -117,3 +117,9 @@ def test_a_student_does_not_go_on_from_other_widths(tmp_path):
     )
     with pytest.raises(InputError, match=r"training\.student_channels"):
         build_networks(config, "rays", None)
+
+
+def test_weights_of_a_student_that_is_not_there_are_refused():
+    config = load_config("test", model=RAYS, training={**QUICK, "student_start": "student.safetensors"})
+    with pytest.raises(InputError, match=r"training\.student_channels"):
+        build_networks(config, "rays", None)

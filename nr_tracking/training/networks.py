@@ -40,6 +40,8 @@ def build_networks(config: Config, schedule: ScheduleName, start: Path | str | N
         networks["student"] = CompletionNetwork(student_model(config))
     elif schedule == "rays" and config.training.freeze_teacher:
         raise InputError("no_student", "training.freeze_teacher leaves nothing to learn: set training.student_channels")
+    elif schedule == "rays" and config.training.student_start:
+        raise InputError("no_student", "training.student_start has no student: set training.student_channels")
     if schedule not in ("rays", "completion"):
         networks["deformation"] = DeformationDecoder(config.model)
     if start is not None:
