@@ -181,7 +181,7 @@ def test_where_results_cannot_go_is_said_before_the_work(
     (tmp_path / "ours" / "notes").write_text("somebody's")
     for module, work in (("evaluate", "evaluate"), ("bench", "bench")):
         monkeypatch.setattr(f"nr_tracking.commands.{module}.{work}", lambda *given, **named: pytest.fail("it worked"))
-    monkeypatch.setattr("nr_tracking.data.synthesize.write_clips", lambda *given: pytest.fail("it worked"))
+    monkeypatch.setattr("nr_tracking.data.clip_cache.pack_points", lambda *given: pytest.fail("it worked"))
     words = request_of.replace("BALL", str(ball)).replace("OURS", str(tmp_path / "ours")).split()
     assert cli.main(words) == 2
     assert says in capsys.readouterr().err

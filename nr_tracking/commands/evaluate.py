@@ -15,9 +15,9 @@ import numpy as np
 
 from nr_tracking.atomic import written_folder
 from nr_tracking.commands.progress import Progress
+from nr_tracking.commands.recordings import Unusable, frames_of, scans_of
 from nr_tracking.commands.track import TrackerLike, make_tracker
 from nr_tracking.config import Config
-from nr_tracking.data.scans import read_scans
 from nr_tracking.data.sequence import Sequence, is_sequence
 from nr_tracking.evaluation.classical_tracking import METHODS, classical_candidate
 from nr_tracking.evaluation.evaluation_report import evaluation_report, keep_worst
@@ -123,13 +123,10 @@ def _is_short(sequence: Sequence, length: int, offset: int) -> bool:
 
 def _readable(sequence: Sequence, start: int, count: int) -> Iterator[DepthFrame | None]:
     """Frames of a recording; None, and a line on stderr, for one that cannot be read."""
-    for index in sequence.span(start, count):
-        try:
-            frame = sequence.frame(index)
-        except InputError as error:
-            print(f"nr_tracking: {sequence.path.name}: frame {index}: {error}", file=sys.stderr)
-            frame = None
-        yield frame
+    for index, frame in enumerate(frames_of(sequence, start, count), start):
+        if isinstance(frame, Unusable):
+            print(f"nr_tracking: {sequence.path.name}: frame {index}: {frame.error}", file=sys.stderr)
+        yield None if isinstance(frame, Unusable) else frame
 
 
 def _score(sequence: Sequence, candidate: Candidate, start: int, length: int, points: int, seed: int) -> Scores:
@@ -145,13 +142,8 @@ def _score(sequence: Sequence, candidate: Candidate, start: int, length: int, po
         seed=seed,
         family=family_of(sequence.path),
         intrinsics=sequence.intrinsics,
-        scans=_scans(sequence, range(start, start + length)),
+        scans=scans_of(sequence, range(start, start + length)),
     )
-
-
-def _scans(sequence: Sequence, frames: Iterable[int]) -> list[Mesh] | None:
-    scans = read_scans(sequence.path, frames)
-    return [Mesh(vertices, faces) for vertices, faces in scans] if scans else None
 
 
 def evaluate_output(output: Output, sequence: Sequence, *, length: int = LENGTH, points: int = COUNT) -> list[Scores]:
@@ -169,7 +161,7 @@ def evaluate_output(output: Output, sequence: Sequence, *, length: int = LENGTH,
         count=points,
         family=family_of(sequence.path),
         intrinsics=sequence.intrinsics,
-        scans=_scans(sequence, rows.tolist()),
+        scans=scans_of(sequence, rows.tolist()),
     )
 
 

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nr_tracking.data.scans import read_scans
-from nr_tracking.data.sequence import GroundTruth, is_sequence, read_sequence
+from nr_tracking.data.sequence import GroundTruth, Sequence, is_sequence, read_sequence
+from nr_tracking.evaluation.metrics import Mesh
 from nr_tracking.tracking.rows import NO_STAMP
-from nr_tracking.types import DepthFrame, Float32, InputError, Int32, Intrinsics
+from nr_tracking.types import DepthFrame, InputError, Intrinsics
 
 if TYPE_CHECKING:
     from nr_tracking.ros.bags import Recording as Bag
@@ -29,7 +30,7 @@ class Recording:
     """A depth recording. ``read(start, count)`` yields its frames, or what is wrong with them, one by one.
 
     ``notices`` are what the latest ``read`` found to be damaged beside them, such as a gap in a file. What the
-    recording knows of the truth: ``ground_truth(start, count)``; ``true_surfaces(start, count)``, vertices and faces of
+    recording knows of the truth: ``ground_truth(start, count)``; ``true_surfaces(start, count)``, one for
     each frame, where those do not correspond over time; ``intrinsics`` of the camera that saw it.
     """
 
@@ -38,7 +39,7 @@ class Recording:
     read: Callable[[int, int | None], Iterator[DepthFrame | Unusable]]
     ground_truth: Callable[[int, int | None], GroundTruth | None]
     notices: list[str] = field(default_factory=list)
-    true_surfaces: Callable[[int, int | None], list[tuple[Float32, Int32]] | None] = lambda start, count: None
+    true_surfaces: Callable[[int, int | None], list[Mesh] | None] = lambda start, count: None
     intrinsics: Intrinsics | None = None
 
     def count(self, start: int, count: int | None) -> int:
@@ -83,22 +84,30 @@ def open_recordings(
 
 def _open_sequence(path: Path) -> Recording:
     sequence = read_sequence(path)
-
-    def read(start: int, count: int | None) -> Iterator[DepthFrame | Unusable]:
-        for index in sequence.span(start, count):
-            try:
-                yield sequence.frame(index)
-            except InputError as error:
-                yield Unusable(error, int(sequence.stamps_ns[index]))
-
     return Recording(
         path.resolve().name,
         len(sequence),
-        read,
+        lambda start, count: frames_of(sequence, start, count),
         sequence.ground_truth,
-        true_surfaces=lambda start, count: read_scans(path, sequence.span(start, count)),
+        true_surfaces=lambda start, count: scans_of(sequence, sequence.span(start, count)),
         intrinsics=sequence.intrinsics,
     )
+
+
+def frames_of(sequence: Sequence, start: int, count: int | None) -> Iterator[DepthFrame | Unusable]:
+    """The frames of a SEQUENCE, or what is wrong with them, one by one."""
+    for index in sequence.span(start, count):
+        try:
+            frame: DepthFrame | Unusable = sequence.frame(index)
+        except InputError as error:
+            frame = Unusable(error, int(sequence.stamps_ns[index]))
+        yield frame
+
+
+def scans_of(sequence: Sequence, frames: Iterable[int]) -> list[Mesh] | None:
+    """The true surfaces of ``frames`` of a SEQUENCE, where they do not correspond over time; None where they do."""
+    scans = read_scans(sequence.path, frames)
+    return None if scans is None else [Mesh(*scan) for scan in scans]
 
 
 def _open_bag(path: Path, depth_topic: str | None, camera_info_topic: str | None) -> Recording:

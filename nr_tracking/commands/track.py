@@ -16,7 +16,6 @@ from nr_tracking.commands.progress import Progress
 from nr_tracking.commands.recordings import Recording, Unusable
 from nr_tracking.config import Config, SubjectConfig
 from nr_tracking.data.sequence import GroundTruth
-from nr_tracking.evaluation.metrics import Mesh
 from nr_tracking.evaluation.protocol import Scores
 from nr_tracking.evaluation.report import KeyFrames, score_output, tracking_report
 from nr_tracking.fields.weights import read_weights, weights_path
@@ -289,7 +288,6 @@ def _report(
     try:
         truth = recording.ground_truth(run.start, run.frames)
         if truth is not None:
-            scans = recording.true_surfaces(run.start, run.frames)
             scores = score_output(
                 output,
                 truth,
@@ -297,7 +295,7 @@ def _report(
                 at_most=2,
                 count=points or REPORT_POINTS,
                 intrinsics=recording.intrinsics,
-                scans=None if scans is None else [Mesh(*scan) for scan in scans],
+                scans=recording.true_surfaces(run.start, run.frames),
             )
     except InputError as error:
         remarks.append(f"No scores: {error}")

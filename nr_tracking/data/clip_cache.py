@@ -18,7 +18,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from nr_tracking.atomic import written_file
+from nr_tracking.atomic import prepare_file, written_file
 from nr_tracking.data.cache import WindowCache, WindowSample, pack_points, unpack_points
 from nr_tracking.data.cameras import draw_camera, with_subject_of
 from nr_tracking.data.clips import Clip
@@ -36,7 +36,9 @@ FRAME_POINTS = 1500
 
 
 def write_clips(path: str | Path, clips: Iterable[Clip]) -> int:
-    """Write clips to one safetensors file, by rename, and return their number."""
+    """Write clips to one safetensors file, by rename, and return their number; they are asked for once it can be."""
+    path = Path(path)
+    prepare_file(path)
     tensors: dict[str, np.ndarray] = {}
     about = []
     for number, clip in enumerate(clips):
@@ -45,8 +47,6 @@ def write_clips(path: str | Path, clips: Iterable[Clip]) -> int:
         about.append({"name": clip.name, "family": clip.family, "identity": clip.identity, "fps": clip.fps})
     if not about:
         raise InputError("no_clips", f"{path}: there is no clip to write")
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     with written_file(path) as partial:
         save_file(
             {key: np.ascontiguousarray(value) for key, value in tensors.items()},

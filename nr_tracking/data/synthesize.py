@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 
-from nr_tracking.atomic import prepare_file
 from nr_tracking.data.cache import FORMAT, WindowSample, read_manifest, write_manifest, write_shard
 from nr_tracking.data.clip_cache import LENGTH, STRIDES, write_clips
 from nr_tracking.data.clips import Clip
@@ -105,7 +104,6 @@ def synthesize_clips(
         raise InputError("unknown_split", f"split {split!r} is none of {', '.join(SPLITS)}")
     if clips < 1:
         raise InputError("no_clips", f"clips = {clips}: ask for one at least")
-    prepare_file(Path(path))
     weights = _weights(families)
     names = sorted(weights)
     share = np.array([weights[name] for name in names])

@@ -21,7 +21,7 @@ import nr_tracking
 from nr_tracking.config import Config
 from nr_tracking.ros.conversions import depth_frame
 from nr_tracking.ros.pairing import PairedFrame
-from nr_tracking.tracking.result import ResultWriter, Run, read_output
+from nr_tracking.tracking.result import ResultWriter, Run, read_output, tidy_output
 from nr_tracking.types import DepthFrame, InputError, TrackedFrame
 
 _LOG = logging.getLogger(__name__)
@@ -96,7 +96,7 @@ class ResultKeeper:
         for row, (frame, _) in enumerate(kept):
             writer.add(row, frame)
         timings = writer.finish(np.array([frame.stamp_ns for frame, _ in kept], np.int64))
-        writer.tidy()
+        tidy_output(folder)
         run.write(folder)
         (folder / "timings.json").write_text(json.dumps(timings) + "\n")
         if self.config.ros.save_report:

@@ -88,7 +88,8 @@ class ResultWriter:
     """Writes results row by row into a folder, so that memory does not grow with the recording.
 
     ``add`` may be called in any order and again for the same row; ``finish`` assembles the arrays, as often as it is
-    called; ``tidy`` removes what they were made of. Rows that a former writer left in the same folder count as added.
+    called, and :func:`tidy_output` removes what they were made of. Rows that a former writer left in the same folder
+    count as added.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -130,10 +131,6 @@ class ResultWriter:
     def lacks(self, rows: Iterable[int]) -> list[int]:
         """Which of ``rows`` were not added, or are gone."""
         return [row for row in rows if not (self._rows / f"{row:06d}.npz").is_file()]
-
-    def tidy(self) -> None:
-        """Remove what the arrays were made of: without it, what is in the folder cannot be added to."""
-        tidy_output(self.folder)
 
     def _colour_box(self, result: TrackedFrame) -> tuple[Float64, Float64]:
         """The box of the first frame's surface; kept on disk, so that a continued run uses the same colours."""
@@ -195,13 +192,13 @@ def write_output(output: Path, stamps_ns: Int64, results: Iterable[tuple[int, Tr
         for row, result in results:
             writer.add(row, result)
         writer.finish(stamps_ns)
-        writer.tidy()
+        tidy_output(folder)
         run.write(folder)
     return output
 
 
 def tidy_output(folder: Path) -> None:
-    """Remove from an OUTPUT what it was made of."""
+    """Remove from an OUTPUT what its arrays were made of; it cannot be added to any more."""
     shutil.rmtree(folder / _ROWS, ignore_errors=True)
     (folder / _COLOURS).unlink(missing_ok=True)
 
