@@ -59,9 +59,12 @@ class TrainingConfig(Section):
     subject_pixels: int = setting(
         240, "images made from clips show the subject at most this long", unit="pixel", ge=32, le=10_000
     )
+    window_frames: int = setting(
+        5, "frames of the windows made from clips; those of a cache folder have five", ge=1, le=64
+    )
     echoes: int = setting(
         1,
-        "times that the rays schedule shows each frame, in turns augmented anew and mirrored, before it makes another",
+        "times that each window is shown, in turns augmented anew and mirrored, before another one is made",
         ge=1,
         le=64,
     )

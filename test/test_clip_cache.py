@@ -27,7 +27,7 @@ from nr_tracking.data.synthesize import CLIP_FRAMES, synthesize_clips
 from nr_tracking.data.windows import make_window
 from nr_tracking.sensing.camera import back_project, project
 from nr_tracking.training.journal import Journal
-from nr_tracking.training.trainer import train
+from nr_tracking.training.trainer import Plan, Run, train
 from nr_tracking.types import InputError
 
 
@@ -132,14 +132,14 @@ def test_windows_of_clips_differ_by_number_and_epoch_and_by_nothing_else(file: P
 
 def test_a_frame_alone_is_one_of_its_clip_on_a_small_image(file: Path) -> None:
     """One frame, its truth from libigl, the subject no longer than asked for; the same draw gives the same frame."""
-    windows = GeneratedWindows(file, pixels=60)
+    windows = GeneratedWindows(file, pixels=60, frames=1)
     for number in range(4):
-        sample = windows.drawn_frame(number, epoch=1)
+        sample = windows.drawn(number, epoch=1)
         assert sample.depth.shape[0] == sample.points.shape[0] == 1
         rows, columns = np.nonzero(sample.depth[0])
         assert 40 <= max(np.ptp(rows), np.ptp(columns)) <= 60
-        np.testing.assert_array_equal(sample.depth, windows.drawn_frame(number, epoch=1).depth)
-        assert not np.array_equal(sample.depth, windows.drawn_frame(number, epoch=2).depth)
+        np.testing.assert_array_equal(sample.depth, windows.drawn(number, epoch=1).depth)
+        assert not np.array_equal(sample.depth, windows.drawn(number, epoch=2).depth)
         # What is seen lies on the surface, wherever pixels fall on the coarser image.
         cloud = back_project(sample.depth[0], sample.intrinsics)[sample.depth[0] > 0]
         away = cKDTree(sample.surface[0]).query(cloud)[0]
@@ -155,6 +155,17 @@ def test_a_coarser_image_shows_the_same_view() -> None:
     np.testing.assert_allclose((here + 0.5) * factor - 0.5, there, atol=1e-9)
     assert 99 <= np.ptp(there, axis=0).max() <= 101
     assert with_subject_of(2000, points, camera).intrinsics == camera.intrinsics
+
+
+def test_windows_of_clips_have_as_many_frames_as_are_asked_for(file: Path, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr("nr_tracking.data.windows.make_window.__defaults__", (None, 60, 30, None))
+    sample = GeneratedWindows(file, frames=2).drawn(3, 0)
+    assert sample.depth.shape[0] == 2 and sample.sdf.shape == (2, 90)
+    for schedule, frames in (("completion", 3), ("rays", 1)):
+        model = {"rays": True} if schedule == "rays" else {}
+        config = load_config("test", model=model, training={"window_frames": 3, "workers": 0})
+        run = Run(config, file, tmp_path / schedule, schedule, Plan(1, None), None, None)
+        assert len(run.cache.drawn(0, 0).depth) == frames
 
 
 def test_training_makes_its_windows_from_a_file_of_clips(file: Path, tmp_path: Path, monkeypatch) -> None:

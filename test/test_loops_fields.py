@@ -7,7 +7,7 @@ import trimesh
 from twins import both, needs_loops
 
 from nr_tracking.config import MeshConfig
-from nr_tracking.fields.field import DistanceMLP, EmbeddingHead, FieldWindow, KnownDistances
+from nr_tracking.fields.field import DistanceMLP, EmbeddingHead, FieldWindow, KnownDistances, interpolate_dense
 from nr_tracking.fields.meshing import extract_surface
 from nr_tracking.fields.ray_window import RayWindow
 from nr_tracking.fields.rays import RayField, ray_depths
@@ -117,3 +117,18 @@ def test_features_between_voxels_of_three_scales():
         (field.sdf(points, frame) ** 2).sum().backward()
         assert learns.grad is not None and bool(learns.grad.any())
         learns.requires_grad_(False)
+
+
+@pytest.mark.parametrize(("kind", "error"), [(torch.float32, 1e-6), (torch.bfloat16, 2e-2)])
+def test_features_between_voxels_of_a_whole_grid(kind, error):
+    torch.manual_seed(0)
+    features = torch.randn(2, 5, 5, 5, 7).to(kind)
+    points = 1.2 * torch.rand(300, 3) - 0.6  # some of them beyond the outermost voxel centres
+    frame = torch.randint(0, 2, (300,))
+    compiled, plain = both(lambda: interpolate_dense(features, points, frame))
+    assert compiled.dtype == plain.dtype == kind
+    torch.testing.assert_close(compiled, plain, rtol=0, atol=error)
+    if kind == torch.bfloat16:  # rounded once, where PyTorch rounds weights, products and sums
+        assert torch.equal(compiled, interpolate_dense(features.float(), points, frame).to(kind))
+    points[0] = torch.nan  # a place that is none reads nothing beyond the grid
+    assert torch.equal(interpolate_dense(features, points, frame)[1:], compiled[1:])

@@ -2,14 +2,16 @@
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from moving_shapes import bend, mesh_of, rod_distance, rotation
 from scipy.sparse import csr_matrix
 from twins import both, needs_loops
 
-from nr_tracking.config import RefinementConfig
+from nr_tracking.config import RefinementConfig, load_config
 from nr_tracking.deformation.carrier import build_carrier
+from nr_tracking.deformation.decoder import DeformationDecoder
 from nr_tracking.deformation.matching import Target, even_sample, find_matches, space_order
 from nr_tracking.deformation.normal_equations import (
     DeformationGraph,
@@ -23,6 +25,7 @@ from nr_tracking.deformation.normal_equations import (
 )
 from nr_tracking.deformation.panelled import PanelMatrix
 from nr_tracking.deformation.patches import build_patches
+from nr_tracking.deformation.prediction import PatchMotion
 from nr_tracking.deformation.projection import SurfaceIndex, sample_evenly
 from nr_tracking.deformation.refinement import Refiner
 from nr_tracking.deformation.rotations import rotation_from_vector, vector_from_rotation
@@ -309,3 +312,34 @@ def test_rotations_of_vectors_and_back(count, seed, length):
     compiled, plain = both(lambda: vector_from_rotation(rotations))
     np.testing.assert_allclose(compiled, plain, rtol=1e-12, atol=1e-15)
     np.testing.assert_allclose(compiled, vectors, atol=1e-9)
+
+
+@pytest.mark.parametrize("count", [40, 1])
+def test_patches_are_guessed_to_move_the_same_way(count):
+    torch.manual_seed(0)
+    model = load_config("test").model
+    graph = build_patches(*mesh_of(rod_distance, 40), count, (14, 5))
+    decoder = DeformationDecoder(model)
+    torch.nn.init.normal_(decoder.head[-1].weight, std=0.1)
+    centres = torch.as_tensor(graph.centres)
+    first, second = torch.randn(2, len(graph), model.embedding_channels)
+    matched = centres + 0.1 * torch.randn(len(graph), 3)
+    with torch.no_grad():
+        compiled, plain = both(lambda: decoder(centres, first, matched, second, graph))
+    assert float((compiled[1] - matched).abs().max()) > 0.01
+    alike(compiled, plain, atol=2e-6)
+
+
+@pytest.mark.parametrize("count", [40, 1])
+def test_patches_carry_points_the_same_way(count):
+    vertices, faces = mesh_of(rod_distance, 40)
+    graph = build_patches(vertices, faces, count)
+    generator = np.random.default_rng(0)
+    turns = rotation_from_vector(generator.normal(0, 0.4, (len(graph), 3))).astype(np.float32)
+    motion = PatchMotion(graph, turns, graph.centres + generator.normal(0, 0.1, (len(graph), 3)).astype(np.float32))
+    points = generator.normal(0, 0.3, (500, 3)).astype(np.float32)
+    points[0] = 1e3  # where every patch's weight is nothing but for the nearest one's
+    compiled, plain = both(lambda: motion.carry(points, vertices))
+    assert compiled.dtype == plain.dtype == np.float32
+    np.testing.assert_allclose(compiled[1:], plain[1:], atol=1e-6)
+    np.testing.assert_allclose(compiled[0], plain[0], rtol=1e-3)

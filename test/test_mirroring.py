@@ -89,15 +89,17 @@ def test_twice_is_the_window_itself(sample):
 
 
 class OneBody(GeneratedWindows):
-    """Frames of one window, counted."""
+    """Parts of one window, counted."""
 
     made: ClassVar[list[int]] = []
 
-    def __init__(self) -> None: ...
+    def __init__(self, frames=1) -> None:
+        self.frames = frames
 
-    def drawn_frame(self, number, epoch):
+    def drawn(self, number, epoch):
         self.made.append(number)
-        return batches.one_frame(bending_window(0), np.random.default_rng(number))
+        window = bending_window(0)
+        return batches.one_frame(window, np.random.default_rng(number)) if self.frames == 1 else window
 
 
 def same(first, second):
@@ -106,9 +108,10 @@ def same(first, second):
     )
 
 
-def test_every_second_time_a_frame_comes_as_the_mirror_image_of_the_time_before():
+@pytest.mark.parametrize("frames", [1, 3])
+def test_every_second_time_a_window_comes_as_the_mirror_image_of_the_time_before(frames):
     draws = draws_of_epoch(3, 1, 8, 0, together=8, rank=0, size=1, echoes=3)
-    windows = PreparedWindows(OneBody(), CONFIG, single=True)
+    windows = PreparedWindows(OneBody(frames), CONFIG, single=frames == 1)
     OneBody.made.clear()
     shown = [windows[draw] for draw in draws]
     assert len(OneBody.made) == 8

@@ -74,6 +74,24 @@ def test_rows_that_fill_up_leave_nothing_behind(grid, monkeypatch):
         torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("bias", [True, False])
+def test_what_is_added_to_every_voxel_is_learnt_as_if_it_were_added_afterwards(grid, bias):
+    torch.manual_seed(0)
+    layer = SubmanifoldConv(3, 5, bias)
+    if bias:
+        torch.nn.init.normal_(layer.bias)
+    features = torch.randn(len(grid), 3)
+    found = layer(features, grid)
+    zero = torch.zeros(5) if layer.bias is None else layer.bias
+    wanted = NeighbourMatmul.apply(features, layer.weight, None, grid.neighbours) + zero
+    torch.testing.assert_close(found, wanted, rtol=1e-5, atol=1e-6)
+    learnt = [torch.autograd.grad(out.square().sum(), list(layer.parameters())) for out in (found, wanted)]
+    for ours, theirs in zip(*learnt, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
+
+
 def test_no_voxels_give_no_rows():
-    found = NeighbourMatmul.apply(torch.zeros(0, 3), torch.zeros(27, 3, 5), torch.zeros((0, 27), dtype=torch.int32))
+    found = NeighbourMatmul.apply(
+        torch.zeros(0, 3), torch.zeros(27, 3, 5), None, torch.zeros((0, 27), dtype=torch.int32)
+    )
     assert found.shape == (0, 5)

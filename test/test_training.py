@@ -291,7 +291,7 @@ def test_processes_share_the_windows_of_a_step():
     assert sorted(draw.window for draw in draws_of_epoch(3, 1, 11, 0, 1, 0, 1)) == list(range(11))
 
 
-def test_a_frame_that_is_dear_to_make_is_made_once_and_comes_several_times():
+def test_a_window_that_is_dear_to_make_is_made_once_and_comes_several_times():
     draws = draws_of_epoch(3, 1, 600, 0, together=8, rank=0, size=1, echoes=3)
     assert [draw.place for draw in draws] == list(range(8 * (len(draws) // 8)))
     times = np.bincount([draw.window for draw in draws])
@@ -304,7 +304,7 @@ def test_a_frame_that_is_dear_to_make_is_made_once_and_comes_several_times():
 
         def __init__(self) -> None: ...
 
-        def drawn_frame(self, number: int, epoch: int) -> str:
+        def drawn(self, number: int, epoch: int) -> str:
             self.made.append(number)
             return f"{number} of {epoch}"
 
@@ -313,9 +313,9 @@ def test_a_frame_that_is_dear_to_make_is_made_once_and_comes_several_times():
         Clips.made.clear()
         config = load_config("test", training={"echoes": 3})
         for worker in range(workers):
-            windows = PreparedWindows(Clips(), config, single=True)
+            windows = PreparedWindows(Clips(), config)
             for draw in draws[worker::workers]:
-                assert windows._single(draw, np.random.default_rng(0)) == f"{draw.window} of 1"
+                assert windows._drawn(draw) == f"{draw.window} of 1"
         assert len(Clips.made) == 600
     resumed = draws_of_epoch(3, 1, 600, 264, together=8, rank=0, size=1, echoes=3)
     assert resumed == draws[264:]

@@ -91,13 +91,19 @@ class GeneratedWindows:
     """Training windows made from clips when asked for, on a device; the place of a :class:`WindowCache` in training.
 
     A window depends on its number, the epoch and ``seed`` alone. Images are made so coarse that the subject is at most
-    ``pixels`` long in them: more than a network resolves costs time and teaches nothing.
+    ``pixels`` long in them: more than a network resolves costs time and teaches nothing. A window has ``frames``.
     """
 
     def __init__(
-        self, path: str | Path, device: torch.device | str = "cpu", seed: int = 0, pixels: int = 1_000_000
+        self,
+        path: str | Path,
+        device: torch.device | str = "cpu",
+        seed: int = 0,
+        pixels: int = 1_000_000,
+        frames: int = LENGTH,
     ) -> None:
         self.clips, self.device, self.seed, self.pixels = ClipCache(path), torch.device(device), seed, pixels
+        self.frames = frames
         # libigl, whose trees make a CPU quicker, where it is installed; else plain torch on the device.
         with_libigl = self.device.type == "cpu" and importlib.util.find_spec("igl") is not None
         self._torch_device = None if with_libigl else self.device
@@ -119,14 +125,12 @@ class GeneratedWindows:
         return self.drawn(number, 0)
 
     def drawn(self, number: int, epoch: int) -> WindowSample:
-        """Make a window; a camera that hardly sees the subject is drawn again."""
-        return self._drawn(number, epoch, LENGTH)
+        """Make a window; a camera that hardly sees the subject is drawn again.
 
-    def drawn_frame(self, number: int, epoch: int) -> WindowSample:
-        """Make a window of one frame, with fewer samples: there is always another one."""
-        return self._drawn(number, epoch, 1, near_points=FRAME_POINTS, far_points=FRAME_POINTS)
-
-    def _drawn(self, number: int, epoch: int, length: int, **points: int) -> WindowSample:
+        One of a single frame has fewer samples: there is always another one.
+        """
+        length = self.frames
+        points = {"near_points": FRAME_POINTS, "far_points": FRAME_POINTS} if length == 1 else {}
         rng = np.random.default_rng([self.seed, 3, epoch, number])
         clip = self.clips[number // WINDOWS_PER_CLIP]
         for attempt in range(8):
@@ -146,7 +150,11 @@ class GeneratedWindows:
 
 
 def open_windows(
-    path: str | Path, device: torch.device | str = "cpu", seed: int = 0, pixels: int = 1_000_000
+    path: str | Path,
+    device: torch.device | str = "cpu",
+    seed: int = 0,
+    pixels: int = 1_000_000,
+    frames: int = LENGTH,
 ) -> WindowCache | GeneratedWindows:
-    """The training windows of a cache folder, or those made from a file of clips."""
-    return GeneratedWindows(path, device, seed, pixels) if Path(path).is_file() else WindowCache(path)
+    """The training windows of a cache folder, or those of so many ``frames`` made from a file of clips."""
+    return GeneratedWindows(path, device, seed, pixels, frames) if Path(path).is_file() else WindowCache(path)

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from nr_tracking.config import ModelConfig
 from nr_tracking.deformation.patches import PatchGraph
 from nr_tracking.deformation.rotations import rotation_from_6d
+from nr_tracking.sensing.tensors import as_array, loops_for
 
 
 class FeaStConv(nn.Module):
@@ -31,9 +32,14 @@ class FeaStConv(nn.Module):
 
     def forward(self, x: Tensor, senders: Tensor, receivers: Tensor) -> Tensor:
         """Each node takes the mean over its incoming edges; ``senders`` and ``receivers`` (E,) include self-loops."""
-        messages = self.weight(x).view(-1, self.heads, self.outputs)[senders]
+        messages = self.weight(x).view(-1, self.heads, self.outputs)
         # The choice reads u.(x_i - x_j): it sees shapes, not places.
         chosen = self.choice(x)
+        if (loops := loops_for("patch_graphs", messages, chosen, self.offset)) is not None:
+            edges = as_array(senders), as_array(receivers)
+            mean = loops.mixed_messages(as_array(messages), as_array(chosen), as_array(self.offset), *edges)
+            return torch.from_numpy(mean) + self.bias
+        messages = messages[senders]
         share = torch.softmax(chosen[receivers] - chosen[senders] + self.offset, dim=1)
         mixed = (share[:, :, None] * messages).sum(1)
         degree = torch.zeros(len(x), dtype=x.dtype, device=x.device).index_add_(

@@ -14,13 +14,14 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from scipy.spatial import cKDTree
 
 from nr_tracking.deformation.association import associate
 from nr_tracking.deformation.blending import blend_weights, deform
 from nr_tracking.deformation.decoder import DeformationDecoder
 from nr_tracking.deformation.patches import PatchGraph
+from nr_tracking.deformation.projection import PointIndex
 from nr_tracking.fields.averaging import CompletedField
+from nr_tracking.loops import compiled_loops
 from nr_tracking.sensing.volume import Volume
 from nr_tracking.types import Float32
 
@@ -57,11 +58,18 @@ class PatchMotion:
 
         ``vertices`` (V, 3) are those of that surface: a point belongs to the patch of the nearest one.
         """
-        _, nearest = cKDTree(vertices).query(points)
-        places = torch.from_numpy(np.ascontiguousarray(points, np.float32))
+        index = PointIndex(np.asarray(vertices, np.float64))
+        owner = self.graph.owner[index.nearest(np.asarray(points, np.float64))[1][:, 0]]
+        points = np.ascontiguousarray(points, np.float32)
+        if (loops := compiled_loops("patch_graphs")) is not None:
+            graph = self.graph.centres, self.graph.widths, self.graph.neighbours
+            gone: Float32 = loops.carried(points, owner, *graph, self.rotations, self.translations)
+            return gone
+        places = torch.from_numpy(points)
+        blend = blend_weights(places, self.graph, owner)
         rotations, translations = torch.from_numpy(self.rotations), torch.from_numpy(self.translations)
-        blend = blend_weights(places, self.graph, self.graph.owner[nearest])
         return deform(places, blend, self.graph.centres, rotations, translations).numpy()
+
 
 
 @torch.no_grad()

@@ -20,7 +20,7 @@ from nr_tracking.fields.fusion import FrameCodes
 from nr_tracking.fields.neighbours import with_absent
 from nr_tracking.fields.rays import RayField
 from nr_tracking.fields.sparse import SparseGrid
-from nr_tracking.sensing.tensors import loops_for
+from nr_tracking.sensing.tensors import as_array, loops_for, recorded
 
 ROUNDING = 1e-5  # a scale with a smaller share in a value is left out
 
@@ -73,8 +73,19 @@ class _CornerSum(torch.autograd.Function):
 def interpolate_dense(features: Tensor, points: Tensor, frame: Tensor) -> Tensor:
     """Trilinear interpolation in ``features`` (N, R, R, R, C) at ``points`` (Q, 3) of ``frame`` (Q,) -> (Q, C)."""
     resolution = features.shape[1]
+    loops = loops_for("grids", points)
+    if loops is not None and _is_plain(features):
+        found = features.new_empty(len(points), features.shape[-1])
+        where = as_array(points.contiguous()), as_array(frame.long().contiguous())
+        loops.read_dense(*where, as_array(features.contiguous()), as_array(found))
+        return found
     rows, weights = trilinear_corners(points, frame, resolution)
     return _CornerSum.apply(features.reshape(-1, features.shape[-1]), weights.to(features.dtype), rows)
+
+
+def _is_plain(features: Tensor) -> bool:
+    """Whether loops can read ``features`` on a CPU, whose gradients nobody will ask for."""
+    return features.dtype in (torch.float32, torch.bfloat16) and not recorded(features)
 
 
 def interpolate_sparse(features: Tensor, grid: SparseGrid, points: Tensor, frame: Tensor) -> tuple[Tensor, Tensor]:

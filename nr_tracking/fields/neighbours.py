@@ -31,22 +31,26 @@ def round_rows(count: int, features: Tensor) -> int:
 
 
 class NeighbourMatmul(torch.autograd.Function):
-    """out[i] = sum over k of features[neighbours[i, k]] @ weight[k], with an absent neighbour counting as zero."""
+    """out[i] = bias + sum over k of features[neighbours[i, k]] @ weight[k], an absent neighbour counting as zero."""
 
     @staticmethod
-    def forward(ctx: Any, features: Tensor, weight: Tensor, neighbours: Tensor) -> Tensor:
-        """Shapes: features (M, I), weight (27, I, O), neighbours (M, 27) int32 -> (M, O)."""
+    def forward(ctx: Any, features: Tensor, weight: Tensor, bias: Tensor | None, neighbours: Tensor) -> Tensor:
+        """Shapes: features (M, I), weight (27, I, O), bias (O,) or none, neighbours (M, 27) int32 -> (M, O)."""
         ctx.save_for_backward(features, weight, neighbours)
         matrix = weight.reshape(-1, weight.shape[2])
         count = features.shape[0]
         out = features.new_empty(round_rows(count, features), weight.shape[2])
         for rows, block in _gathered(features, neighbours):
-            torch.mm(block, matrix, out=out[rows.start : rows.start + len(block)])
+            part = out[rows.start : rows.start + len(block)]
+            if bias is None:
+                torch.mm(block, matrix, out=part)
+            else:  # while the part is in the cache
+                torch.addmm(bias, block, matrix, out=part)
         return out if len(out) == count else out[:count]
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None, None]:
         """One gather of the gradients serves both: a voxel is its neighbour's neighbour in the opposite direction."""
         features, weight, neighbours = ctx.saved_tensors
         inputs, outputs = weight.shape[1:]
@@ -60,7 +64,7 @@ class NeighbourMatmul(torch.autograd.Function):
                 torch.mm(block, flipped, out=grad_features[rows])
             grad_weight += features[rows].t() @ block
         grad_weight = grad_weight.view(inputs, 27, outputs).permute(1, 0, 2).flip(0).to(weight.dtype)
-        return grad_features, grad_weight, None
+        return grad_features, grad_weight, grad.sum(0) if ctx.needs_input_grad[2] else None, None
 
 
 def with_absent(features: Tensor) -> Tensor:

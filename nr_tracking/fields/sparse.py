@@ -166,11 +166,11 @@ class SubmanifoldConv(nn.Module):
     def forward(self, features: Tensor, grid: SparseGrid) -> Tensor:
         """(M, I) -> (M, O) on ``grid``."""
         features, weight = _autocast(features, self.weight)
+        bias = None if self.bias is None else self.bias.to(features.dtype)
         if spconv_backend.usable(features):
             out = spconv_backend.submanifold(features, weight, grid)
-        else:
-            out = NeighbourMatmul.apply(features, weight, grid.neighbours)
-        return out if self.bias is None else out + self.bias.to(out.dtype)
+            return out if bias is None else out + bias
+        return NeighbourMatmul.apply(features, weight, bias, grid.neighbours)  # type: ignore[no-any-return]
 
 
 class DownConv(nn.Module):

@@ -1,13 +1,44 @@
-"""Reading features of sparse voxels between their centres: the twin of a scale's part in ``FieldWindow``."""
+"""Reading features of voxels between their centres: twins of what :mod:`nr_tracking.fields.field` does in PyTorch."""
 
 from __future__ import annotations
 
-import numpy as np
+from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
+from nr_tracking.loops.bfloat16 import stored, wide
 from nr_tracking.loops.compiler import clamped, compiled
 from nr_tracking.types import Float32, Int32, Int64
 
+Real = NDArray[Any]  # float32, or bfloat16 as uint16
 Scale = tuple[Int64, Float32, Float32, Int64, Float32]
+
+
+@compiled
+def read_dense(points: Float32, frame: Int64, features: Real, found: Real) -> None:
+    """``features`` (N, R, R, R, C) between voxels at ``points`` (Q, 3) of ``frame`` (Q,): ``found`` (Q, C)."""
+    side, channels = features.shape[1], features.shape[4]
+    rows = features.reshape((-1, channels))
+    one, half, last = np.float32(1), np.float32(0.5), np.float32(side - 1)
+    lower, part, total = np.empty(3, np.int64), np.empty(3, np.float32), np.empty(channels, np.float32)
+    for q in range(len(points)):
+        for axis in range(3):
+            position = clamped((points[q, axis] + half) * side - half, np.float32(0), last)
+            lower[axis] = min(int(position), side - 2)
+            part[axis] = position - np.float32(lower[axis])
+        first = ((frame[q] * side + lower[0]) * side + lower[1]) * side + lower[2]
+        total[:] = 0
+        for k in range(8):
+            a, b, c = k >> 2, (k >> 1) & 1, k & 1
+            weight = part[0] if a else one - part[0]
+            weight *= part[1] if b else one - part[1]
+            weight *= part[2] if c else one - part[2]
+            row = rows[first + (a * side + b) * side + c]
+            for channel in range(channels):
+                total[channel] += weight * wide(row[channel])
+        for channel in range(channels):
+            found[q, channel] = stored(total[channel], found)
 
 
 @compiled

@@ -113,7 +113,9 @@ class PreparedWindows(Dataset[TrainingBatch | None]):
 
     def _prepared(self, draw: Draw) -> TrainingBatch | None:
         rng = np.random.default_rng((self.config.training.seed, 2, draw.epoch, draw.place))
-        sample = self._single(draw, rng) if self.single else self.cache.drawn(draw.window, draw.epoch)
+        sample = self._drawn(draw)
+        if self.single and len(sample.depth) > 1:
+            sample = one_frame(sample, rng)
         try:
             return prepare(sample, self.config, rng)
         except InputError as error:
@@ -121,17 +123,14 @@ class PreparedWindows(Dataset[TrainingBatch | None]):
                 raise
             return None
 
-    def _single(self, draw: Draw, rng: np.random.Generator) -> WindowSample:
-        if isinstance(self.cache, GeneratedWindows):
-            return self._made_once(self.cache, draw)
-        return one_frame(self.cache.drawn(draw.window, draw.epoch), rng)
-
-    def _made_once(self, clips: GeneratedWindows, draw: Draw) -> WindowSample:
-        """A frame made from clips, or the same one that the last draws made."""
+    def _drawn(self, draw: Draw) -> WindowSample:
+        """A window as it was stored, or made from clips, where it is the one that the last draws made."""
+        if not isinstance(self.cache, GeneratedWindows):
+            return self.cache.drawn(draw.window, draw.epoch)
         key = (draw.epoch, draw.window)
         sample = self._made.pop(key, None)
         if sample is None:
-            sample = clips.drawn_frame(draw.window, draw.epoch)
+            sample = self.cache.drawn(draw.window, draw.epoch)
         if self.config.training.echoes > 1:
             _keep(self._made, key, sample)
         return sample

@@ -125,7 +125,13 @@ class Run:
         keep_freed_memory()
         if schedule == "paper" and any(config.training.gates) and validation is None:
             raise InputError("no_validation", "training.gates are scores on validation windows: name some")
-        self.cache = open_windows(cache, self.device, config.training.seed, config.training.subject_pixels)
+        self.cache = open_windows(
+            cache,
+            self.device,
+            config.training.seed,
+            config.training.subject_pixels,
+            1 if schedule == "rays" else config.training.window_frames,
+        )
         self.validation = validation
         self.start = None if start is None else read_weights(start).sha256
         self.networks = build_networks(config, schedule, start).to(self.device)
@@ -167,7 +173,7 @@ class Run:
             self.together,
             self.team.rank,
             size,
-            training.echoes if self.schedule == "rays" else 1,
+            training.echoes,
         )
         on_device = isinstance(self.cache, GeneratedWindows) and self.device.type == "cuda"
         workers = 0 if on_device else training.workers  # a forked process must not use CUDA
