@@ -71,7 +71,6 @@ class PatchMotion:
         return deform(places, blend, self.graph.centres, rotations, translations).numpy()
 
 
-
 @torch.no_grad()
 def predict_motion(
     source: tuple[PlacedFrame, PatchGraph],
