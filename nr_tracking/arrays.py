@@ -6,16 +6,20 @@ are there, so that reading a file takes no more memory than its size, or than de
 
 from __future__ import annotations
 
+import itertools
 import math
+import mmap
+import struct
 import zipfile
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import IO, Any
 
 import numpy as np
 from numpy.lib import format as npy
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
 from nr_tracking.types import InputError
 
@@ -63,6 +67,63 @@ def read_arrays(
         return arrays
 
 
+def mapped_arrays(path: Path, reason: str = "bad_archive") -> dict[str, NDArray[Any]]:
+    """The arrays of an ``.npz`` archive, those that are not packed mapped from the file, which writing leaves alone.
+
+    Their values take memory as they are looked at, which the system may take back: an archive may be larger than that.
+
+    Raises:
+        InputError: as :func:`read_arrays`.
+        OSError: there is no such file.
+    """
+    size = path.stat().st_size
+    with _damage_named(reason, path), zipfile.ZipFile(path) as archive, path.open("rb") as file:
+        _check_members(size, archive.infolist())
+        mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
+        arrays = {}
+        for member in archive.infolist():
+            name = member.filename.removesuffix(_SUFFIX)
+            with archive.open(member) as stream:
+                if member.compress_type != zipfile.ZIP_STORED:
+                    arrays[name] = _read(stream, member.file_size, member.filename)
+                    continue
+                shape, fortran, kind = _header(stream, member.file_size, member.filename)
+                within = stream.tell()
+            if 0 in shape:  # nothing to map
+                arrays[name] = np.empty(shape, kind)
+                continue
+            flat = np.frombuffer(mapped, kind, math.prod(shape), _data_of(file, member) + within)
+            arrays[name] = flat.reshape(shape, order="F" if fortran else "C")
+        return arrays
+
+
+def _data_of(file: IO[bytes], member: zipfile.ZipInfo) -> int:
+    """Where a member's bytes begin: behind its own header, whose two last fields may differ from the archive's list."""
+    file.seek(member.header_offset + 26)
+    name, extra = struct.unpack("<HH", file.read(4))
+    return int(member.header_offset + 30 + name + extra)
+
+
+Empty = Callable[[tuple[int, ...], DTypeLike, float], NDArray[Any]]
+"""Makes an array of a shape and a type, filled with one value."""
+
+
+@contextmanager
+def temporary_arrays(folder: Path) -> Iterator[Empty]:
+    """Arrays on disk, in ``folder``, for as long as the context lasts; they may be larger than memory."""
+    with TemporaryDirectory(dir=folder) as room:
+        count = itertools.count()
+
+        def empty(shape: tuple[int, ...], kind: DTypeLike, value: float) -> NDArray[Any]:
+            if 0 in shape:
+                return np.empty(shape, kind)
+            array = npy.open_memmap(Path(room) / f"{next(count)}{_SUFFIX}", "w+", np.dtype(kind), shape)
+            array[:] = value
+            return np.asarray(array)
+
+        yield empty
+
+
 def _check_members(size: int, members: list[zipfile.ZipInfo]) -> None:
     """ValueError where members of an archive of ``size`` bytes claim more than these can hold, alone or together."""
     for member in members:
@@ -78,17 +139,23 @@ def _check_members(size: int, members: list[zipfile.ZipInfo]) -> None:
 
 def _read(file: IO[bytes], size: int, name: str) -> NDArray[Any]:
     """Read an array from a file of ``size`` bytes; ValueError where its header claims more."""
+    _header(file, size, name)
+    file.seek(0)
+    return np.asarray(npy.read_array(file, allow_pickle=False))
+
+
+def _header(file: IO[bytes], size: int, name: str) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    """Shape, whether the first axis runs fastest, and type of an array in a file of ``size`` bytes; checked."""
     version = npy.read_magic(file)
     read_header = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}.get(version)
     if read_header is None:  # 3.0 is for names of fields beyond Latin-1
         raise ValueError(f"{name} has version {version} of the format")
-    shape, _, kind = read_header(file)
+    shape, fortran, kind = read_header(file)
     if kind.hasobject:
         raise ValueError(f"{name} claims objects, not numbers")
     if any(side < 0 for side in shape) or math.prod(shape) * max(kind.itemsize, 1) > size:
         raise ValueError(f"{name} claims {shape} of {kind} in {size} bytes")
-    file.seek(0)
-    return np.asarray(npy.read_array(file, allow_pickle=False))
+    return shape, fortran, kind
 
 
 @contextmanager

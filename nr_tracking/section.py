@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, get_args
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
 
 def setting(default: Any, meaning: str, *, unit: str = "", live: bool = False, **limits: Any) -> Any:
@@ -15,4 +15,20 @@ def setting(default: Any, meaning: str, *, unit: str = "", live: bool = False, *
 class Section(BaseModel):
     """A group of settings; unknown keys are refused and values cannot be changed in place."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _truths_are_no_numbers(cls, value: Any, info: ValidationInfo) -> Any:
+        """YAML reads on, off, yes and no as truths, which would pass as 1 and 0."""
+        if _holds_truth(value) and not _takes_truth(cls.model_fields[str(info.field_name)].annotation):
+            raise ValueError(f"{info.field_name} is {value!r}: it takes no yes or no")
+        return value
+
+
+def _holds_truth(value: Any) -> bool:
+    return isinstance(value, bool) or (isinstance(value, list | tuple) and any(map(_holds_truth, value)))
+
+
+def _takes_truth(annotation: Any) -> bool:
+    return annotation is bool or any(map(_takes_truth, get_args(annotation)))

@@ -79,10 +79,17 @@ def _track(options: argparse.Namespace) -> int:
         camera_info_topic=options.camera_info_topic,
         every_camera=options.every_camera,
     )
-    folder_of_bags = len(recordings) > 1
+    several, failed = len(recordings) > 1, 0
     for recording in recordings:
-        output = options.output / recording.name if folder_of_bags else options.output
-        done = track(recording, output, config, start=options.start, frames=options.frames, resume=options.resume)
+        output = options.output / recording.name if several else options.output
+        try:
+            done = track(recording, output, config, start=options.start, frames=options.frames, resume=options.resume)
+        except InputError as error:
+            if not several:
+                raise
+            print(f"nr_tracking: {recording.name}: {error}", file=sys.stderr)  # the others can do without it
+            failed += 1
+            continue
         print(f"{recording.name}: {done.run.tracked} of {done.run.frames} frames tracked; see {output / 'report.html'}")
         for row, reason in done.run.dropped.items():
             print(f"nr_tracking: frame {row} dropped: {reason}", file=sys.stderr)
@@ -90,7 +97,7 @@ def _track(options: argparse.Namespace) -> int:
             print(f"nr_tracking: {notice}", file=sys.stderr)
         if done.scores:
             print(score_table(done.scores), end="")
-    return 0
+    return 2 if failed else 0
 
 
 def _add_evaluate(parser: argparse.ArgumentParser) -> None:

@@ -7,6 +7,7 @@ import json
 import re
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +19,7 @@ from nr_tracking.commands.progress import Progress
 from nr_tracking.commands.recordings import Unusable, frames_of, scans_of
 from nr_tracking.commands.track import TrackerLike, make_tracker
 from nr_tracking.config import Config
+from nr_tracking.data.scans import check_scans
 from nr_tracking.data.sequence import Sequence, is_sequence
 from nr_tracking.evaluation.classical_tracking import METHODS, classical_candidate
 from nr_tracking.evaluation.evaluation_report import evaluation_report, keep_worst
@@ -66,6 +68,7 @@ def evaluate(
         for sequence, start in jobs:
             tracker.reset()
             candidate = track_candidate(tracker, _readable(sequence, start, length))
+            _tell_dropped(sequence, start, candidate)
             scores = keep_worst([*scores, _score(sequence, candidate, start, length, points, seed)])
             progress.advance()
     return scores
@@ -98,9 +101,10 @@ def evaluate_baselines(
 
 
 def _jobs(sequences: list[Sequence], length: int, stride: int, offset: int) -> list[tuple[Sequence, int]]:
-    for sequence in sequences:
+    for sequence in sequences:  # of each before any is tracked, which takes hours
         if not (sequence.path / "ground_truth.npz").is_file():
             raise _no_ground_truth(sequence)
+        family_of(sequence.path)
     long = [sequence for sequence in sequences if not _is_short(sequence, length, offset)]
     if sequences and not long:
         longest = max(sequences, key=len)
@@ -109,6 +113,9 @@ def _jobs(sequences: list[Sequence], length: int, stride: int, offset: int) -> l
             f"{longest.path} has {len(longest)} frames, and no recording has more: from {offset} on they hold no "
             f"sub-sequence of {length}",
         )
+    for sequence in long:
+        sequence.ground_truth()
+        check_scans(sequence.path, len(sequence))
     return [(sequence, start) for sequence in long for start in subsequences(len(sequence), length, stride, offset)]
 
 
@@ -129,6 +136,12 @@ def _readable(sequence: Sequence, start: int, count: int) -> Iterator[DepthFrame
         yield None if isinstance(frame, Unusable) else frame
 
 
+def _tell_dropped(sequence: Sequence, start: int, candidate: Candidate) -> None:
+    """A line on stderr for each reason why frames have no surface."""
+    for reason, count in Counter(candidate.dropped.values()).items():
+        print(f"nr_tracking: {sequence.path.name} from {start}: {count} without a surface: {reason}", file=sys.stderr)
+
+
 def _score(sequence: Sequence, candidate: Candidate, start: int, length: int, points: int, seed: int) -> Scores:
     truth = sequence.ground_truth(start, length)
     if truth is None:
@@ -143,6 +156,7 @@ def _score(sequence: Sequence, candidate: Candidate, start: int, length: int, po
         family=family_of(sequence.path),
         intrinsics=sequence.intrinsics,
         scans=scans_of(sequence, range(start, start + length)),
+        poses=None if sequence.poses is None else sequence.poses[start : start + length],
     )
 
 
@@ -162,6 +176,7 @@ def evaluate_output(output: Output, sequence: Sequence, *, length: int = LENGTH,
         family=family_of(sequence.path),
         intrinsics=sequence.intrinsics,
         scans=scans_of(sequence, rows.tolist()),
+        poses=None if sequence.poses is None else sequence.poses[rows],
     )
 
 
@@ -182,9 +197,13 @@ def family_of(path: Path) -> str:
     file = path / "meta.json"
     if file.is_file():
         try:
-            return str(json.loads(file.read_text())["family"])
-        except (ValueError, KeyError, TypeError) as error:
-            raise InputError("bad_meta", f'{file} is no JSON object with "family": {error!r}') from None
+            about = json.loads(file.read_text(encoding="utf-8"))
+        except (ValueError, RecursionError) as error:
+            raise InputError("bad_meta", f"{file} is no JSON: {error}") from None
+        if not isinstance(about, dict):
+            raise InputError("bad_meta", f"{file} is no JSON object, but {type(about).__name__}")
+        if "family" in about:
+            return str(about["family"])
     return re.sub(r"[_-]?\d+$", "", path.resolve().name)
 
 
@@ -223,7 +242,8 @@ def track_candidate(tracker: TrackerLike, frames: Iterable[DepthFrame | None]) -
         tracks[row, columns] = result.tracks.positions
         confidence[row, columns] = result.tracks.confidence
     meshes = [surfaces.get(row) for row in range(len(rows))]
-    return Candidate(meshes, tracks, confidence, seconds / max(len(rows), 1))
+    rows.finish()
+    return Candidate(meshes, tracks, confidence, seconds / max(len(rows), 1), dropped=dict(rows.dropped))
 
 
 def write_scores(

@@ -11,7 +11,7 @@ from nr_tracking.data.scans import read_scans
 from nr_tracking.data.sequence import GroundTruth, Sequence, is_sequence, read_sequence
 from nr_tracking.evaluation.metrics import Mesh
 from nr_tracking.tracking.rows import NO_STAMP
-from nr_tracking.types import DepthFrame, InputError, Intrinsics
+from nr_tracking.types import DepthFrame, Float64, InputError, Intrinsics
 
 if TYPE_CHECKING:
     from nr_tracking.ros.bags import Recording as Bag
@@ -31,7 +31,8 @@ class Recording:
 
     ``notices`` are what the latest ``read`` found to be damaged beside them, such as a gap in a file. What the
     recording knows of the truth: ``ground_truth(start, count)``; ``true_surfaces(start, count)``, one for
-    each frame, where those do not correspond over time; ``intrinsics`` of the camera that saw it.
+    each frame, where those do not correspond over time; ``intrinsics`` of the camera that saw it, and
+    ``poses(start, count)`` (T, 4, 4) camera -> world, if it moved.
     """
 
     name: str
@@ -41,6 +42,7 @@ class Recording:
     notices: list[str] = field(default_factory=list)
     true_surfaces: Callable[[int, int | None], list[Mesh] | None] = lambda start, count: None
     intrinsics: Intrinsics | None = None
+    poses: Callable[[int, int | None], Float64 | None] = lambda start, count: None
 
     def count(self, start: int, count: int | None) -> int:
         """How many frames ``read`` will yield; :class:`InputError` where ``start`` is not in the recording."""
@@ -91,6 +93,9 @@ def _open_sequence(path: Path) -> Recording:
         sequence.ground_truth,
         true_surfaces=lambda start, count: scans_of(sequence, sequence.span(start, count)),
         intrinsics=sequence.intrinsics,
+        poses=lambda start, count: (
+            None if sequence.poses is None else sequence.poses[list(sequence.span(start, count))]
+        ),
     )
 
 

@@ -154,13 +154,13 @@ class _Session:
         with Progress(f"tracking {recording.name}", count) as progress:
             for index, item in enumerate(recording.read(self.run.start, count)):
                 digest.add(item)
-                if isinstance(item, DepthFrame):
-                    self.key_frames.keep(index, item)
                 if index < self._done:  # a continued run: tracked before, read again only to compare
+                    self._show(index, item)
                     if index == self._done - 1 and digest.value != self._done_digest:
                         raise _disagrees(self.folder, ["input"])
                     continue
                 self._take(item)
+                self._show(index, item)
                 progress.advance()
                 if (index + 1) % CHECKPOINT_FRAMES == 0:
                     self._save(index + 1, digest.value)
@@ -209,6 +209,11 @@ class _Session:
         else:
             self._follower.tracked(item.stamp_ns)
             self._write(results)
+
+    def _show(self, row: int, item: DepthFrame | Unusable) -> None:
+        """Offer an image that the tracker took to the report."""
+        if isinstance(item, DepthFrame) and row not in self.rows.dropped:
+            self.key_frames.keep(row, item)
 
     def _note(self, event: str) -> None:
         self.events.append(f"row {len(self.rows) - 1}: {event}")
@@ -268,7 +273,8 @@ def _require_same(folder: Path, former: Run, run: Run) -> None:
 def _disagrees(folder: Path, what: list[str]) -> InputError:
     return InputError(
         "resume_disagrees",
-        f"{folder} was made with a different {', '.join(what)} and cannot be continued; run without --resume",
+        f"{folder} was made with a different {', '.join(what)} and cannot be continued; run `track` without --resume, "
+        "choose another --output, or remove that folder",
     )
 
 
@@ -296,8 +302,9 @@ def _report(
                 count=points or REPORT_POINTS,
                 intrinsics=recording.intrinsics,
                 scans=recording.true_surfaces(run.start, run.frames),
+                poses=recording.poses(run.start, run.frames),
             )
-    except InputError as error:
+    except ValueError as error:  # InputError, and whatever a strange truth makes of the arithmetic
         remarks.append(f"No scores: {error}")
     except ModuleNotFoundError as error:
         remarks.append(f"No scores: they need {error.name}; pip install 'nr_tracking[data]'.")

@@ -27,7 +27,7 @@ import numpy as np
 from nr_tracking.arrays import read_array, read_arrays
 from nr_tracking.atomic import written_folder
 from nr_tracking.data.png import check_size, metres_to_units, read_png, units_to_metres, write_png
-from nr_tracking.types import DepthFrame, Float32, Float64, InputError, Int32, Int64, Intrinsics
+from nr_tracking.types import Bool, DepthFrame, Float32, Float64, InputError, Int32, Int64, Intrinsics
 
 
 @dataclass(frozen=True)
@@ -99,13 +99,37 @@ class Sequence:
             raise InputError(
                 "bad_ground_truth", f"{path}: faces are {faces.dtype} {faces.shape}, expected int32 (F, 3)"
             )
-        if len(faces) and not 0 <= faces.min() <= faces.max() < vertices.shape[1]:
+        if len(faces) == 0:
+            raise InputError("bad_ground_truth", f"{path}: there are no faces, and nothing is scored without a surface")
+        if not 0 <= faces.min() <= faces.max() < vertices.shape[1]:
             raise InputError(
                 "bad_ground_truth",
                 f"{path}: faces name vertices {faces.min()} to {faces.max()}, but there are {vertices.shape[1]}",
             )
         span = self.span(start, count)
-        return GroundTruth(vertices[span.start : span.stop].astype(np.float32), faces.astype(np.int32))
+        chosen = vertices[span.start : span.stop].astype(np.float32)
+        return GroundTruth(_finite(chosen, faces, span.start, path), faces.astype(np.int32))
+
+
+def _finite(vertices: Float32, faces: Int32, start: int, path: Path) -> Float32:
+    """True ``vertices`` (T, V, 3), with those that no face names put beside one that is; :class:`InputError` for NaN.
+
+    Frames are counted from ``start``.
+    """
+    used = np.zeros(vertices.shape[1], np.bool_)
+    used[faces] = True
+    known: Bool = np.asarray(np.isfinite(vertices).all(axis=2))
+    if bad := np.flatnonzero(~known[:, used].all(axis=1)).tolist():
+        raise InputError(
+            "bad_ground_truth",
+            f"{path}: frame {start + bad[0]} has vertices that are not finite (as have {len(bad)} of {len(known)} "
+            "frames): leave out the frames whose surface is not known",
+        )
+    if not np.ptp(vertices[0][used], axis=0).any():
+        raise InputError("bad_ground_truth", f"{path}: all vertices of frame {start} are in one place")
+    if not known.all():
+        vertices = np.where(known[:, :, None], vertices, vertices[:, [int(faces[0, 0])]])
+    return vertices
 
 
 def is_sequence(path: str | Path) -> bool:

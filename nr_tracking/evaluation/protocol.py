@@ -8,7 +8,7 @@ A score is the mean over the frames, the first one included, then over the sub-s
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,7 @@ from nr_tracking.data.sequence import GroundTruth
 from nr_tracking.evaluation import baselines, track_metrics
 from nr_tracking.evaluation.metrics import Mesh, Samples, SurfaceScores, sample, score_surface
 from nr_tracking.evaluation.reliability import Reliability, error_limit, reliability
+from nr_tracking.tracking.rigid import Rigid, fixed_frame
 from nr_tracking.types import Float32, Float64, InputError, Intrinsics
 
 LENGTH = 17
@@ -29,7 +30,8 @@ class Candidate:
     """What is to be scored: metric, camera optical frame, one entry a frame.
 
     ``meshes``: the surface of each frame, None where there is none; ``tracks`` (T, K, 3), NaN where not tracked;
-    ``confidence`` (T, K) of the tracks and ``seconds`` a frame where they are known; ``method`` says what made it.
+    ``confidence`` (T, K) of the tracks and ``seconds`` a frame where they are known; ``method`` says what made it;
+    ``dropped`` says why frames have no surface, where that is known.
     """
 
     meshes: list[Mesh | None]
@@ -37,6 +39,7 @@ class Candidate:
     confidence: Float32 | None = None
     seconds: float = float("nan")
     method: str = "nr_tracking"
+    dropped: dict[int, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -72,7 +75,7 @@ OPTIONAL = frozenset({"visible_error", "hidden_error", "jitter"})
 
 @dataclass(frozen=True)
 class Specimen:
-    """One frame to look at: a surface beside the true one, metric, camera optical frame.
+    """One frame to look at: a surface beside the true one, metric, in the optical frame of the first frame's camera.
 
     ``error`` (V,) is the distance of each of its vertices from the true surface, and ``missed`` (V',) that of each true
     vertex from the surface, first longest edge = 1; ``frame`` counts from the start of the sub-sequence.
@@ -154,8 +157,12 @@ def score(
     family: str = "",
     intrinsics: Intrinsics | None = None,
     scans: list[Mesh] | None = None,
+    poses: Float64 | None = None,
 ) -> Scores:
     """Score one sub-sequence; ``truth`` covers the same frames as ``candidate``.
+
+    Of a camera that moves, ``poses`` (T, 4, 4) camera -> world: everything is compared where it is for the camera of
+    the first frame, so that what stands still in the world does not move.
 
     A frame without a surface is scored with the last one before it, as a lost track is: that is what a user of the
     results would have had to go by. What the camera of ``intrinsics`` sees of the truth divides the errors into
@@ -171,6 +178,12 @@ def score(
             "wrong_length",
             f"{name}: {len(candidate.meshes)} meshes, {len(candidate.tracks)} rows of tracks, {frames} true frames",
         )
+    views = _views(poses, frames)
+    seen = scans
+    if views is not None:
+        scans = [Mesh(view.points(scan.vertices), scan.faces) for view, scan in zip(views, scans, strict=True)]
+        truth = GroundTruth(_carried(views, truth.vertices), truth.faces)
+        candidate = _candidate_of_first_camera(candidate, views)
     rng = np.random.default_rng(seed)
     origin, unit = _normalisation(scans[0])
     true = [Mesh((scan.vertices - origin) / unit, scan.faces) for scan in scans]
@@ -185,10 +198,12 @@ def score(
         "jitter": track_metrics.jitter(tied),
         "tracked": track_metrics.share_tracked(tied),
     }
+    true_points = tied.truth * unit + origin  # as each camera saw them
+    if views is not None:
+        true_points = np.stack([view.inverse().points(row) for view, row in zip(views, true_points, strict=True)])
     if intrinsics is not None and len(tied.columns):
-        true_points = tied.truth * unit + origin
         slack = track_metrics.VISIBLE_SLACK * unit
-        visible = track_metrics.visible_truth(true_points, scans, intrinsics, slack)
+        visible = track_metrics.visible_truth(true_points, seen, intrinsics, slack)
         columns["visible_error"], columns["hidden_error"] = track_metrics.end_point_error(tied, visible)
     rows: list[FrameScores] = []
     specimen: Specimen | None = None
@@ -221,7 +236,7 @@ def score(
         family=family,
         method=candidate.method,
         seconds=candidate.seconds,
-        reliability=_reliability(candidate, tied, unit, origin),
+        reliability=_reliability(candidate, tied, unit, true_points[..., 2]),
         worst=specimen,
     )
 
@@ -262,14 +277,36 @@ def _distance(mesh: Mesh, samples: Samples) -> Float64:
 
 
 def _reliability(
-    candidate: Candidate, tied: track_metrics.TiedTracks, unit: float, origin: Float64
+    candidate: Candidate, tied: track_metrics.TiedTracks, unit: float, depth: Float64
 ) -> Reliability | None:
-    """Stated confidences of tracks that are there, against their metric errors."""
+    """Stated confidences of tracks that are there, against their metric errors at a true ``depth`` (T, K)."""
     if candidate.confidence is None or not len(tied.columns):
         return None
     stated = np.where(tied.tracked, candidate.confidence[:, tied.columns], np.nan)
-    depth = tied.truth[..., 2] * unit + origin[2]
     return reliability(stated, tied.error * unit, error_limit(depth))
+
+
+def _views(poses: Float64 | None, frames: int) -> list[Rigid] | None:
+    """From the camera of each frame to that of the first one; None for a camera that stands still."""
+    if poses is None:
+        return None
+    if len(poses) != frames:
+        raise InputError("wrong_length", f"{len(poses)} poses of the camera for {frames} true frames")
+    first = fixed_frame(poses[0]).inverse()
+    return [first.after(fixed_frame(pose)) for pose in poses]
+
+
+def _candidate_of_first_camera(candidate: Candidate, views: list[Rigid]) -> Candidate:
+    meshes = [
+        None if mesh is None else Mesh(view.points(mesh.vertices), mesh.faces)
+        for view, mesh in zip(views, candidate.meshes, strict=True)
+    ]
+    return replace(candidate, meshes=meshes, tracks=_carried(views, candidate.tracks))
+
+
+def _carried(views: list[Rigid], rows: Float32) -> Float32:
+    """Points (T, N, 3) of each frame's camera, where they are for the first one."""
+    return np.stack([view.points(row) for view, row in zip(views, rows, strict=True)]).astype(np.float32)
 
 
 def _outward(surfaces: list[Mesh]) -> list[Mesh]:

@@ -16,7 +16,7 @@ from nr_tracking.evaluation.scoreboard import SCORE_HEADER, score_cells, sequenc
 from nr_tracking.evaluation.shading import Picture, camera_view, draw_surface, middle_and_extent, orbit_view
 from nr_tracking.sensing.camera import rectify
 from nr_tracking.tracking.result import ColouredMesh, Output
-from nr_tracking.types import DepthFrame, InputError, Intrinsics
+from nr_tracking.types import DepthFrame, Float64, InputError, Intrinsics
 
 _COLUMNS = 6
 TILE = 250
@@ -30,15 +30,17 @@ class KeyFrames:
     limit: int = 2 * _COLUMNS
     frames: dict[int, DepthFrame] = field(default_factory=dict)
     _step: int = 1
+    _offered: int = 0
 
     def keep(self, row: int, frame: DepthFrame) -> None:
-        """Offer the image of a row; rows come in order."""
-        if row % self._step:
+        """Offer the image of a row; rows come in order, but not each has an image that is offered."""
+        self._offered += 1
+        if (self._offered - 1) % self._step:
             return
         self.frames[row] = frame
         if len(self.frames) > self.limit:
             self._step *= 2
-            self.frames = {row: frame for row, frame in self.frames.items() if row % self._step == 0}
+            self.frames = dict(list(self.frames.items())[::2])
 
 
 def truth_of(sequence: Sequence, output: Output) -> GroundTruth | None:
@@ -64,13 +66,14 @@ def score_output(
     family: str = "",
     intrinsics: Intrinsics | None = None,
     scans: list[Mesh] | None = None,
+    poses: Float64 | None = None,
 ) -> list[Scores]:
     """Score an OUTPUT in sub-sequences of ``length`` frames, or all of it where it is shorter.
 
     Of many sub-sequences, ``at_most`` so many are taken, evenly over the recording. ``truth`` covers the frames of
     ``output``, and so do ``scans``, where the true surfaces do not correspond; ``intrinsics`` is the camera that saw
-    it. The tracks of an OUTPUT run on through all sub-sequences: each one takes those that are there in its first
-    frame.
+    it, and ``poses`` (T, 4, 4) camera -> world say where that was, if it moved. The tracks of an OUTPUT run on through
+    all sub-sequences: each one takes those that are there in its first frame.
     """
     rows = len(output)
     if len(truth.vertices) != rows:
@@ -95,6 +98,7 @@ def score_output(
                 family=family,
                 intrinsics=intrinsics,
                 scans=scans[span] if scans else None,
+                poses=None if poses is None else poses[span],
             )
         )
     return scores
@@ -192,7 +196,8 @@ def _pictures(output: Output, frames: dict[int, DepthFrame], truth: GroundTruth 
     meshes = {row: mesh for row in frames if (mesh := output.mesh(row)) is not None and len(mesh[1])}
     rows = list(meshes)
     if not rows:
-        return page.section("Input and surface", page.note("No frame gave a surface."))
+        of = " of which an image was kept" if output.run.tracked else ""
+        return page.section("Input and surface", page.note(f"No frame{of} gave a surface."))
     spread = np.unique(np.linspace(0, len(rows) - 1, min(_COLUMNS, len(rows))).round().astype(int))
     shown = {rows[index]: meshes[rows[index]] for index in spread}
     labels = ["depth", "from the camera", "turned 60°", "from behind", *(["truth, from behind"] if truth else [])]
@@ -259,8 +264,12 @@ def _time_cells(seconds: np.ndarray) -> list[str]:
 
 
 def _tracks(output: Output) -> str:
-    known = np.all(np.isfinite(output.positions), axis=-1)
-    series = {"tracked": known.sum(axis=1).tolist(), "seen": (output.observed & known).sum(axis=1).tolist()}
+    tracked, seen = [], []
+    for places, observed in zip(output.positions, output.observed, strict=True):  # all rows at once may be gigabytes
+        known = np.isfinite(places).all(axis=-1)
+        tracked.append(int(known.sum()))
+        seen.append(int((observed & known).sum()))
+    series = {"tracked": tracked, "seen": seen}
     chart = page.line_chart(series, x_label="frame", y_label="points")
     return page.section("Tracks", chart, page.note("Tracked points, and those of them that the camera saw."))
 

@@ -71,7 +71,7 @@ def method_rows(scores: list[Scores]) -> list[list[str]]:
 def unscored_note(scores: list[Scores]) -> str:
     """A line that says which means leave out how many sub-sequences; empty where none does."""
     missing = unscored(scores)
-    counts = sorted({count for count in missing.values() if count < len(scores)})
+    counts = sorted(set(missing.values()))
     parts = [
         f"{', '.join(heading for heading, key, _ in _COLUMNS if missing.get(key) == count)} {count} of {len(scores)}"
         for count in counts

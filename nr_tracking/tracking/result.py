@@ -17,7 +17,7 @@ from __future__ import annotations
 import itertools
 import json
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nr_tracking.arrays import read_array, read_arrays
+from nr_tracking.arrays import Empty, mapped_arrays, read_array, read_arrays, temporary_arrays
 from nr_tracking.atomic import check_replaceable, written_folder
 from nr_tracking.tracking.colours import canonical_box, correspondence_colours
 from nr_tracking.tracking.ply import read_ply, write_ply
@@ -38,6 +38,7 @@ ColouredMesh = tuple[Float32, Int32, NDArray[np.uint8]]
 """Vertices (V, 3) metres, faces (F, 3), sRGB colours (V, 3)."""
 
 _ROWS, _COLOURS = "rows", "colours.npy"  # what an OUTPUT is made of, and is there as long as it may be continued
+_HELD = 4_000_000  # positions in memory at once, 48 MB
 _PATCH_ARRAYS = ("centres", "rotations", "translations")
 _TRACK_ARRAYS = {
     "stamps_ns": "T",
@@ -119,14 +120,29 @@ class ResultWriter:
         )
 
     def finish(self, stamps_ns: Int64) -> dict[int, dict[str, float]]:
-        """Write ``tracks.npz`` and ``patches.npz`` for T = len(``stamps_ns``) rows; return the timings of each row."""
-        rows = {int(file.stem): read_arrays(file) for file in sorted(self._rows.glob("*.npz"))}
-        self._write_tracks(rows, stamps_ns)
-        self._write_patches(rows, len(stamps_ns))
-        return {
-            row: dict(zip(arrays["stage_names"].tolist(), arrays["stage_seconds"].tolist(), strict=True))
-            for row, arrays in rows.items()
-        }
+        """Write ``tracks.npz`` and ``patches.npz`` for T = len(``stamps_ns``) rows; return the timings of each row.
+
+        Rows are read one by one into arrays on disk.
+        """
+        rows = sorted(int(file.stem) for file in self._rows.glob("*.npz"))
+        ids, most = np.empty(0, np.int64), 0
+        poses: dict[int, Float64 | None] = {}
+        timings = {}
+        for row in rows:
+            arrays = self._read(row)
+            if not np.isin(arrays["ids"], ids).all():
+                ids = np.union1d(ids, arrays["ids"])
+            most = max(most, *(len(arrays.get(f"{when}centres", ())) for when in ("", "previous_")))
+            poses[row] = arrays.get("pose")
+            timings[row] = dict(zip(arrays["stage_names"].tolist(), arrays["stage_seconds"].tolist(), strict=True))
+        with temporary_arrays(self._rows) as empty:
+            self._write_tracks(empty, ids, poses, np.asarray(stamps_ns, np.int64))
+        with temporary_arrays(self._rows) as empty:
+            self._write_patches(empty, rows, (len(stamps_ns), most))
+        return timings
+
+    def _read(self, row: int) -> dict[str, NDArray[Any]]:
+        return read_arrays(self._rows / f"{row:06d}.npz")
 
     def lacks(self, rows: Iterable[int]) -> list[int]:
         """Which of ``rows`` were not added, or are gone."""
@@ -140,24 +156,23 @@ class ResultWriter:
         lower, upper = read_array(path)
         return lower, upper
 
-    def _write_tracks(self, rows: dict[int, dict[str, NDArray[Any]]], stamps_ns: Int64) -> None:
-        ids = np.unique(np.concatenate([np.empty(0, np.int64), *(arrays["ids"] for arrays in rows.values())]))
+    def _write_tracks(self, empty: Empty, ids: Int64, poses: dict[int, Float64 | None], stamps_ns: Int64) -> None:
         shape = (len(stamps_ns), len(ids))
-        positions = np.full((*shape, 3), np.nan, np.float32)
-        confidence = np.zeros(shape, np.float32)
-        observed = np.zeros(shape, np.bool_)
-        for row, arrays in rows.items():
+        positions = empty((*shape, 3), np.float32, np.nan)
+        confidence, observed = empty(shape, np.float32, 0), empty(shape, np.bool_, False)
+        for row in poses:
+            arrays = self._read(row)
             column = np.searchsorted(ids, arrays["ids"])
             positions[row, column] = arrays["positions"]
             confidence[row, column] = arrays["confidence"]
             observed[row, column] = arrays["observed"]
-        velocities = np.full_like(positions, np.nan)
-        placed = np.array(sorted(rows), np.int64)
+        velocities = empty((*shape, 3), np.float32, np.nan)
+        placed = np.array(list(poses), np.int64)
         # Where a recording begins anew, its stamps jump back and so does everything else.
         for run in np.split(placed, np.flatnonzero(np.diff(stamps_ns[placed]) <= 0) + 1):
-            velocities[run] = _velocities(
-                positions[run], stamps_ns[run], [rows[row].get("pose") for row in run.tolist()]
-            )
+            cameras = [poses[row] for row in run.tolist()]
+            for some in _blocks(len(ids), _HELD // max(len(run), 1)):
+                velocities[run, some] = _velocities(positions[run, some], stamps_ns[run], cameras)
         np.savez(
             self.folder / "tracks.npz",
             positions=positions,
@@ -165,24 +180,20 @@ class ResultWriter:
             ids=ids,
             confidence=confidence,
             observed=observed,
-            stamps_ns=np.asarray(stamps_ns, np.int64),
+            stamps_ns=stamps_ns,
         )
 
-    def _write_patches(self, rows: dict[int, dict[str, NDArray[Any]]], count: int) -> None:
-        motion = {}
-        for row, following in itertools.pairwise(sorted(rows)):
-            prefix = "previous_" if "previous_centres" in rows[following] else ""
-            source = rows[following if prefix else row]
-            motion[row] = {name: source[prefix + name] for name in _PATCH_ARRAYS}
-        most = max((len(arrays["centres"]) for arrays in motion.values()), default=0)
-        shapes: dict[str, tuple[int, ...]] = {"centres": (3,), "rotations": (3, 3), "translations": (3,)}
-        padded: dict[str, Any] = {
-            name: np.full((count, most, *shape), np.nan, np.float32) for name, shape in shapes.items()
-        }
-        for row, arrays in motion.items():
-            for name, values in arrays.items():
-                padded[name][row, : len(values)] = values
-        np.savez(self.folder / "patches.npz", **padded)
+    def _write_patches(self, empty: Empty, rows: list[int], shape: tuple[int, int]) -> None:
+        sides: dict[str, tuple[int, ...]] = {"centres": (3,), "rotations": (3, 3), "translations": (3,)}
+        padded = {name: empty((*shape, *side), np.float32, np.nan) for name, side in sides.items()}
+        for row, following in itertools.pairwise(rows):
+            source, prefix = self._read(following), "previous_"
+            if "previous_centres" not in source:
+                source, prefix = self._read(row), ""
+            for name, values in padded.items():
+                motion = source[prefix + name]
+                values[row, : len(motion)] = motion
+        np.savez(self.folder / "patches.npz", **padded)  # type: ignore[arg-type]
 
 
 def write_output(output: Path, stamps_ns: Int64, results: Iterable[tuple[int, TrackedFrame]], run: Run) -> Path:
@@ -210,7 +221,7 @@ def check_output(output: Path) -> None:
 
 @dataclass(frozen=True)
 class Output:
-    """An OUTPUT folder, read back; meshes are read when they are asked for.
+    """An OUTPUT folder, read back; meshes are read when they are asked for, and tracks when they are looked at.
 
     ``positions`` (T, K, 3) float32 metres, NaN where not tracked; ``ids`` (K,); ``confidence``, ``observed`` (T, K);
     ``stamps_ns`` (T,); ``velocities`` (T, K, 3) m/s, None in a file without them.
@@ -237,7 +248,7 @@ class Output:
 def read_output(path: Path) -> Output:
     """Open an OUTPUT folder; faults are :class:`InputError`."""
     try:
-        stored = read_arrays(path / "tracks.npz", reason="bad_output")
+        stored = mapped_arrays(path / "tracks.npz", reason="bad_output")
         arrays = {name: array for name, array in stored.items() if name in _TRACK_ARRAYS}
         output = Output(path=path, run=Run.read(path), **arrays)
     except (OSError, TypeError) as error:  # no file, or not all of its arrays
@@ -249,6 +260,12 @@ def read_output(path: Path) -> Output:
             what = f"{name} is {array.dtype} {array.shape}, expected numbers {shape}"
             raise InputError("bad_output", f"{path}/tracks.npz: {what}")
     return output
+
+
+def _blocks(count: int, most: int) -> Iterator[slice]:
+    """Slices of ``most`` each, at least one, that cover ``count``."""
+    step = max(most, 1)
+    return (slice(start, min(start + step, count)) for start in range(0, count, step))
 
 
 def _velocities(positions: Float32, stamps_ns: Int64, poses: list[Float64 | None]) -> Float32:

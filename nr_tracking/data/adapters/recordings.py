@@ -2,7 +2,8 @@
 
 The tables that these recordings reproduce render depth from the meshes and do not say from where. Here the camera
 stands still, anywhere around the subject and between 20 degrees below and 45 above it, drawn by the seed and the
-sequence's name; the subject fills 70 % of the image over its whole motion.
+sequence's name; the subject fills 70 % of the image over its whole motion, and stays within the range in which a
+subject is looked for by default. Where no camera sees all of a long way like that, one that comes near to it is taken.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from nr_tracking.atomic import written_folder
+from nr_tracking.config import SubjectConfig
 from nr_tracking.data.adapters.dataset import Dataset, MeshSequence
 from nr_tracking.data.cameras import Camera, draw_camera
 from nr_tracking.data.rendering import render_depth
@@ -26,6 +28,8 @@ from nr_tracking.types import DepthFrame, Float32, Int32
 DEPTH_UNIT_M = 0.0002
 _SIZE = (640, 480)
 _FILL = 0.7
+_DRAWS = 64
+_RANGE_M = SubjectConfig().depth_max_m
 
 
 def record_dataset(
@@ -51,15 +55,17 @@ def record_dataset(
         meta = {"family": family, "sequence": name, "seed": seed, "frames": frames, "noisy": noisy}
         if not _same_request(path / "meta.json", meta):
             motion = dataset.read(name, frames)
-            _record(motion, path, meta, structured_light() if noisy else None)
-            report(f"{path.name}: {len(motion)} frames")
+            farthest = _record(motion, path, meta, structured_light() if noisy else None)
+            beyond = f", up to {farthest:.1f} m away: raise subject.depth_max_m" if farthest > _RANGE_M else ""
+            report(f"{path.name}: {len(motion)} frames{beyond}")
         paths.append(path)
     return paths
 
 
-def _record(motion: MeshSequence, path: Path, meta: dict[str, object], sensor: SensorModel | None) -> None:
+def _record(motion: MeshSequence, path: Path, meta: dict[str, object], sensor: SensorModel | None) -> float:
+    """Write one recording, and return how far its farthest point is from the camera."""
     rng = np.random.default_rng([int(str(meta["seed"])), zlib.crc32(motion.name.encode())])
-    camera = draw_camera(motion.vertices, rng, size=_SIZE, fill=_FILL, aim_off=0.0)
+    camera, farthest = _camera_within_range(motion.vertices, rng)
     truth = GroundTruth(_seen_by(camera, motion.vertices), motion.faces)
     scans = [(_seen_by(camera, scan), faces) for scan, faces in motion.scans]
     with written_folder(path, recognised_by="camera.json") as folder:
@@ -74,6 +80,24 @@ def _record(motion: MeshSequence, path: Path, meta: dict[str, object], sensor: S
         for child in list(written.iterdir()):
             child.rename(folder / child.name)
         written.rmdir()
+    return farthest
+
+
+def _camera_within_range(subject: Float32, rng: np.random.Generator) -> tuple[Camera, float]:
+    """A camera for which no point of ``subject`` (T, V, 3) is farther than those that are looked at, and how far one is.
+
+    Of a few draws the first that is so, else that which comes nearest to it.
+    """
+    best: tuple[Camera, float] | None = None
+    for _ in range(_DRAWS):
+        camera = draw_camera(subject, rng, size=_SIZE, fill=_FILL, aim_off=0.0)
+        farthest = float(camera.to_camera(subject)[..., 2].max())
+        if best is None or farthest < best[1]:
+            best = camera, farthest
+        if farthest <= _RANGE_M:
+            break
+    assert best is not None
+    return best
 
 
 def _shots(
