@@ -11,6 +11,7 @@ from launch.actions import DeclareLaunchArgument, OpaqueFunction, SetEnvironment
 from launch.conditions import IfCondition
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
+from launch_ros.parameter_descriptions import ParameterValue
 
 from launch import LaunchContext, LaunchDescription, LaunchDescriptionEntity
 from nr_tracking.config import PRESETS
@@ -41,8 +42,13 @@ def nodes(context: LaunchContext) -> list[LaunchDescriptionEntity]:
         "depth/image_raw": LaunchConfiguration("depth_topic"),
         "depth/camera_info": LaunchConfiguration("camera_info_topic"),
     }
-    # A recording waits for the subscriber and loses nothing, so that each frame of it is tracked.
-    recorded = {"ros.image_reliability": "reliable", "ros.image_history": 200, "ros.queue_policy": "all"}
+    # A recording waits for the subscriber and loses nothing, so that each frame of it is tracked; it comes unpacked.
+    recorded = {
+        "ros.image_reliability": "reliable",
+        "ros.image_history": 200,
+        "ros.image_transport": "raw",
+        "ros.queue_policy": "all",
+    }
     chosen = {name: given[name] for name in ("preset", "device") if given[name]}
     tracking = Node(
         package="nr_tracking",
@@ -61,7 +67,7 @@ def nodes(context: LaunchContext) -> list[LaunchDescriptionEntity]:
         executable="replay_node",
         name="replay",
         output="screen",
-        parameters=[{"input": given["bag"], "wait": True}],
+        parameters=[{"input": ParameterValue(given["bag"], value_type=str), "wait": True}],  # 20240501 is a name
         remappings=list(topics.items()),
     )
     rviz = Node(

@@ -221,6 +221,10 @@ class RosConfig(Section):
     image_transport: Literal["raw", "compressedDepth"] = setting(
         "raw", "raw images, or the lossless PNG or RVL of compressed_depth_image_transport below the depth topic"
     )
+    image_rectified: Literal["auto", "always", "never"] = setting(
+        "auto",
+        "images are free of the lens, so P of the camera info holds; auto: where their topic is named image_rect*",
+    )
     queue_policy: Literal["latest", "all"] = setting(
         "latest", "latest: drop evenly when the camera outruns inference (live); all: keep every frame (recordings)"
     )

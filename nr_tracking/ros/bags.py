@@ -10,17 +10,18 @@ A recording of a SEQUENCE written by :func:`write_bag` gives back the very same 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 from rosbags.interfaces import Connection
 from rosbags.rosbag2 import StoragePlugin, Writer
 from rosbags.typesys import Stores, get_typestore
 
 from nr_tracking.atomic import written_folder
 from nr_tracking.ros.compressed import TRANSPORT, is_lossless, raw_image
-from nr_tracking.ros.conversions import DEPTH_ENCODINGS, MASK_ENCODINGS, depth_frame
+from nr_tracking.ros.conversions import DEPTH_ENCODINGS, MASK_ENCODINGS, depth_frame, is_rectified
 from nr_tracking.ros.messages import MESSAGE_TYPES, DepthEncoding, Kind, frame_messages, image_message
 from nr_tracking.ros.pairing import FramePairing, Outcome
 from nr_tracking.ros.storage import METADATA, Storage, is_bag_file, open_storage
@@ -126,7 +127,7 @@ class Recording:
             try:
                 if isinstance(outcome, InputError):
                     raise outcome
-                yield depth_frame(outcome.image, outcome.info, outcome.mask, self.depth_unit_m)
+                yield depth_frame(outcome.image, outcome.info, outcome.mask, self.depth_unit_m, outcome.rectified)
             except InputError as error:
                 drop(error)
             if count is not None and index == start + count:
@@ -135,7 +136,8 @@ class Recording:
 
     def _outcomes(self, on_damage: Callable[[InputError], None]) -> Iterator[Outcome]:
         """What becomes of every image, in order."""
-        pairing = FramePairing(expects_mask=self.topics.mask is not None)
+        rectified = is_rectified(self.topics.depth)
+        pairing = FramePairing(expects_mask=self.topics.mask is not None, rectified=rectified)
         take: dict[Kind, Callable[[Any], list[Outcome]]] = {
             "depth": pairing.image,
             "camera_info": pairing.info,
@@ -179,9 +181,10 @@ def open_recording(
 ) -> Recording:
     """Open a rosbag2 folder (or a single .mcap or .db3 file) and find its depth stream.
 
-    Topics that are not named are found by type: the image topic with a depth encoding (with several of them the one
-    with most messages, raw before compressed, then the first by name), the CameraInfo beside it, and a mask beside it
-    whose name is ``mask``. ``depth_unit_m`` is the unit of integer depth.
+    Topics that are not named are found by type: the image topic with a depth encoding (with several of them 16UC1 and
+    32FC1 before mono16, which infrared images have too, then the one with most messages, raw before compressed, then
+    the first by name), the CameraInfo beside it, and a mask beside it whose name is ``mask``. ``depth_unit_m`` is the
+    unit of integer depth.
 
     Raises:
         InputError: ``no_such_path``, ``corrupt_bag``, ``empty_bag``, ``no_depth_topic`` (lists what the recording
@@ -190,7 +193,7 @@ def open_recording(
     path = Path(path)
     contents = _read_contents(path)
     depth = _depth_stream(path, contents, depth_topic)
-    info = _camera_info_topic(path, contents.streams, depth.topic, camera_info_topic)
+    info = _camera_info_topic(path, contents, depth.topic, camera_info_topic)
     mask = _mask_topic(path, contents.encodings, depth.topic, mask_topic)
     return _recording(path, contents, depth, Topics(depth.topic, info, mask), depth_unit_m)
 
@@ -204,9 +207,11 @@ def open_cameras(path: str | Path, depth_unit_m: float = 0.001) -> list[Recordin
     path = Path(path)
     contents = _read_contents(path)
     by_camera: dict[str, Recording] = {}
-    for depth in sorted(_depth_streams(contents, None), key=_preference):
+    streams = _by_preference(_depth_streams(contents, None), contents)
+    certain = [stream for stream in streams if not _may_be_infrared(stream, contents)]
+    for depth in certain or streams:
         try:
-            info = _camera_info_topic(path, contents.streams, depth.topic, None)
+            info = _camera_info_topic(path, contents, depth.topic, None)
         except InputError:
             continue  # where no camera has one, open_recording says so
         if info not in by_camera:
@@ -262,9 +267,17 @@ def unpacked(data: bytes) -> bytes:
     return encode("depth", image_message(raw.header, raw.data.view("<u2").reshape(raw.height, raw.width), raw.encoding))
 
 
+def without_lens(data: bytes) -> bytes:
+    """The CameraInfo of rectified images as one of a camera that takes such images, both as CDR bytes."""
+    info = _decode(Path("the recording"), data, _CAMERA_INFO)
+    p = np.asarray(info.p, np.float64)
+    k = p[[0, 1, 2, 4, 5, 6, 8, 9, 10]] if p[0] and p[5] else info.k
+    return encode("camera_info", replace(info, k=k, d=np.zeros(0), distortion_model=""))
+
+
 @dataclass(frozen=True)
 class _Contents:
-    """What is in a recording: topics with messages; encodings and frames of its image topics."""
+    """What is in a recording: topics with messages; encodings of its image topics, frames of these and of cameras."""
 
     streams: list[Stream]
     encodings: dict[str, str]
@@ -286,8 +299,9 @@ def _read_contents(path: Path) -> _Contents:
 
 
 def _first_images(path: Path, storage: Storage, streams: list[Stream]) -> tuple[dict[str, str], dict[str, str]]:
-    """Encodings and frames of the image topics, from the first message of each that can be decoded."""
-    types = {stream.topic: stream.message_type for stream in streams if stream.message_type in (_IMAGE, _COMPRESSED)}
+    """Encodings of the image topics and frames of all, from the first message of each that can be decoded."""
+    known = (_IMAGE, _COMPRESSED, _CAMERA_INFO)
+    types = {stream.topic: stream.message_type for stream in streams if stream.message_type in known}
     encodings: dict[str, str] = {}
     frame_ids: dict[str, str] = {}
     tries = dict.fromkeys(types, _TRIES)
@@ -295,9 +309,10 @@ def _first_images(path: Path, storage: Storage, streams: list[Stream]) -> tuple[
         if tries[topic] <= 0:
             continue
         try:
-            image = _decode(path, data, types[topic])
-            encodings[topic] = str(image.encoding if types[topic] == _IMAGE else image.format)
-            frame_ids[topic] = str(image.header.frame_id)
+            message = _decode(path, data, types[topic])
+            if types[topic] != _CAMERA_INFO:
+                encodings[topic] = str(message.encoding if types[topic] == _IMAGE else message.format)
+            frame_ids[topic] = str(message.header.frame_id)
             tries[topic] = 0
         except InputError:
             tries[topic] -= 1
@@ -336,8 +351,18 @@ def _depth_streams(contents: _Contents, wanted: str | None) -> list[Stream]:
     return [stream for stream in contents.streams if wanted in (None, stream.topic) and is_depth(stream)]
 
 
-def _preference(stream: Stream) -> tuple[int, bool, str]:
-    return -stream.count, stream.message_type == _COMPRESSED, stream.topic
+def _may_be_infrared(stream: Stream, contents: _Contents) -> bool:
+    """Whether its images are of an encoding in which cameras send brightness as well as depth."""
+    return contents.encodings[stream.topic].startswith("mono16")
+
+
+def _by_preference(streams: list[Stream], contents: _Contents) -> list[Stream]:
+    """Depth streams, that first which is taken where none is named."""
+    compressed = {stream.topic: stream.message_type == _COMPRESSED for stream in streams}
+    return sorted(
+        streams,
+        key=lambda each: (_may_be_infrared(each, contents), -each.count, compressed[each.topic], each.topic),
+    )
 
 
 def _depth_stream(path: Path, contents: _Contents, wanted: str | None) -> Stream:
@@ -346,13 +371,15 @@ def _depth_stream(path: Path, contents: _Contents, wanted: str | None) -> Stream
         what = "no depth images" if wanted is None else f"no depth images on {wanted}"
         held = ", ".join(_described(stream, contents.encodings) for stream in contents.streams)
         raise InputError("no_depth_topic", f"{path} has {what}; it holds {held}")
-    return min(found, key=_preference)
+    return _by_preference(found, contents)[0]
 
 
-def _camera_info_topic(path: Path, streams: list[Stream], depth: str, wanted: str | None) -> str:
-    infos = sorted(stream.topic for stream in streams if stream.message_type == _CAMERA_INFO)
+def _camera_info_topic(path: Path, contents: _Contents, depth: str, wanted: str | None) -> str:
+    """The camera info beside the images; if there is none, the only one there is, unless it is another camera's."""
+    infos = sorted(stream.topic for stream in contents.streams if stream.message_type == _CAMERA_INFO)
     beside = _beside(depth, "camera_info")
-    for choice in [wanted] if wanted else [beside, *(infos if len(infos) == 1 else [])]:
+    frames = {contents.frame_ids.get(topic, "") for topic in (depth, *infos)} - {""}
+    for choice in [wanted] if wanted else [beside, *(infos if len(infos) == 1 and len(frames) < 2 else [])]:
         if choice in infos:
             return choice
     raise InputError(

@@ -11,7 +11,7 @@ from typing import Any, Protocol, cast
 
 import numpy as np
 
-from nr_tracking.ros.compressed import CompressedImage, claimed_size, raw_image
+from nr_tracking.ros.compressed import TRANSPORT, CompressedImage, claimed_size, raw_image
 from nr_tracking.sensing.camera import decode_depth, intrinsics_from_info
 from nr_tracking.types import Bool, DepthFrame, InputError, Intrinsics
 
@@ -64,6 +64,7 @@ class CameraInfo(Protocol):
     distortion_model: str
     d: Sequence[float]
     k: Sequence[float]
+    p: Sequence[float]
     binning_x: int
     binning_y: int
     roi: Region
@@ -75,29 +76,43 @@ def stamp_ns(message: Image | CompressedImage | CameraInfo) -> int:
     return int(stamp.sec) * NANOSECONDS + int(stamp.nanosec)
 
 
-def intrinsics(info: CameraInfo) -> Intrinsics:
-    """The camera of a CameraInfo, for the image as it is published: after its region of interest and binning."""
-    roi = info.roi
+def intrinsics(info: CameraInfo, rectified: bool = False) -> Intrinsics:
+    """The camera of a CameraInfo, for the image as it is published: after its region of interest and binning.
+
+    A ``rectified`` image is that of the camera P, without a lens; a driver that leaves P empty means K.
+    """
+    roi, k, lens = info.roi, [float(value) for value in info.k], (str(info.distortion_model), list(map(float, info.d)))
+    if rectified:
+        p, lens = [float(value) for value in info.p], ("", [])
+        k = [*p[0:3], *p[4:7], *p[8:11]] if p[0] and p[5] else k
     return intrinsics_from_info(
         int(info.width),
         int(info.height),
-        [float(value) for value in info.k],
-        str(info.distortion_model),
-        [float(value) for value in info.d],
+        k,
+        *lens,
         (int(roi.x_offset), int(roi.y_offset), int(roi.width), int(roi.height)) if roi.width and roi.height else None,
         (max(int(info.binning_x), 1), max(int(info.binning_y), 1)),
     )
 
 
+def is_rectified(topic: str) -> bool:
+    """Whether images of a topic are free of the lens, going by the names of image_proc: image_rect, image_rect_raw."""
+    return topic.removesuffix(f"/{TRANSPORT}").rsplit("/", 1)[-1].startswith("image_rect")
+
+
 def depth_frame(
-    image: Image | CompressedImage, info: CameraInfo, mask: Image | None = None, unit_m: float = 0.001
+    image: Image | CompressedImage,
+    info: CameraInfo,
+    mask: Image | None = None,
+    unit_m: float = 0.001,
+    rectified: bool = False,
 ) -> DepthFrame:
     """Decode a depth image, raw or compressed, its camera and, where there is one, its mask.
 
-    ``unit_m`` is the unit of integer depth in metres; 32FC1 is in metres already. Raises :class:`InputError` for
-    whatever cannot be a depth image.
+    ``rectified`` as in :func:`intrinsics`; ``unit_m`` is the unit of integer depth in metres, while 32FC1 is in metres
+    already. Raises :class:`InputError` for whatever cannot be a depth image.
     """
-    camera = intrinsics(info)
+    camera = intrinsics(info, rectified)
     compressed = cast(CompressedImage, image) if hasattr(image, "format") else None
     raw = cast(Image, image)
     width, height = claimed_size(compressed) if compressed else (int(raw.width), int(raw.height))

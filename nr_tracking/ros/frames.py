@@ -46,6 +46,11 @@ class Transforms:
             raise InputError("no_transform", f"no transform from {source!r} to {target!r}: {error}") from None
         return matrix(found.transform)
 
+    def clear(self) -> None:
+        """Forget the past, which refuses transforms of before it; what never changes stays."""
+        if self._buffer is not None:
+            self._buffer.clear()
+
     def destroy(self) -> None:
         """Take the subscriptions to TF away."""
         if self._listener is not None:

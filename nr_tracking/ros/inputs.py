@@ -20,6 +20,7 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from nr_tracking.config import RosConfig
 from nr_tracking.ros.compressed import TRANSPORT
+from nr_tracking.ros.conversions import is_rectified
 from nr_tracking.ros.pairing import FramePairing, Outcome, PairedFrame
 from nr_tracking.ros.statistics import Statistics
 from nr_tracking.types import InputError
@@ -50,12 +51,13 @@ class Inputs:
         self._group = group
         self._statistics = statistics
         self._submit_frame = submit
-        self._pairing = FramePairing()
         self._informed = False  # whether a camera info ever came
         self._looked = -math.inf
         self._changing = threading.Lock()
         self._compressed = config.image_transport == TRANSPORT
         self.depth_topic = _depth_topic(node, self._compressed)
+        named = config.image_rectified == "auto" and is_rectified(self.depth_topic)
+        self._pairing = FramePairing(rectified=named or config.image_rectified == "always")
         self._mask_topic = node.resolve_topic_name("mask")  # publishers are counted by names that are remapped already
         images = QoSProfile(depth=config.image_history, reliability=ReliabilityPolicy[config.image_reliability.upper()])
         infos = QoSProfile(depth=config.image_history, reliability=ReliabilityPolicy.BEST_EFFORT)

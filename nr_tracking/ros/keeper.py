@@ -116,7 +116,7 @@ class ResultKeeper:
             (folder / "report.html").write_text(html, encoding="utf-8")
 
     def _decode(self, source: PairedFrame) -> DepthFrame:
-        return depth_frame(source.image, source.info, source.mask, self.config.ros.depth_unit_m)
+        return depth_frame(source.image, source.info, source.mask, self.config.ros.depth_unit_m, source.rectified)
 
 
 def _named(folder: Path, parent: Path) -> Path:

@@ -20,13 +20,17 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, eq=False)
 class PairedFrame:
-    """Messages that belong together, not yet decoded, and when the image arrived (steady clock, seconds)."""
+    """Messages that belong together, not yet decoded, and when the image arrived (steady clock, seconds).
+
+    ``rectified``: the image is free of the lens.
+    """
 
     stamp_ns: int
     image: Image | CompressedImage
     info: CameraInfo
     mask: Image | None
     arrived: float = 0.0
+    rectified: bool = False
 
 
 Outcome = PairedFrame | InputError
@@ -47,8 +51,11 @@ class FramePairing:
     each image that is given up.
     """
 
-    def __init__(self, *, expects_mask: bool = False, capacity: int = 64, patience: int = 4) -> None:
+    def __init__(
+        self, *, expects_mask: bool = False, rectified: bool = False, capacity: int = 64, patience: int = 4
+    ) -> None:
         self.expects_mask = expects_mask
+        self._rectified = rectified
         self._capacity = capacity
         self._patience = patience
         self._images: deque[tuple[int, Image | CompressedImage, float]] = deque()  # stamp, image, arrival
@@ -111,7 +118,7 @@ class FramePairing:
             self._images.popleft()
             self._masks.pop(stamp, None)  # what is left has no image so far
             self._own_infos = info is not None
-            outcomes.append(PairedFrame(stamp, image, info or self._last_info, mask, arrived))
+            outcomes.append(PairedFrame(stamp, image, info or self._last_info, mask, arrived, self._rectified))
         return outcomes
 
     def _left_without_mask(self, stamp: int) -> bool:

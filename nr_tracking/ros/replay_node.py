@@ -28,7 +28,8 @@ from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CameraInfo, Image
 
 from nr_tracking.data.sequence import Sequence, is_sequence, read_sequence
-from nr_tracking.ros.bags import RecordedMessage, Recording, encode, open_recording, unpacked
+from nr_tracking.ros.bags import RecordedMessage, Recording, encode, open_recording, unpacked, without_lens
+from nr_tracking.ros.conversions import is_rectified
 from nr_tracking.ros.memory import share_heaps
 from nr_tracking.ros.messages import Kind, frame_messages
 from nr_tracking.ros.share import use_fastdds_profile
@@ -78,7 +79,14 @@ def _raw_messages(recording: Recording) -> Iterator[RecordedMessage]:
     def complain(error: InputError) -> None:
         print(f"replay_node: {error}", file=sys.stderr)
 
+    rectified = is_rectified(recording.topics.depth)  # which the name that they are played under does not tell
     for message in recording.messages(complain):
+        if message.kind == "camera_info" and rectified:
+            try:
+                message = replace(message, data=without_lens(message.data))
+            except InputError as error:
+                complain(error)
+                continue
         if message.kind == "depth" and recording.compressed:
             try:
                 message = replace(message, data=unpacked(message.data))
@@ -126,6 +134,7 @@ class ReplayNode(Node):
         self._reliable = self._parameter("reliable", True, "reliable: slow down rather than lose a message")
         self._wait = self._parameter("wait", False, "begin when somebody subscribes to depth and camera info")
         self._topics: dict[Kind, Publisher[Any]] = {}
+        self._told_ns: int | None = None  # by the clock, in this pass
         self._clock_topic = self.create_publisher(Clock, "/clock", QoSProfile(depth=1))
 
     def play(self) -> int:
@@ -151,6 +160,7 @@ class ReplayNode(Node):
 
     def _play_once(self, messages: Iterator[RecordedMessage]) -> int:
         sent, begun, first = 0, time.monotonic(), None
+        self._told_ns = None
         for message in messages:
             first = message.stamp_ns if first is None else first
             if not self._pass_time(begun, first, message.stamp_ns):
@@ -168,6 +178,8 @@ class ReplayNode(Node):
             passed = time.monotonic() - begun
             remaining = (until_ns - first_ns) / 1e9 / self._rate - passed
             now_ns = until_ns if remaining <= 0 else first_ns + round(passed * self._rate * 1e9)
+            # Messages may lie a little out of order in a recording; for a clock, back is a recording that begins again.
+            self._told_ns = now_ns = now_ns if self._told_ns is None else max(now_ns, self._told_ns)
             clock = Clock()
             clock.clock.sec, clock.clock.nanosec = divmod(now_ns, 1_000_000_000)
             self._clock_topic.publish(clock)

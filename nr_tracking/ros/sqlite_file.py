@@ -13,12 +13,25 @@ from nr_tracking.ros.streams import Message, OnDamage, Stream
 _FAULTS = (sqlite3.Error, UnicodeDecodeError, OverflowError, ValueError, TypeError)
 
 
-class SqliteFile:
-    """One database. ValueError where it is none, or its table of topics is lost."""
+def write_ahead_log(path: Path) -> Path | None:
+    """The log beside a database, where a recorder that was interrupted left its last messages; None if there is none.
 
-    def __init__(self, path: Path) -> None:
-        size = path.stat().st_size
-        uri = f"file:{quote(str(path.absolute()))}?mode=ro&immutable=1"
+    Recorders keep one with the storage preset ``resilient``.
+    """
+    log = path.with_name(f"{path.name}-wal")
+    return log if log.is_file() and log.stat().st_size else None
+
+
+class SqliteFile:
+    """One database. ValueError where it is none, or its table of topics is lost.
+
+    With ``own`` the file is a copy for this reader, which may write what a log beside it holds into it.
+    """
+
+    def __init__(self, path: Path, own: bool = False) -> None:
+        logged = write_ahead_log(path)
+        size = path.stat().st_size + (logged.stat().st_size if own and logged else 0)
+        uri = f"file:{quote(str(path.absolute()))}?{'mode=rw' if own else 'mode=ro&immutable=1'}"
         try:
             self._database = sqlite3.connect(uri, uri=True, check_same_thread=False)
         except sqlite3.Error as error:

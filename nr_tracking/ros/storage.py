@@ -24,7 +24,7 @@ from typing import Any
 import yaml
 
 from nr_tracking.ros.mcap_file import McapFile
-from nr_tracking.ros.sqlite_file import SqliteFile
+from nr_tracking.ros.sqlite_file import SqliteFile, write_ahead_log
 from nr_tracking.ros.streams import BagFile, Message, OnDamage, Stream
 from nr_tracking.ros.zstd import decompressed, decompressed_file
 from nr_tracking.types import InputError
@@ -96,7 +96,9 @@ class Storage:
             with tempfile.TemporaryDirectory(prefix="nr_tracking_") as spare:
                 try:
                     plain = _plain(path, Path(spare))
-                    file: BagFile = McapFile(plain) if plain.suffix == ".mcap" else SqliteFile(plain)
+                    file: BagFile = (
+                        McapFile(plain) if plain.suffix == ".mcap" else _database(plain, Path(spare), on_damage)
+                    )
                 except (OSError, ValueError) as error:
                     on_damage(f"{path.name}: {error}")
                     continue
@@ -176,6 +178,21 @@ def _is_bag_file(path: Path) -> bool:
 def _natural(path: Path) -> list[tuple[int, str]]:
     """Sorts bag_2.mcap before bag_10.mcap."""
     return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", path.name)]
+
+
+def _database(path: Path, spare: Path, on_damage: OnDamage) -> SqliteFile:
+    """A database with what the log beside it holds, for which both are copied into ``spare``."""
+    log = write_ahead_log(path)
+    if log is None:
+        return SqliteFile(path)
+    taken = path.stat().st_size + log.stat().st_size
+    if taken > shutil.disk_usage(spare).free // 2:
+        on_damage(f"{log.name} is left out: {spare.parent} has no room for a copy of {taken / 1e6:.0f} MB")
+        return SqliteFile(path)
+    copy = spare / path.name
+    for file in (path, log):
+        shutil.copyfile(file, spare / file.name)
+    return SqliteFile(copy, own=True)
 
 
 def _plain(path: Path, spare: Path) -> Path:

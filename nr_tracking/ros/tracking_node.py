@@ -229,7 +229,9 @@ class TrackingNode(LifecycleNode):
     def _on_clock_jump(self, jump: TimeJump) -> None:
         if jump.clock_change != ClockChange.ROS_TIME_NO_CHANGE:
             return
-        inputs, worker = self._inputs, self.worker
+        inputs, worker, transforms = self._inputs, self.worker, self._transforms
+        if transforms is not None:
+            transforms.clear()
         if inputs is not None:
             inputs.clock_jumped_back()
         if worker is not None:

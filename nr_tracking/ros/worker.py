@@ -180,7 +180,7 @@ class InferenceWorker:
 
     def _track(self, waiting: WaitingFrame) -> None:
         source = waiting.frame
-        frame = depth_frame(source.image, source.info, source.mask, self._unit_m)
+        frame = depth_frame(source.image, source.info, source.mask, self._unit_m, source.rectified)
         frame, another = self._follower.choose(frame, self._tracker.config.subject)
         if another:
             self._start_anew()

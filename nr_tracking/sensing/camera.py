@@ -264,6 +264,8 @@ def _checked_distortion(model: str, d: Sequence[float]) -> tuple[str, tuple[floa
     count = _COEFFICIENTS[model]
     if model == "plumb_bob" and len(coefficients) == 4:  # some drivers leave k3 out
         coefficients = (*coefficients, 0.0)
+    if model == "plumb_bob" and any(coefficients[5:8]):  # and some name both by the shorter one
+        model, count = "rational_polynomial", _COEFFICIENTS["rational_polynomial"]
     if len(coefficients) < count or any(coefficients[count:]) or not all(map(math.isfinite, coefficients)):
         raise InputError("wrong_distortion", f"{model} takes {count} finite coefficients, not {coefficients}")
     return model, coefficients[:count]

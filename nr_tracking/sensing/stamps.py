@@ -31,6 +31,12 @@ class StampOrder:
         if self._last is None or stamp_ns > self._last:
             self._earlier.clear()
             return False
+        if stamp_ns == self._last == 0:
+            raise InputError(
+                "stamp_repeated",
+                "the depth images have no stamps (all 0): have the driver or the simulator stamp them, or republish "
+                "them with the time of their arrival",
+            )
         if stamp_ns == self._last:
             raise InputError(
                 "stamp_repeated",

@@ -84,7 +84,7 @@ def _record(motion: MeshSequence, path: Path, meta: dict[str, object], sensor: S
 
 
 def _camera_within_range(subject: Float32, rng: np.random.Generator) -> tuple[Camera, float]:
-    """A camera for which no point of ``subject`` (T, V, 3) is farther than those that are looked at, and how far one is.
+    """A camera that has no point of ``subject`` (T, V, 3) beyond what is looked at, and how far the farthest one is.
 
     Of a few draws the first that is so, else that which comes nearest to it.
     """
