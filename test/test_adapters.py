@@ -22,7 +22,7 @@ from nr_tracking.data.adapters.dataset import choose
 from nr_tracking.data.adapters.deforming_things import DeformingThings, read_anime
 from nr_tracking.data.adapters.dfaust import SPLITS, DynamicFaust
 from nr_tracking.data.adapters.human_outfit import HumanOutfit, read_obj
-from nr_tracking.data.adapters.recordings import record_dataset
+from nr_tracking.data.adapters.recordings import _camera_within_range, record_dataset
 from nr_tracking.data.rendering import render_depth
 from nr_tracking.data.scans import read_scans
 from nr_tracking.data.sequence import read_sequence
@@ -297,3 +297,14 @@ def test_one_command_makes_the_recordings_of_a_fold(tmp_path: Path, capsys: pyte
     ):
         assert cli.main(wrong) == 2
         assert says in capsys.readouterr().err
+
+
+def test_a_subject_that_walks_stays_within_the_range_that_is_looked_at() -> None:
+    body = np.random.default_rng(0).uniform([-0.3, 0, -0.3], [0.3, 1.75, 0.3], (200, 3))
+    for length, possible in ((4.0, True), (30.0, False)):
+        walk = (body + np.linspace(0, length, 9)[:, None, None] * [1.0, 0, 0]).astype(np.float32)
+        drawn = [_camera_within_range(walk, np.random.default_rng(seed)) for seed in range(20)]
+        assert all((farthest <= 6.0) == possible for _, farthest in drawn)
+        for camera, farthest in drawn:
+            assert camera.to_camera(walk)[..., 2].max() == pytest.approx(farthest)
+            assert len({camera.intrinsics.fx for camera, _ in drawn}) == 20, "each its own"

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nr_tracking.arrays import read_arrays
+from nr_tracking.arrays import mapped_arrays, read_arrays, temporary_arrays
 from nr_tracking.types import InputError
 
 ARRAYS = {"positions": np.arange(30, dtype=np.float32).reshape(5, 2, 3), "ids": np.arange(2), "names": np.array(["a"])}
@@ -60,3 +60,42 @@ def test_damage_is_an_error_that_names_the_file(tmp_path_factory, cut, junk):
         assert "a.npz" in str(error)
     else:
         assert set(read) <= set(ARRAYS) or len(read) <= 3
+
+
+@pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
+def test_mapped_arrays_are_those_that_are_read_and_leave_the_file_alone(tmp_path, save):
+    before = packed(tmp_path / "a.npz", save).read_bytes()
+    mapped = mapped_arrays(tmp_path / "a.npz")
+    for name, values in read_arrays(tmp_path / "a.npz").items():
+        assert mapped[name].dtype == values.dtype
+        np.testing.assert_array_equal(mapped[name], values)
+    mapped["positions"][:] = 7
+    assert (tmp_path / "a.npz").read_bytes() == before
+    np.savez(tmp_path / "b.npz", none=np.empty((0, 3)), across=np.asfortranarray(ARRAYS["positions"][0]))
+    other = mapped_arrays(tmp_path / "b.npz")
+    assert other["none"].shape == (0, 3)
+    np.testing.assert_array_equal(other["across"], ARRAYS["positions"][0])
+
+
+@settings(max_examples=60, deadline=None)
+@given(cut=st.floats(0, 1), junk=st.binary(max_size=20))
+def test_a_damaged_archive_is_mapped_or_an_error_that_names_it(tmp_path_factory, cut, junk):
+    folder = tmp_path_factory.mktemp("damage")
+    data = bytearray(packed(folder / "a.npz").read_bytes())
+    position = int(cut * len(data))
+    data[position : position + max(len(junk), 1)] = junk
+    (folder / "a.npz").write_bytes(data)
+    try:
+        for array in mapped_arrays(folder / "a.npz").values():
+            array.tobytes()  # each byte that is claimed is there
+    except InputError as error:
+        assert "a.npz" in str(error)
+
+
+def test_arrays_on_disk_are_gone_afterwards(tmp_path):
+    with temporary_arrays(tmp_path) as empty:
+        array = empty((5, 3), np.float32, np.nan)
+        assert np.isnan(array).all() and any(tmp_path.iterdir())
+        array[2] = 1
+        assert array.sum(axis=1)[2] == 3 and empty((0, 3), np.int64, 0).shape == (0, 3)
+    assert not any(tmp_path.iterdir())

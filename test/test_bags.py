@@ -8,8 +8,17 @@ import pytest
 from rosbags.rosbag2 import Writer
 
 from nr_tracking.data.sequence import read_sequence, write_sequence
-from nr_tracking.ros.bags import TYPES, encode, find_bags, is_bag, open_recording, write_bag
-from nr_tracking.ros.conversions import depth_frame
+from nr_tracking.ros.bags import (
+    TYPES,
+    encode,
+    find_bags,
+    is_bag,
+    open_cameras,
+    open_recording,
+    without_lens,
+    write_bag,
+)
+from nr_tracking.ros.conversions import depth_frame, intrinsics
 from nr_tracking.ros.messages import MESSAGE_TYPES, frame_messages
 from nr_tracking.types import DepthFrame, InputError, Intrinsics
 
@@ -257,3 +266,73 @@ def test_rclpy_reads_the_messages_as_rosbags_does():
     }
     assert decoded["depth"].header.frame_id == "camera"
     assert_same([depth_frame(decoded["depth"], decoded["camera_info"], decoded["mask"])], [frame])
+
+
+def test_the_camera_info_of_another_camera_is_not_taken(tmp_path):
+    """Of a bag without that of its depth images, only the colour camera's would be left: another focal length."""
+    message = camera_messages(1)[0]
+    depth = ("/camera/depth/image_raw", "depth", message["depth"], 0)
+    other = replace(message["camera_info"], header=replace(message["camera_info"].header, frame_id="colour"))
+    error = complaint(Bag(tmp_path / "bag").write(depth, ("/camera/color/camera_info", "camera_info", other, 0)))
+    assert error.reason == "no_camera_info" and "name one of /camera/color/camera_info" in str(error)
+    named = open_recording(tmp_path / "bag", camera_info_topic="/camera/color/camera_info")
+    assert_same(named.frames(), depth_frames(1))
+
+
+def test_infrared_images_are_not_taken_for_depth(tmp_path):
+    """Their encoding, mono16, is one of depth too, and one depth image may be lost."""
+    first, second = camera_messages()
+    entries = [("/camera/depth/image", "depth", first["depth"], 0)]
+    for kind in ("camera/depth", "camera/ir"):
+        entries.append((f"/{kind}/camera_info", "camera_info", first["camera_info"], 0))
+    for message in (first, second):
+        entries.append(("/camera/ir/image", "depth", replace(message["depth"], encoding="mono16"), 0))
+    bag = Bag(tmp_path / "bag").write(*entries)
+    assert open_recording(bag).topics.depth == "/camera/depth/image"
+    assert [camera.topics.depth for camera in open_cameras(bag)] == ["/camera/depth/image"]
+    alone = Bag(tmp_path / "alone").write(*(entry for entry in entries if "/ir/" in entry[0]))
+    assert open_recording(alone).topics.depth == open_cameras(alone)[0].topics.depth == "/camera/ir/image"
+
+
+def test_rectified_images_of_a_bag_have_no_lens(tmp_path):
+    frames = list(depth_frames(2, camera=LENS))
+    entries = []
+    for frame in frames:
+        message = frame_messages(frame, "camera")
+        entries.append(("/depth/camera_info", "camera_info", message["camera_info"], frame.stamp_ns))
+        entries.append(("/depth/image_rect", "depth", message["depth"], frame.stamp_ns))
+    recording = open_recording(Bag(tmp_path / "bag").write(*entries))
+    straight = replace(LENS, distortion_model="none", distortion=())
+    assert_same(recording.frames(), [replace(frame, intrinsics=straight) for frame in frames])
+    info = next(message.data for message in recording.messages() if message.kind == "camera_info")
+    played = TYPES.deserialize_cdr(without_lens(info), MESSAGE_TYPES["camera_info"])
+    assert intrinsics(played) == straight, "as it is played under a name that does not tell"
+
+
+def test_what_the_log_beside_a_database_holds_is_read(tmp_path):
+    """Recorders that write ahead leave their last messages there when they are interrupted."""
+    frames = list(depth_frames(6))
+    whole = write_bag(tmp_path / "whole", frames, "sqlite3")
+    file = next(whole.glob("*.db3"))
+    live = sqlite3.connect(file)
+    try:
+        live.execute("PRAGMA journal_mode=WAL")
+        live.execute("PRAGMA wal_autocheckpoint=0")
+        rows = live.execute("SELECT id, topic_id, timestamp, data FROM messages ORDER BY id").fetchall()
+        live.execute("DELETE FROM messages WHERE id > 4")
+        live.commit()
+        live.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        live.executemany("INSERT INTO messages VALUES (?, ?, ?, ?)", rows[4:])
+        live.commit()
+        (tmp_path / "killed").mkdir()
+        for each in (file, file.with_name(f"{file.name}-wal")):
+            (tmp_path / "killed" / each.name.replace("whole", "killed")).write_bytes(each.read_bytes())
+    finally:
+        live.close()
+    before = {path.name: path.read_bytes() for path in (tmp_path / "killed").iterdir()}
+    assert len(before) == 2 and any(len(data) for name, data in before.items() if name.endswith("-wal"))
+    damages = []
+    found = open_recording(tmp_path / "killed").frames(on_damage=damages.append)
+    assert_same(found, frames)
+    assert ["metadata.yaml is missing" in str(damage) for damage in damages] == [True]
+    assert {path.name: path.read_bytes() for path in (tmp_path / "killed").iterdir()} == before

@@ -251,3 +251,11 @@ def test_a_lens_is_not_used_beyond_where_it_folds_back():
     furthest = turning * (1 - 0.3 * turning**2)
     assert not points[radius > furthest + 0.01].any()
     assert points[radius < furthest - 0.01][:, 2].all()
+
+
+def test_eight_plumb_bob_coefficients_are_the_rational_model():
+    """As drivers of Orbbec send them; where those beyond the fifth are zero, both models are one."""
+    d = [0.1, -0.05, 0.001, 0.002, 0.01, 0.12, -0.03, 0.004]
+    rational = intrinsics_from_info(640, 480, K, "rational_polynomial", d)
+    assert intrinsics_from_info(640, 480, K, "plumb_bob", d) == rational
+    assert intrinsics_from_info(640, 480, K, "plumb_bob", [*d[:5], 0, 0, 0]).distortion_model == "plumb_bob"

@@ -14,6 +14,7 @@ import yaml
 from ball_recording import (
     ball_frames,
     ball_tracker,
+    emptied,
     write_ball,
 )
 
@@ -62,6 +63,18 @@ def test_a_folder_of_bags_gives_an_output_for_each(
     assert cli.main(["track", str(tmp_path / "bags"), "--output", str(tmp_path / "out"), "--preset", "test"]) == 0
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["one", "two"]
     assert len(read_output(tmp_path / "out" / "two")) == 3
+
+
+def test_a_recording_that_nobody_is_in_does_not_stop_the_others(
+    tmp_path: Path, real_commands: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bags = pytest.importorskip("nr_tracking.ros.bags")
+    bags.write_bag(tmp_path / "bags" / "a", [emptied(frame) for frame in ball_frames(3)])
+    bags.write_bag(tmp_path / "bags" / "b", ball_frames(3))
+    assert cli.main(["track", str(tmp_path / "bags"), "--output", str(tmp_path / "out"), "--preset", "test"]) == 2
+    said = capsys.readouterr()
+    assert "b: 3 of 3 frames tracked" in said.out and "nr_tracking: a: none of 3 frames" in said.err
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["b"]
 
 
 def no_such_input(tmp_path: Path) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from ball_recording import (
     ball_frames,
     ball_tracker,
     ball_truth,
+    emptied,
     run,
     write_ball,
 )
@@ -33,7 +35,8 @@ from nr_tracking.commands.evaluate import (
 from nr_tracking.commands.progress import Progress
 from nr_tracking.commands.settings import choose_config, config_yaml
 from nr_tracking.config import PRESETS, ConfigError, load_config
-from nr_tracking.data.sequence import read_sequence, write_sequence
+from nr_tracking.data.rendering import render_depth
+from nr_tracking.data.sequence import GroundTruth, read_sequence, write_sequence
 from nr_tracking.evaluation import error_maps, evaluation_report
 from nr_tracking.evaluation.scoreboard import score_table
 from nr_tracking.fields import weights
@@ -249,3 +252,78 @@ def test_the_default_preset_is_the_best_that_has_weights(tmp_path: Path, monkeyp
         (tmp_path / f"{preset}.safetensors").touch()
     assert choose_config().preset == "base"
     assert choose_config(settings=["weights=mine.safetensors"]).preset == "base"
+
+
+def test_a_kind_of_subject_that_is_not_told_is_that_of_the_name(tmp_path: Path) -> None:
+    (tmp_path / "zebra_1").mkdir()
+    (tmp_path / "zebra_1" / "meta.json").write_text('{"sensor": "D435"}')
+    assert family_of(tmp_path / "zebra_1") == "zebra"
+
+
+def test_what_is_wrong_with_a_truth_is_said_before_anything_is_tracked(tmp_path: Path) -> None:
+    balls = [read_sequence(write_ball(tmp_path / name, 4)) for name in ("good", "bad")]
+    tracker = BallTracker()
+    with np.load(tmp_path / "bad" / "ground_truth.npz") as truth:
+        vertices, faces = truth["vertices"], truth["faces"]
+    vertices[3, 5] = np.nan
+    np.savez(tmp_path / "bad" / "ground_truth.npz", vertices=vertices, faces=faces)
+    with pytest.raises(InputError, match="frame 3 has vertices that are not finite"):
+        evaluate(balls, CONFIG, length=4, points=500, trackers=lambda config: (tracker, ""))
+    write_ball(tmp_path / "bad", 4)
+    surfaces = tmp_path / "bad" / "surfaces"
+    surfaces.mkdir()
+    for frame in (0, 1, 3):
+        np.savez(surfaces / f"{frame:06d}.npz", vertices=vertices[0], faces=faces)
+    with pytest.raises(InputError, match=r"000002\.npz is missing; give every frame one"):
+        evaluate(balls, CONFIG, length=4, points=500, trackers=lambda config: (tracker, ""))
+    assert tracker.pushed == 0
+
+
+def test_why_frames_have_no_surface_is_said_and_that_no_mean_has_any(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    empty = [emptied(frame) for frame in ball_frames(4)]
+    ball = read_sequence(write_sequence(tmp_path / "ball_0", empty, fps=30.0, ground_truth=ball_truth(4)))
+    scores = evaluate([ball], CONFIG, length=4, points=500, trackers=ball_tracker)
+    assert "ball_0 from 0: 4 without a surface: every pixel is 0" in capsys.readouterr().err
+    assert "CD 1 of 1" in score_table(scores) or "CD, Corr" in score_table(scores)
+
+
+def test_a_moving_camera_is_scored_by_its_poses(tmp_path: Path) -> None:
+    """A ball at rest, by a camera that moves on: what stays in the world is what does nothing."""
+    shift = np.array([[0.05 * frame, 0.0, 0.0] for frame in range(4)])
+    vertices = np.stack([ball_truth(1).vertices[0] - row for row in shift]).astype(np.float32)
+    frames = []
+    for index, row in enumerate(shift):
+        pose = np.eye(4)
+        pose[:3, 3] = row
+        depth = render_depth(vertices[index], ball_truth(1).faces, ball_frames(1)[0].intrinsics)
+        frames.append(replace(ball_frames(1)[0], stamp_ns=33_000_000 * index, depth=depth, pose=pose))
+    truth = GroundTruth(vertices, ball_truth(1).faces)
+    ball = read_sequence(write_sequence(tmp_path / "ball", frames, fps=30.0, depth_unit_m=1e-4, ground_truth=truth))
+    (scores,) = evaluate([ball], CONFIG, length=4, points=1000, trackers=ball_tracker)
+    assert scores.mean()["static_corr"] < 1e-5 and scores.mean()["jitter"] < 0.02
+    done = run(tmp_path / "ball", tmp_path / "out")
+    assert done.scores[0].mean()["static_corr"] < 1e-5
+    (again,) = evaluate_output(read_output(tmp_path / "out"), ball, points=1000)
+    assert again.mean()["static_corr"] < 1e-5
+
+
+def test_a_truth_that_cannot_be_used_costs_the_scores_alone(tmp_path: Path) -> None:
+    write_ball(tmp_path / "ball", 5)
+    with np.load(tmp_path / "ball" / "ground_truth.npz") as truth:
+        vertices, faces = truth["vertices"], truth["faces"]
+    vertices[2, 7] = np.nan
+    np.savez(tmp_path / "ball" / "ground_truth.npz", vertices=vertices, faces=faces)
+    done = run(tmp_path / "ball", tmp_path / "out")
+    assert done.scores == [] and len(read_output(done.output)) == 5
+    assert "No scores:" in (done.output / "report.html").read_text()
+
+
+def test_a_subject_that_only_passes_by_is_in_the_report(tmp_path: Path) -> None:
+    """Images are kept of frames that were tracked: of all 60, only every eighth would be."""
+    frames = [frame if 41 <= index < 47 else emptied(frame) for index, frame in enumerate(ball_frames(60))]
+    write_sequence(tmp_path / "ball", frames, fps=30.0, depth_unit_m=1e-4)
+    done = run(tmp_path / "ball", tmp_path / "out", trackers=lambda config: (BallTracker(window=1), ""))
+    assert done.run.tracked == 6
+    assert "Frames 41, 42, 43, 44, 45, 46" in (done.output / "report.html").read_text()

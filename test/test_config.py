@@ -107,3 +107,25 @@ def test_any_yaml_text_gives_a_configuration_or_a_clear_error(tmp_path_factory, 
         load_config(path)
     except ConfigError as error:
         assert str(error)
+
+
+@pytest.mark.parametrize(
+    ("section", "name", "value"),
+    [
+        ("subject", "lost_s", False),  # what YAML makes of: off
+        ("window", "stride", True),
+        ("subject", "point_m", [0.0, True, 1.0]),
+        ("tracks", "memory_s", float("inf")),
+        ("subject", "region_max_m", [1.0, 1.0, float("inf")]),
+    ],
+)
+def test_truths_and_infinities_are_no_numbers(section, name, value):
+    with pytest.raises(ConfigError, match=rf"{section}\.{name}"):
+        load_config("lite", **{section: {name: value}})
+    assert load_config("lite", window={"overlap": False}).window.overlap is False
+
+
+def test_a_file_in_another_encoding_is_named(tmp_path):
+    (tmp_path / "latin.yaml").write_bytes("preset: lite # Größe".encode("latin-1"))
+    with pytest.raises(ConfigError, match=r"latin\.yaml is not valid YAML"):
+        load_config(tmp_path / "latin.yaml")

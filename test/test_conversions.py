@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 from fake_tracker import CAMERA, flat_frame, tracked
 
-from nr_tracking.ros.conversions import depth_frame, intrinsics
+from nr_tracking.ros.conversions import depth_frame, intrinsics, is_rectified
 from nr_tracking.ros.messages import frame_messages
-from nr_tracking.types import DepthFrame, InputError
+from nr_tracking.sensing.stamps import StampOrder
+from nr_tracking.types import DepthFrame, InputError, Intrinsics
 
 
 def messages(mask=None):
@@ -103,3 +104,42 @@ def test_without_tf_a_warning_says_what_is_missing(monkeypatch):
     node = FakeNode()
     PatchFrames(node).publish(tracked(0), "optical")
     assert not node.sent and "tf2_msgs" in node.warnings[0]
+
+
+def test_images_without_stamps_are_told_from_two_drivers():
+    order = StampOrder()
+    for stamp, says in ((0, "have no stamps"), (5, "driver run twice")):
+        order.accept(stamp)
+        with pytest.raises(InputError, match=says) as caught:
+            order.jumped_back(stamp)
+        assert caught.value.reason == "stamp_repeated"
+        order.forget()
+
+
+@pytest.mark.parametrize(
+    ("topic", "rectified"),
+    [
+        ("/depth/image_rect", True),
+        ("/depth/image_rect/compressedDepth", True),
+        ("/camera/depth/image_rect_raw", True),
+        ("/depth/image_raw", False),
+        ("/image_rect/points", False),
+    ],
+)
+def test_rectified_images_are_known_by_the_name_of_their_topic(topic, rectified):
+    assert is_rectified(topic) == rectified
+
+
+def test_rectified_images_are_those_of_p_and_have_no_lens():
+    image, info = messages()["depth"], messages()["camera_info"]
+    info = replace(
+        info,
+        distortion_model="plumb_bob",
+        d=np.array([-0.28, 0.07, 0.0, 0.0, 0.0]),
+        p=np.array([99.0, 0, 7, 0, 0, 98.0, 8, 0, 0, 0, 1, 0]),
+    )
+    bent, straight = (depth_frame(image, info, rectified=rectified).intrinsics for rectified in (False, True))
+    assert (bent.fx, bent.distortion_model) == (info.k[0], "plumb_bob")
+    assert straight == Intrinsics(bent.width, bent.height, 99.0, 98.0, 7.0, 8.0)
+    empty = replace(info, p=np.zeros(12))
+    assert depth_frame(image, empty, rectified=True).intrinsics == replace(bent, distortion_model="none", distortion=())

@@ -12,6 +12,7 @@ pytest.importorskip("rclpy")
 
 from fake_tracker import tracked
 from geometry_msgs.msg import PointStamped, Quaternion, Transform, Vector3
+from rclpy.clock import ClockChange
 from scipy.spatial.transform import Rotation
 from test_faults import Camera
 
@@ -34,9 +35,12 @@ def ros_transform():
 def tf2(monkeypatch):
     """tf2_ros with one transform, from any frame to any other; ``known`` False for none."""
     module, listeners = ModuleType("tf2_ros"), []
-    module.known, module.asked, module.listeners = True, [], listeners
+    module.known, module.asked, module.listeners, module.cleared = True, [], listeners, 0
 
     class Buffer:
+        def clear(self):
+            module.cleared += 1
+
         def lookup_transform(self, target, source, stamp, timeout):
             module.asked.append((target, source, stamp.nanoseconds))
             if not module.known:
@@ -148,6 +152,19 @@ def test_a_moving_camera_gets_its_pose_and_frames_without_one_are_dropped_by_nam
         tf2.known = True
         camera.send(2)
         assert camera.figures().tracked == 2
+    finally:
+        camera.node.close()
+
+
+def test_what_tf_knows_is_forgotten_with_a_clock_that_goes_back(ros_context, tf2):
+    """Its buffer refuses what is older than ten seconds before the newest: a bag that begins again would be refused."""
+    camera = Camera(ros_context, ros__fixed_frame="map")
+    try:
+        jump = SimpleNamespace(clock_change=ClockChange.ROS_TIME_NO_CHANGE)
+        camera.node._on_clock_jump(jump)
+        assert tf2.cleared == 1
+        camera.node._on_clock_jump(SimpleNamespace(clock_change=ClockChange.ROS_TIME_ACTIVATED))
+        assert tf2.cleared == 1
     finally:
         camera.node.close()
 

@@ -270,3 +270,30 @@ def test_subsequences_and_their_mean() -> None:
     truth = moving_sphere()
     results = [scored(perfect(truth), truth, seed=seed) for seed in (1, 2)]
     assert summary(results)["corr"] == pytest.approx(np.mean([item.mean()["corr"] for item in results]))
+
+
+def test_a_camera_that_moves_is_no_motion_of_the_subject() -> None:
+    """What is seen by a moving camera scores as it does for one that stands where the first image was taken."""
+    truth = moving_sphere()
+    lost = truth.vertices.copy()
+    lost[2, ::3] = np.nan
+    meshes: list[Mesh | None] = [*perfect(truth).meshes[:2], None]
+    poses = np.stack([np.eye(4)] * 3)
+    for frame in range(3):
+        angle = 0.3 * frame
+        poses[frame, :3, :3] = [[np.cos(angle), 0, np.sin(angle)], [0, 1, 0], [-np.sin(angle), 0, np.cos(angle)]]
+        poses[frame, :3, 3] = 0.2 * frame, 0.5, -0.1 * frame
+
+    def seen(points: np.ndarray, frame: int) -> np.ndarray:
+        world = points @ poses[0, :3, :3].T + poses[0, :3, 3]
+        return ((world - poses[frame, :3, 3]) @ poses[frame, :3, :3]).astype(np.float32)
+
+    moving = GroundTruth(np.stack([seen(row, frame) for frame, row in enumerate(truth.vertices)]), truth.faces)
+    tracks = np.stack([seen(row, frame) for frame, row in enumerate(lost)])
+    found = [None if mesh is None else Mesh(seen(mesh.vertices, t), mesh.faces) for t, mesh in enumerate(meshes)]
+    standing = scored(Candidate(meshes, lost, np.ones(lost.shape[:2], np.float32)), truth)
+    carried = scored(Candidate(found, tracks, np.ones(lost.shape[:2], np.float32)), moving, poses=poses)
+    np.testing.assert_allclose(figures(carried), figures(standing), atol=2e-3)
+    assert scored(Candidate(found, tracks), moving).mean()["static_corr"] > 2 * standing.mean()["static_corr"]
+    with pytest.raises(InputError, match="2 poses of the camera for 3 true frames"):
+        scored(Candidate(found, tracks), moving, poses=poses[:2])

@@ -171,3 +171,16 @@ def test_span_brings_the_last_camera_info_along():
     assert [(message.kind, message.stamp_ns // 10**9) for message in span] == [("camera_info", 2), ("depth", 2)]
     assert list(clipped(iter(messages), 0.0, 0.0)) == messages
     assert not list(clipped(iter([]), 0.0, 0.0))
+
+
+def test_the_clock_never_goes_back_within_a_recording(replay, tmp_path, monkeypatch):
+    """Chunks of a recording overlap by a little; a clock that went back would make the tracker begin anew each time."""
+    recorded = [1_000_300_000, 1_000_100_000, 1_000_500_000, 1_000_400_000]
+    node, told = replay(tmp_path, rate=1000.0), []
+    node._topics, node._reliable = {"depth": None}, False
+    monkeypatch.setattr(node, "_send", lambda publisher, data: None)
+    monkeypatch.setattr(node._clock_topic, "publish", lambda clock: told.append(stamp(clock)))
+    for _ in range(2):  # the next pass begins where the recording does
+        told.clear()
+        assert node._play_once(iter([RecordedMessage("depth", stamp_ns, b"") for stamp_ns in recorded])) == 4
+        assert told == sorted(told) and told[0] == recorded[0] and told[-1] == max(recorded)

@@ -135,6 +135,13 @@ def put_truth(**arrays: np.ndarray) -> Callable[[Path], None]:
     return lambda folder: np.savez(folder / "ground_truth.npz", **arrays)
 
 
+def unknown(frame: int) -> np.ndarray:
+    """True vertices of which one is not known in a frame."""
+    vertices = VERTICES.copy()
+    vertices[frame, 2, 1] = np.nan
+    return vertices
+
+
 def remove(name: str) -> Callable[[Path], None]:
     return lambda folder: (folder / name).unlink()
 
@@ -154,7 +161,7 @@ def flip_bit(path: Path, place: int) -> None:
     path.write_bytes(data)
 
 
-VERTICES = np.zeros((4, 4, 3), np.float32)
+VERTICES = make_truth().vertices
 FAULTS: list[tuple[str, Callable[[Path], object], str, str]] = [
     ("no camera info", remove("camera.json"), "no_camera", "camera.json is missing"),
     ("camera not JSON", lambda f: (f / "camera.json").write_text("{width: 3"), "bad_camera", "not valid JSON"),
@@ -183,6 +190,9 @@ FAULTS: list[tuple[str, Callable[[Path], object], str, str]] = [
     ("truth lacks faces", put_truth(vertices=VERTICES), "bad_ground_truth", "faces missing"),
     ("truth of 2 frames", put_truth(vertices=VERTICES[:2], faces=TRIANGLES), "bad_ground_truth", r"\(4, V, 3\)"),
     ("faces beyond", put_truth(vertices=VERTICES, faces=TRIANGLES + 1), "bad_ground_truth", "there are 4"),
+    ("truth without faces", put_truth(vertices=VERTICES, faces=TRIANGLES[:0]), "bad_ground_truth", "no faces"),
+    ("truth unknown", put_truth(vertices=unknown(2), faces=TRIANGLES), "bad_ground_truth", "frame 2 has vertices"),
+    ("truth a point", put_truth(vertices=0 * VERTICES, faces=TRIANGLES), "bad_ground_truth", "frame 0 are in one"),
     ("truth no archive", lambda f: (f / "ground_truth.npz").write_bytes(b"PK"), "bad_ground_truth", "cannot be read"),
 ]
 
@@ -251,3 +261,11 @@ def test_what_cannot_be_written_truly_is_refused(tmp_path: Path) -> None:
         write_sequence(tmp_path / "a", [], fps=30.0)
     with pytest.raises(InputError, match="ground truth of 3 frames"):
         write_sequence(tmp_path / "a", frames, fps=30.0, ground_truth=make_truth(3))
+
+
+def test_a_vertex_that_no_face_names_may_be_anything(folder: Path) -> None:
+    stray = np.full((len(VERTICES), 1, 3), np.nan, np.float32)
+    put_truth(vertices=np.concatenate([VERTICES, stray], axis=1), faces=TRIANGLES)(folder)
+    truth = read_sequence(folder).ground_truth(1, 2)
+    assert truth is not None and np.isfinite(truth.vertices).all()
+    np.testing.assert_array_equal(truth.vertices[:, :-1], VERTICES[1:3])
