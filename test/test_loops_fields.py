@@ -7,8 +7,10 @@ import trimesh
 from twins import both, needs_loops
 
 from nr_tracking.config import MeshConfig
+from nr_tracking.fields.decoder import distances_of_children
 from nr_tracking.fields.field import DistanceMLP, EmbeddingHead, FieldWindow, KnownDistances, interpolate_dense
 from nr_tracking.fields.meshing import extract_surface
+from nr_tracking.fields.ray_prior import RayPrior
 from nr_tracking.fields.ray_window import RayWindow
 from nr_tracking.fields.rays import RayField, ray_depths
 from nr_tracking.fields.settling import settle
@@ -47,6 +49,25 @@ def test_points_that_are_no_numbers_read_nothing_beyond_the_rays(rays):
     found = rays.sdf(points, torch.zeros(100, dtype=torch.int64))
     told = torch.isfinite(found) & (found < 1)
     assert bool(((found[told] >= 0.01 - 1e-6) & (found[told] <= 0.06 + 1e-6)).all())
+
+
+def test_distances_along_rays_at_the_children_of_voxels(rays):
+    prior = RayPrior(rays, 16)
+    coords = (torch.rand(2, 16, 16, 16, generator=torch.Generator().manual_seed(2)) < 0.1).nonzero().int()
+    grid, own = SparseGrid(coords, 16, 2), torch.randn(len(coords), 8)
+    compiled, plain = both(lambda: prior.mixed_at_children(grid, own))
+    torch.testing.assert_close(compiled, plain, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("share", [0.02, 0.3, 1.0])
+def test_distances_of_the_children_of_voxels(share):
+    generator = torch.Generator().manual_seed(3)
+    coords = (torch.rand(2, 8, 8, 8, generator=generator) <= share).nonzero().int()
+    grid, features = SparseGrid(coords, 8, 2), torch.randn(len(coords), 6, generator=generator)
+    distance = DistanceMLP(6, 8, 2, 0.1, 0.0)
+    with torch.no_grad():
+        compiled, plain = both(lambda: distances_of_children(grid, features, distance))
+    torch.testing.assert_close(compiled, plain, rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("frame", [0, 1])

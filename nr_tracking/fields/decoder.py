@@ -20,6 +20,7 @@ from nr_tracking.fields.sparse import (
     linear_keys,
     select_rows,
 )
+from nr_tracking.sensing.tensors import as_array, loops_for
 
 MARKED = 1 << 24  # voxels of a dense array up to which marking and reading it back is faster than sorting
 
@@ -128,7 +129,10 @@ def distances_of_children(grid: SparseGrid, features: Tensor, distance: Distance
 
     It is interpolated between the distances at the centres of the active voxels around each child.
     """
-    around = select_rows(distance(features, grid.centres)[:, None], grid.neighbours.reshape(-1)).view(-1, 27)
+    own = distance(features, grid.centres)
+    if (loops := loops_for("grids", own)) is not None:
+        return torch.from_numpy(loops.children_between(as_array(own.contiguous()), grid.neighbours.numpy()))
+    around = select_rows(own[:, None], grid.neighbours.reshape(-1)).view(-1, 27)
     matrix = _children_of_neighbours(around)
     return (around @ matrix) / ((grid.neighbours < len(grid)).to(around.dtype) @ matrix).clamp(min=1e-6)
 

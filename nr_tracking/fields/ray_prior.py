@@ -52,9 +52,11 @@ class RayPrior:
     @torch.no_grad()
     def mixed_at_children(self, grid: SparseGrid, distance: Tensor) -> Tensor:
         """``distance`` (M, 8) at the centres of active voxels' children, by octant, mixed with that along rays."""
-        children = SparseGrid(grid.children(), 2 * grid.resolution, grid.frames)
-        along = self.field.sdf_of_nearest(children.centres, children.frame_index)
-        return self.field.mixed(distance, along.view(-1, 8))
+        along = self.field.children_by_loops(grid.coords, grid.resolution)
+        if along is None:
+            children = SparseGrid(grid.children(), 2 * grid.resolution, grid.frames)
+            along = self.field.sdf_of_nearest(children.centres, children.frame_index).view(-1, 8)
+        return self.field.mixed(distance, along)
 
     @staticmethod
     def _hint(distance: Tensor) -> Tensor:

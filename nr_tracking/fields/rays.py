@@ -117,6 +117,15 @@ class RayField:
             return None
         return torch.from_numpy(loops.grid_of(frame, resolution, np.float32(band), self._arrays))
 
+    def children_by_loops(self, coords: Tensor, resolution: int) -> Tensor | None:
+        """:meth:`sdf_of_nearest` (M, 8) at the centres of the children of voxels (M, 4), by octant.
+
+        None where there are no loops for it.
+        """
+        if (loops := self._loops(self.front)) is None:
+            return None
+        return torch.from_numpy(loops.distances_at_children(coords.contiguous().numpy(), resolution, self._arrays))
+
     def _loops(self, points: Tensor) -> Any | None:
         """Compiled loops that can read the rays at these points."""
         return loops_for("rays", points, self.distances, self.front, self.view, self.place)

@@ -42,6 +42,30 @@ def read_dense(points: Float32, frame: Int64, features: Real, found: Real) -> No
 
 
 @compiled
+def children_between(values: Float32, neighbours: Int32) -> Float32:
+    """At the centres (M, 8) of the children of active voxels what is between the ``values`` (M,) of these.
+
+    ``neighbours`` (M, 27) are rows, M for a voxel that is not active: the others then make up for it.
+    """
+    near, far, least = np.float32(0.75), np.float32(0.25), np.float32(1e-6)
+    found = np.empty((len(values), 8), np.float32)
+    for m in range(len(values)):
+        around = neighbours[m]
+        for octant in range(8):
+            step_x, step_y, step_z = (octant >> 2) * 2 - 1, ((octant >> 1) & 1) * 2 - 1, (octant & 1) * 2 - 1
+            total, present = np.float32(0), np.float32(0)
+            for k in range(8):
+                a, b, c = k >> 2, (k >> 1) & 1, k & 1
+                row = around[13 + 9 * step_x * a + 3 * step_y * b + step_z * c]
+                if 0 <= row < len(values):
+                    weight = (far if a else near) * (far if b else near) * (far if c else near)
+                    total += weight * values[row]
+                    present += weight
+            found[m, octant] = total / max(present, least)
+    return found
+
+
+@compiled
 def read_sparse(
     points: Float32,
     frame: Int64,

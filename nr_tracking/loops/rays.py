@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 
 from nr_tracking.loops.compiler import clamped, compiled, inlined
-from nr_tracking.types import Float32, Int64
+from nr_tracking.types import Float32, Int32, Int64
 
 
 @compiled
@@ -22,6 +22,25 @@ def distances_at(points: Float32, frame: Int64, nearest: bool, rays: tuple) -> F
     for q in range(len(points)):
         x, y, z = points[q, 0], points[q, 1], points[q, 2]
         result[q] = _distance(x, y, z, frame[q], nearest, view, place, known)
+    return result
+
+
+@compiled
+def distances_at_children(coords: Int32, resolution: int, rays: tuple) -> Float32:
+    """Signed distance (M, 8) at the centres of the children of voxels ``coords`` (M, 4), from the nearest ray.
+
+    A voxel is [frame, x, y, z] of a grid of ``resolution``; its children are in the order of their octants.
+    """
+    distances, depths, before, scale, front, view, place, far, elsewhere = rays
+    known = (distances.reshape(-1), depths, before, scale, front.reshape(-1), front.shape[1], far, elsewhere)
+    result = np.empty((len(coords), 8), np.float32)
+    for m in range(len(coords)):
+        frame = coords[m, 0]
+        for octant in range(8):
+            x = _centre(2 * coords[m, 1] + (octant >> 2), 2 * resolution)
+            y = _centre(2 * coords[m, 2] + ((octant >> 1) & 1), 2 * resolution)
+            z = _centre(2 * coords[m, 3] + (octant & 1), 2 * resolution)
+            result[m, octant] = _distance(x, y, z, frame, True, view, place, known)
     return result
 
 
