@@ -1,8 +1,8 @@
 # make demo   a dancing figure through the real ROS 2 node, scored        make test   the tests, with coverage
 # make lint   style, types, import arrows                                 make clean  remove what was made here
 #
-# Both commands set up .venv on first use and need only Python >= 3.11. Where the default package index brings the CUDA
-# build of PyTorch and that is not wanted, name the index of its CPU builds: make demo TORCH_INDEX=URL
+# demo, test and lint set up .venv on first use and need only Python 3.11 to 3.13. Where the default package index brings
+# the CUDA build of PyTorch and that is not wanted, name the index of its CPU builds: make demo TORCH_INDEX=URL
 
 PYTHON ?= python3
 TORCH_INDEX ?=
@@ -39,4 +39,5 @@ $(READY): setup.py pyproject.toml constraints.txt scripts/create_venv.sh
 	touch $(READY)
 
 clean:
-	rm -rf $(VENV) build dist out *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage
+	rm -rf $(VENV) build dist out *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage .coverage.* \
+		.import_linter_cache

@@ -75,6 +75,7 @@ def nodes(context: LaunchContext) -> list[LaunchDescriptionEntity]:
         executable="rviz2",
         arguments=["-d", str(share_folder() / "config" / "tracking.rviz")],
         parameters=[{"use_sim_time": LaunchConfiguration("use_sim_time")}],
+        remappings=list(topics.items()),
         condition=IfCondition(LaunchConfiguration("rviz")),
     )
     return [tracking, rviz, *([replay] if given["bag"] else [])]

@@ -259,7 +259,10 @@ class RosConfig(Section):
 class Config(Section):
     """The whole tree. ``preset`` selects network, weights and matching defaults."""
 
-    preset: PresetName = setting(DEFAULT_PRESET, "network and weights")
+    preset: PresetName = setting(
+        DEFAULT_PRESET,
+        "network and weights, which come with lite and base; test (for unit tests) and full (for a GPU) need weights",
+    )
     device: Literal["cpu", "cuda"] = setting("cpu", "where the network runs")
     weights: str = setting("", "safetensors file; empty for the one shipped with the preset")
     subject: SubjectConfig = SubjectConfig()

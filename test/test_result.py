@@ -17,6 +17,14 @@ from nr_tracking.tracking.result import Run, read_output, write_output
 from nr_tracking.tracking.rows import Rows
 from nr_tracking.types import InputError, TrackedFrame
 
+TRIANGLE = (
+    np.arange(9, dtype=np.float32).reshape(3, 3),
+    np.array([[0, 1, 2]], np.int32),
+    np.arange(9, dtype=np.uint8).reshape(3, 3),
+    np.array([0.25, 0.5, 1.0], np.float32),
+    np.array([False, True, True]),
+)
+
 
 def results(count: int = 5) -> list[TrackedFrame]:
     return [BallTracker.push(tracker, frame)[0] for tracker in [BallTracker(window=1)] for frame in ball_frames(count)]
@@ -42,15 +50,28 @@ def test_meshes_are_binary_ply_in_metres_that_others_read(tmp_path: Path) -> Non
     np.testing.assert_array_equal(mesh.visual.vertex_colors[:, :3], colours)
     for ours, theirs in zip(read_ply(file), (frame.surface.vertices, frame.surface.faces, colours), strict=True):
         np.testing.assert_array_equal(ours, theirs)
+    known = mesh.metadata["_ply_raw"]["vertex"]["data"]
+    np.testing.assert_array_equal(known["confidence"], frame.surface.confidence)
+    np.testing.assert_array_equal(known["observed"], frame.surface.observed)
+
+
+def test_meshes_that_do_not_say_what_was_seen_are_read(tmp_path: Path) -> None:
+    """As the first version wrote them."""
+    write_ply(tmp_path / "a.ply", *TRIANGLE)
+    data = (tmp_path / "a.ply").read_bytes()
+    end = data.index(b"end_header\n") + len(b"end_header\n")
+    header = data[:end].replace(b"property float confidence\nproperty uchar observed\n", b"")
+    rows = [data[end + 20 * row : end + 20 * row + 15] for row in range(3)]
+    (tmp_path / "b.ply").write_bytes(header + b"".join(rows) + data[end + 60 :])
+    for ours, theirs in zip(read_ply(tmp_path / "b.ply"), TRIANGLE[:3], strict=True):
+        np.testing.assert_array_equal(ours, theirs)
 
 
 @pytest.mark.parametrize(
     "damage", [lambda data: data[:-1], lambda data: data[:40], lambda data: b"", lambda data: data + b"x"]
 )
 def test_a_damaged_mesh_is_an_error(tmp_path: Path, damage) -> None:
-    write_ply(
-        tmp_path / "a.ply", np.zeros((3, 3), np.float32), np.array([[0, 1, 2]], np.int32), np.zeros((3, 3), np.uint8)
-    )
+    write_ply(tmp_path / "a.ply", *TRIANGLE)
     (tmp_path / "a.ply").write_bytes(damage((tmp_path / "a.ply").read_bytes()))
     with pytest.raises(InputError, match="cut short"):
         read_ply(tmp_path / "a.ply")

@@ -318,7 +318,7 @@ def test_weights_that_claim_more_than_they_have_are_refused(tmp_path: Path, data
 @given(place=st.floats(0, 1), junk=st.binary(max_size=12), counts=st.tuples(st.integers(-1, HUGE), st.integers(0, 3)))
 def test_a_mesh_is_read_whole_or_refused(tmp_path: Path, place: float, junk: bytes, counts: tuple[int, int]) -> None:
     vertices, faces = np.zeros((3, 3), np.float32), np.array([[0, 1, 2]], np.int32)
-    write_ply(tmp_path / "a.ply", vertices, faces, np.zeros((3, 3), np.uint8))
+    write_ply(tmp_path / "a.ply", vertices, faces, np.zeros((3, 3), np.uint8), np.ones(3, np.float32), np.ones(3, bool))
     whole = (tmp_path / "a.ply").read_bytes()
     position = int(place * len(whole))
     claimed = whole.replace(b"vertex 3", b"vertex %d" % counts[0]).replace(b"face 1", b"face %d" % counts[1])

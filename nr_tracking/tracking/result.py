@@ -2,7 +2,8 @@
 
 ::
 
-    meshes/000000.ply   binary, metres, camera optical frame of its own stamp, colour = correspondence
+    meshes/000000.ply   binary, metres, camera optical frame of its own stamp, colour = correspondence; each vertex with
+                        its confidence, and whether the camera saw it
     tracks.npz          positions (T, K, 3) float32, NaN where not tracked; ids (K,) int64; confidence (T, K) float32;
                         observed (T, K) bool; stamps_ns (T,) int64
     patches.npz         per frame, padded with NaN: centres (T, P, 3), rotations (T, P, 3, 3), translations (T, P, 3),
@@ -103,7 +104,9 @@ class ResultWriter:
         """Write the mesh of ``row`` and put its tracks and patches aside."""
         lower, upper = self._colour_box(result)
         colours = correspondence_colours(result.canonical, lower, upper)
-        write_ply(self.folder / "meshes" / f"{row:06d}.ply", result.surface.vertices, result.surface.faces, colours)
+        surface = result.surface
+        known = surface.confidence, surface.observed
+        write_ply(self.folder / "meshes" / f"{row:06d}.ply", surface.vertices, surface.faces, colours, *known)
         tracks = result.tracks
         np.savez(
             self._rows / f"{row:06d}.npz",
