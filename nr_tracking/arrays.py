@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 import math
 import mmap
+import os
 import struct
 import zipfile
 from collections.abc import Callable, Collection, Iterator
@@ -110,18 +111,30 @@ Empty = Callable[[tuple[int, ...], DTypeLike, float], NDArray[Any]]
 
 @contextmanager
 def temporary_arrays(folder: Path) -> Iterator[Empty]:
-    """Arrays on disk, in ``folder``, for as long as the context lasts; they may be larger than memory."""
+    """Arrays on disk, in ``folder``, for as long as the context lasts; they may be larger than memory.
+
+    Making one raises OSError where the disk has no room for it.
+    """
     with TemporaryDirectory(dir=folder) as room:
         count = itertools.count()
 
         def empty(shape: tuple[int, ...], kind: DTypeLike, value: float) -> NDArray[Any]:
             if 0 in shape:
                 return np.empty(shape, kind)
-            array = npy.open_memmap(Path(room) / f"{next(count)}{_SUFFIX}", "w+", np.dtype(kind), shape)
+            path = Path(room) / f"{next(count)}{_SUFFIX}"
+            array = npy.open_memmap(path, "w+", np.dtype(kind), shape)
+            _take_room(path)
             array[:] = value
             return np.asarray(array)
 
         yield empty
+
+
+def _take_room(path: Path) -> None:
+    """Take the room that a file claims: where there is none, writing to what is mapped of it would kill the process."""
+    if hasattr(os, "posix_fallocate"):
+        with path.open("r+b") as file:
+            os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
 
 
 def _check_members(size: int, members: list[zipfile.ZipInfo]) -> None:

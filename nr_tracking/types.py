@@ -32,6 +32,10 @@ class InputError(ValueError):
         super().__init__(message)
         self.reason = reason
 
+    def __reduce__(self) -> tuple[type[InputError], tuple[str, str]]:
+        """How it comes out of another process: with its reason."""
+        return type(self), (self.reason, str(self))
+
 
 def check_same_shape(**shapes: tuple[int, ...]) -> None:
     """Raise ValueError unless all ``shapes`` are one: compiled loops would read beyond the end of the smaller array."""

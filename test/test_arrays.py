@@ -1,6 +1,8 @@
 """Archives of arrays are read whole or refused, whatever their headers claim."""
 
+import errno
 import io
+import os
 import tracemalloc
 import zipfile
 
@@ -98,4 +100,17 @@ def test_arrays_on_disk_are_gone_afterwards(tmp_path):
         assert np.isnan(array).all() and any(tmp_path.iterdir())
         array[2] = 1
         assert array.sum(axis=1)[2] == 3 and empty((0, 3), np.int64, 0).shape == (0, 3)
+    assert not any(tmp_path.iterdir())
+
+
+def test_a_disk_without_room_is_an_error_before_anything_is_written(tmp_path, monkeypatch):
+    """Writing to what is mapped of a file without room kills the process, and with it a live node."""
+
+    def full(file, start, size):
+        assert size >= 60
+        raise OSError(errno.ENOSPC, "no room")
+
+    monkeypatch.setattr(os, "posix_fallocate", full, raising=False)
+    with temporary_arrays(tmp_path) as empty, pytest.raises(OSError, match="no room"):
+        empty((5, 3), np.float32, np.nan)
     assert not any(tmp_path.iterdir())

@@ -229,6 +229,7 @@ def test_synthesize_and_train_hand_on_what_was_asked_for(
         ("evaluate BALL --tracked OUT --start-stride 1", "--start-stride is for tracking anew"),
         ("evaluate BALL --tracked OUT --seed 1", "--seed is for tracking anew"),
         ("evaluate BALL --tracked OUT --preset lite", "--preset is for tracking anew"),
+        ("bench --preset test --ros --seconds 0", "--seconds 0.0"),
         ("train DIR --run DIR --steps 0", "steps = 0"),
         ("train DIR --run DIR --minutes -1", "minutes = -1"),
     ],

@@ -327,3 +327,14 @@ def test_a_subject_that_only_passes_by_is_in_the_report(tmp_path: Path) -> None:
     done = run(tmp_path / "ball", tmp_path / "out", trackers=lambda config: (BallTracker(window=1), ""))
     assert done.run.tracked == 6
     assert "Frames 41, 42, 43, 44, 45, 46" in (done.output / "report.html").read_text()
+
+
+def test_a_stage_that_only_some_frames_have_is_measured_where_it_is() -> None:
+    class Adapting(BallTracker):
+        def _track(self, frame):
+            result = super()._track(frame)
+            late = {"adapt": 0.5} if frame.stamp_ns > 200_000_000 else {}
+            return replace(result, timings={**result.timings, **late})
+
+    result = bench(CONFIG, frames=10, trackers=lambda config: (Adapting(window=1), ""))
+    assert result["stages"]["adapt"] == 0.5 and next(iter(result["percentiles"]["adapt"].values())) == 0.5

@@ -96,7 +96,7 @@ def test_account_names_what_was_lost():
     assert (later.received, later.tracked, later.dropped) == (4, 3, {"no_depth": 1})
 
 
-@pytest.mark.parametrize("arguments", [["--frames", "1"], ["--rate", "-1"]])
+@pytest.mark.parametrize("arguments", [["--frames", "1"], ["--rate", "-1"], ["--seed", "-1"]])
 def test_senseless_options_are_refused(arguments):
     with pytest.raises(InputError):
         demo.main(arguments)

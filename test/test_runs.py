@@ -3,17 +3,21 @@
 import json
 import shutil
 
+import numpy as np
 import pytest
 import torch
 from bending_body import bending_window, write_cache
 
 from nr_tracking.config import load_config
 from nr_tracking.data.cache import read_manifest, write_manifest, write_shard
-from nr_tracking.fields.weights import read_weights
+from nr_tracking.data.clip_cache import write_clips
+from nr_tracking.data.clips import Clip
+from nr_tracking.deformation.decoder import DeformationDecoder
+from nr_tracking.fields.weights import read_weights, save_weights
 from nr_tracking.training.checkpoints import SHARD_BYTES, load_checkpoint, save_checkpoint
 from nr_tracking.training.journal import Journal
-from nr_tracking.training.networks import export_weights
-from nr_tracking.training.trainer import train
+from nr_tracking.training.networks import build_networks, export_weights
+from nr_tracking.training.trainer import Plan, Run, train
 from nr_tracking.types import InputError
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -124,3 +128,45 @@ def test_journal_forgets_what_will_be_done_again(tmp_path):
     assert [entry["step"] for entry in journal.entries()] == [0, 1, 2]
     journal.write("step", 3, loss=2.0)
     assert [json.loads(line)["step"] for line in journal.path.read_text().splitlines()] == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_window_that_cannot_be_read_is_named_whoever_reads_it(cache, tmp_path, workers):
+    shutil.copytree(cache, tmp_path / "cache")
+    shard = next((tmp_path / "cache").glob("*.safetensors"), None) or max(
+        (tmp_path / "cache").iterdir(), key=lambda path: path.stat().st_size
+    )
+    shard.write_bytes(shard.read_bytes()[:-200])
+    with pytest.raises(InputError, match=shard.name):
+        train(
+            load_config("test", training={**SMALL, "workers": workers}), tmp_path / "cache", tmp_path / "run", steps=1
+        )
+
+
+def test_a_decoder_goes_on_from_the_weights_that_have_one(cache, tmp_path):
+    config = load_config("test", training=SMALL)
+    first = train(config, cache, tmp_path / "fields", steps=1)
+    fresh, decoder = build_networks(config, "deformation", first), DeformationDecoder(config.model)
+    torch.nn.init.normal_(decoder.head[-1].weight)
+    assert not fresh["deformation"].head[-1].weight.any(), "these weights have none"
+    both = {"completion": fresh["completion"], "deformation": decoder}
+    save_weights(tmp_path / "both", both, preset="test", model=config.model)
+    for schedule in ("deformation", "paper"):
+        found = build_networks(config, schedule, tmp_path / "both")["deformation"]
+        assert torch.equal(found.head[-1].weight, decoder.head[-1].weight)
+
+
+def test_windows_too_short_for_a_schedule_are_refused(tmp_path):
+    clip = Clip("s", "object", "s", np.zeros((9, 3, 3), np.float32), np.array([[0, 1, 2]], np.int32))
+    write_clips(tmp_path / "clips", [clip])
+    for schedule, training, least in (("deformation", {}, 2), ("completion", {"cycle": 1.0}, 3), ("paper", {}, 3)):
+        config = load_config("test", training={**SMALL, **training, "window_frames": least - 1})
+        with pytest.raises(InputError, match=f"it takes {least} of them"):
+            Run(config, tmp_path / "clips", tmp_path / "run", schedule, Plan(1, None), None, None)
+
+
+def test_a_network_that_no_checkpoint_can_hold_is_refused_at_once(cache, tmp_path):
+    model = {"latent_channels": 512, "dense_channels": (512, 8), "attention_heads": 2}
+    with pytest.raises(InputError, match="choose a narrower network") as caught:
+        train(load_config("test", model=model, training=SMALL), cache, tmp_path / "run", steps=1)
+    assert caught.value.reason == "too_large"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 import sys
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -32,6 +33,7 @@ from nr_tracking.config import Config, load_config
 from nr_tracking.data.scans import write_scans
 from nr_tracking.data.sequence import read_sequence, write_sequence
 from nr_tracking.deformation.decoder import DeformationDecoder
+from nr_tracking.fields.sparse import SparseGrid
 from nr_tracking.tracking.adaptation import DecoderAdapter
 from nr_tracking.tracking.result import read_output
 from nr_tracking.types import DepthFrame, InputError
@@ -344,3 +346,17 @@ def test_what_a_decoder_learnt_from_the_subject_goes_on_too(tmp_path: Path) -> N
     assert all(torch.equal(a, b) for a, b in zip(weights(continued), weights(adapted), strict=True))
     continued.reset()
     assert all(torch.equal(a, b) for a, b in zip(weights(continued), trained, strict=True))
+
+
+def test_a_checkpoint_holds_types_and_leaves_out_what_is_made_anew(tmp_path: Path) -> None:
+    grid = SparseGrid(torch.zeros((1, 4), dtype=torch.int32), 8, 1)
+    grid.spconv_indices["neighbours"] = object()  # another library's, on a GPU
+    checkpoint.save(tmp_path / "state", {"kind": torch.float64, "grid": grid}, [])
+    state = checkpoint.load(tmp_path / "state", [])
+    assert state["kind"] is torch.float64
+    assert state["grid"].spconv_indices == {} and torch.equal(state["grid"].coords, grid.coords)
+
+
+def test_a_fault_keeps_its_reason_on_the_way_from_another_process() -> None:
+    there = pickle.loads(pickle.dumps(InputError("bad_file", "a.glb is cut short")))  # as multiprocessing does
+    assert type(there) is InputError and (there.reason, str(there)) == ("bad_file", "a.glb is cut short")

@@ -67,7 +67,8 @@ def bench(
     warming = max(config.window_frames, _WARMING)
     warm, results = everything[:warming], everything[warming:]
     seconds = ready[-1] - ready[len(warm) - 1] if results else 0.0
-    times = {stage: [result.timings[stage] for result in results] for stage in (results or warm)[0].timings}
+    stages = dict.fromkeys(stage for each in results or warm for stage in each.timings)  # not each frame has all
+    times = {stage: [each.timings[stage] for each in results if stage in each.timings] for stage in stages}
     result: dict[str, Any] = {
         "preset": config.preset,
         "device": config.device,

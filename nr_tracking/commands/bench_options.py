@@ -34,6 +34,8 @@ def run_bench(options: argparse.Namespace, config: Config) -> int:
     from nr_tracking.benchmark.table import bench_table, comparison_table
     from nr_tracking.commands.bench import bench
 
+    if options.ros and not 1 <= options.seconds < float("inf"):
+        raise InputError("bad_request", f"--seconds {options.seconds}: give a second of the recording or more")
     if options.frames < 1:
         raise InputError("bad_request", f"--frames {options.frames}: at least one frame has to be tracked")
     result: dict[str, Any] = bench(config, frames=options.frames, distance=options.distance)
@@ -43,7 +45,8 @@ def run_bench(options: argparse.Namespace, config: Config) -> int:
         from nr_tracking.tracking.tracker import load_networks
 
         print("measuring how cost grows with the work", file=sys.stderr)
-        result["curves"] = curves(config, load_networks(config).completion.eval(), list(generated_frames(8)))
+        networks = load_networks(config.model_copy(update={"device": "cpu"}))  # where curves are measured
+        result["curves"] = curves(config, networks.completion.eval(), list(generated_frames(8)))
     if options.ros:
         from nr_tracking.commands.bench_node import bench_node
 

@@ -26,6 +26,7 @@ from torch import nn
 
 from nr_tracking.arrays import read_arrays
 from nr_tracking.atomic import written_file
+from nr_tracking.fields.sparse import SparseGrid
 from nr_tracking.tracking.adaptation import DecoderAdapter
 from nr_tracking.tracking.frames_ahead import FramesAhead
 from nr_tracking.tracking.parallel import Workers
@@ -35,6 +36,10 @@ _PACKAGE = "nr_tracking"
 _TREE = "tree"
 _SEQUENCES: dict[str, Any] = {"list": list, "tuple": tuple, "set": set, "frozenset": frozenset}
 _SPARSE: dict[str, Any] = {"csr_matrix": csr_matrix, "csr_array": csr_array}
+_DTYPES = {
+    str(kind).removeprefix("torch."): kind for kind in (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+}
+_MADE_ANEW: dict[type, tuple[str, ...]] = {SparseGrid: ("spconv_indices",)}  # what somebody else's objects are in
 _GENERATORS = {"PCG64": np.random.PCG64, "PCG64DXSM": np.random.PCG64DXSM}
 
 
@@ -111,6 +116,8 @@ class _Writer:
             return {"neighbours": self.node(value.data), "leafsize": value.leafsize}
         if isinstance(value, torch.device):
             return {"torch_device": str(value)}
+        if isinstance(value, torch.dtype):
+            return {"torch_dtype": str(value).removeprefix("torch.")}
         if isinstance(value, Workers):
             return {"workers": value.count, "threads": value.threads}
         if isinstance(value, FramesAhead):  # what was begun is begun anew
@@ -125,7 +132,9 @@ class _Writer:
             return {"named": name, "fields": [self.node(item) for item in value]}
         if isinstance(value, BaseModel):
             return {"settings": name, "values": value.model_dump(mode="json")}
-        described = {"object": name, "state": [[key, self.node(item)] for key, item in vars(value).items()]}
+        left_out = _MADE_ANEW.get(kind, ())
+        kept = [(key, item) for key, item in vars(value).items() if key not in left_out]
+        described = {"object": name, "state": [[key, self.node(item)] for key, item in kept]}
         if isinstance(value, DecoderAdapter):
             described["learnt"] = self.node(dict(value.decoder.state_dict()))
         return described
@@ -193,6 +202,8 @@ class _Reader:
             return FramesAhead()
         if "torch_device" in node:
             return torch.device(node["torch_device"])
+        if "torch_dtype" in node:
+            return _DTYPES[node["torch_dtype"]]
         if "generator" in node:
             generator = np.random.Generator(_GENERATORS[node["generator"]]())
             generator.bit_generator.state = self.value(node["state"])

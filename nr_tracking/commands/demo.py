@@ -158,6 +158,8 @@ def _options(arguments: list[str] | None) -> _Options:
     chosen = _Options(**vars(parser.parse_args(arguments)))
     if chosen.frames < _WARM_UP_FRAMES:
         raise InputError("no_frames", f"frames {chosen.frames}: a dance has at least {_WARM_UP_FRAMES}")
+    if chosen.seed < 0:
+        raise InputError("bad_request", f"seed {chosen.seed}: give 0 or more")
     if not 0 <= chosen.rate <= 100:
         raise InputError("bad_rate", f"rate {chosen.rate}: choose a speed from 0.01 to 100")
     return chosen

@@ -70,6 +70,17 @@ def load_checkpoint(folder: Path) -> Checkpoint | None:
     return Checkpoint(tensors, state)
 
 
+def check_shards(tensors: Mapping[str, Tensor]) -> None:
+    """Raise :class:`InputError` (``too_large``) for a tensor that no shard holds, before a run has anything to lose."""
+    for name, value in tensors.items():
+        if value.nbytes > SHARD_BYTES:
+            raise InputError(
+                "too_large",
+                f"{name} has {value.nbytes / 2**20:.0f} MiB, and checkpoints are written in files of at most 16: "
+                "choose a narrower network",
+            )
+
+
 def optimizer_tensors(optimizer: Optimizer) -> dict[str, Tensor]:
     """Return the moments and step counts of an optimiser, named ``<parameter number>.<quantity>``."""
     state = optimizer.state_dict()["state"]

@@ -76,30 +76,41 @@ def prepared(
 ) -> Iterator[TrainingBatch | None]:
     """Windows ready for a step, in the order of ``draws``; None for one whose disturbed depth shows no subject.
 
-    With ``single``, one frame of each.
+    With ``single``, one frame of each. Raises :class:`InputError` for one that cannot be read or made.
     """
-    return iter(
-        DataLoader(
-            PreparedWindows(cache, config, single),
-            batch_size=None,
-            sampler=draws,  # type: ignore[arg-type]
-            num_workers=workers,
-            worker_init_fn=_modest_worker if workers else None,
-            prefetch_factor=4 if workers else None,
-        )
+    loader: DataLoader[TrainingBatch | InputError | None] = DataLoader(
+        PreparedWindows(cache, config, single),
+        batch_size=None,
+        sampler=draws,  # type: ignore[arg-type]
+        num_workers=workers,
+        worker_init_fn=_modest_worker if workers else None,
+        prefetch_factor=4 if workers else None,
     )
+    for batch in loader:
+        if isinstance(batch, InputError):
+            raise batch
+        yield batch
 
 
-class PreparedWindows(Dataset[TrainingBatch | None]):
-    """Windows ready for a step, by :class:`Draw`; None for one whose disturbed depth shows no subject any more."""
+class PreparedWindows(Dataset[TrainingBatch | InputError | None]):
+    """Windows ready for a step, by :class:`Draw`; None for one whose disturbed depth shows no subject any more.
+
+    And what is wrong with one that cannot be read: raised in another process, it would arrive as something else.
+    """
 
     def __init__(self, cache: Windows, config: Config, single: bool = False) -> None:
         self.cache, self.config, self.single = cache, config, single
         self._made: OrderedDict[tuple[int, int], WindowSample] = OrderedDict()
         self._mirrored: OrderedDict[tuple[int, int], TrainingBatch | None] = OrderedDict()
 
-    def __getitem__(self, draw: Draw) -> TrainingBatch | None:
+    def __getitem__(self, draw: Draw) -> TrainingBatch | InputError | None:
         """Read and prepare one window, or take the mirror image of one that was prepared before."""
+        try:
+            return self._shown(draw)
+        except InputError as error:
+            return error
+
+    def _shown(self, draw: Draw) -> TrainingBatch | None:
         if draw.mirrors is None:
             batch = self._prepared(draw)
             if draw.mirrored:

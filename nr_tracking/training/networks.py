@@ -45,7 +45,11 @@ def build_networks(config: Config, schedule: ScheduleName, start: Path | str | N
     if schedule not in ("rays", "completion"):
         networks["deformation"] = DeformationDecoder(config.model)
     if start is not None:
-        load_weights(start, {"completion": networks["completion"]}, preset=config.preset, model=config.model)
+        there = read_weights(start).part
+        parts = {name: networks[name] for name in ("completion", "deformation") if name in networks}
+        if not there("deformation"):
+            parts.pop("deformation", None)
+        load_weights(start, parts, preset=config.preset, model=config.model)
     if schedule in ("rays", "deformation"):
         completion.requires_grad_(False)
     if completion.rays is not None and schedule != "deformation":

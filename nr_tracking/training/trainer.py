@@ -26,7 +26,13 @@ from nr_tracking.fields.weights import read_weights
 from nr_tracking.sensing.ray_images import joined
 from nr_tracking.training.allocation import keep_freed_memory
 from nr_tracking.training.batches import TrainingBatch
-from nr_tracking.training.checkpoints import load_checkpoint, optimizer_tensors, restore_optimizer, save_checkpoint
+from nr_tracking.training.checkpoints import (
+    check_shards,
+    load_checkpoint,
+    optimizer_tensors,
+    restore_optimizer,
+    save_checkpoint,
+)
 from nr_tracking.training.feed import draws_of_epoch, prepared
 from nr_tracking.training.journal import Journal
 from nr_tracking.training.motion import motion_losses
@@ -123,6 +129,13 @@ class Run:
                 f"training.windows_per_step = {self.together} cannot be shared evenly by {self.team.size} processes",
             )
         keep_freed_memory()
+        frames = config.training.window_frames
+        least = 3 if schedule == "paper" or config.training.cycle > 0 else 2
+        if Path(cache).is_file() and schedule != "rays" and (schedule != "completion" or least == 3) and frames < least:
+            raise InputError(
+                "short_windows",
+                f"training.window_frames is {frames}: frames are compared, and it takes {least} of them",
+            )
         if schedule == "paper" and any(config.training.gates) and validation is None:
             raise InputError("no_validation", "training.gates are scores on validation windows: name some")
         self.cache = open_windows(
@@ -135,6 +148,7 @@ class Run:
         self.validation = validation
         self.start = None if start is None else read_weights(start).sha256
         self.networks = build_networks(config, schedule, start).to(self.device)
+        check_shards(self.networks.state_dict())
         self.average = copy.deepcopy(self.networks).requires_grad_(False)
         learnt = [parameter for parameter in self.networks.parameters() if parameter.requires_grad]
         training = config.training
@@ -160,6 +174,7 @@ class Run:
         it began.
         """
         held = int(self.team.agreed(self.cache.refresh()))
+        self.cache.refresh()  # where a process had looked before the first one did, and windows were added between
         if self.position == 0:
             self.epoch_windows = held
         if self.epoch_windows < self.together:
