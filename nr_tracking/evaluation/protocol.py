@@ -17,7 +17,7 @@ from nr_tracking.data.sequence import GroundTruth
 from nr_tracking.evaluation import baselines, track_metrics
 from nr_tracking.evaluation.metrics import Mesh, Samples, SurfaceScores, sample, score_surface
 from nr_tracking.evaluation.reliability import Reliability, error_limit, reliability
-from nr_tracking.tracking.rigid import Rigid, fixed_frame
+from nr_tracking.tracking.rigid import Rigid, seen_from_first, views_of_first
 from nr_tracking.types import Float32, Float64, InputError, Intrinsics
 
 LENGTH = 17
@@ -182,7 +182,7 @@ def score(
     seen = scans
     if views is not None:
         scans = [Mesh(view.points(scan.vertices), scan.faces) for view, scan in zip(views, scans, strict=True)]
-        truth = GroundTruth(_carried(views, truth.vertices), truth.faces)
+        truth = GroundTruth(seen_from_first(views, truth.vertices), truth.faces)
         candidate = _candidate_of_first_camera(candidate, views)
     rng = np.random.default_rng(seed)
     origin, unit = _normalisation(scans[0])
@@ -292,8 +292,7 @@ def _views(poses: Float64 | None, frames: int) -> list[Rigid] | None:
         return None
     if len(poses) != frames:
         raise InputError("wrong_length", f"{len(poses)} poses of the camera for {frames} true frames")
-    first = fixed_frame(poses[0]).inverse()
-    return [first.after(fixed_frame(pose)) for pose in poses]
+    return views_of_first(list(poses))
 
 
 def _candidate_of_first_camera(candidate: Candidate, views: list[Rigid]) -> Candidate:
@@ -301,12 +300,7 @@ def _candidate_of_first_camera(candidate: Candidate, views: list[Rigid]) -> Cand
         None if mesh is None else Mesh(view.points(mesh.vertices), mesh.faces)
         for view, mesh in zip(views, candidate.meshes, strict=True)
     ]
-    return replace(candidate, meshes=meshes, tracks=_carried(views, candidate.tracks))
-
-
-def _carried(views: list[Rigid], rows: Float32) -> Float32:
-    """Points (T, N, 3) of each frame's camera, where they are for the first one."""
-    return np.stack([view.points(row) for view, row in zip(views, rows, strict=True)]).astype(np.float32)
+    return replace(candidate, meshes=meshes, tracks=seen_from_first(views, candidate.tracks))
 
 
 def _outward(surfaces: list[Mesh]) -> list[Mesh]:

@@ -30,7 +30,7 @@ from nr_tracking.arrays import Empty, mapped_arrays, read_array, read_arrays, te
 from nr_tracking.atomic import check_replaceable, written_folder
 from nr_tracking.tracking.colours import canonical_box, correspondence_colours
 from nr_tracking.tracking.ply import read_ply, write_ply
-from nr_tracking.tracking.rigid import fixed_frame
+from nr_tracking.tracking.rigid import Rigid, seen_from_first, views_of_first
 from nr_tracking.tracking.velocities import velocities_of
 from nr_tracking.types import Bool, Float32, Float64, InputError, Int32, Int64, Patches, TrackedFrame
 
@@ -173,9 +173,9 @@ class ResultWriter:
         placed = np.array(list(poses), np.int64)
         # Where a recording begins anew, its stamps jump back and so does everything else.
         for run in np.split(placed, np.flatnonzero(np.diff(stamps_ns[placed]) <= 0) + 1):
-            cameras = [poses[row] for row in run.tolist()]
+            views = _views([poses[row] for row in run.tolist()])
             for some in _blocks(len(ids), _HELD // max(len(run), 1)):
-                velocities[run, some] = _velocities(positions[run, some], stamps_ns[run], cameras)
+                velocities[run, some] = _velocities(positions[run, some], stamps_ns[run], views)
         np.savez(
             self.folder / "tracks.npz",
             positions=positions,
@@ -271,15 +271,17 @@ def _blocks(count: int, most: int) -> Iterator[slice]:
     return (slice(start, min(start + step, count)) for start in range(0, count, step))
 
 
-def _velocities(positions: Float32, stamps_ns: Int64, poses: list[Float64 | None]) -> Float32:
-    """Velocities (T, K, 3) in the fixed frame, along the axes of each camera: its motion is none of the subject's."""
+def _views(poses: list[Float64 | None]) -> list[Rigid] | None:
+    """From each camera to the first one; None unless it is known of all where they were."""
     known = [pose for pose in poses if pose is not None]
-    if not known or len(known) < len(poses):
+    return views_of_first(known) if known and len(known) == len(poses) else None
+
+
+def _velocities(positions: Float32, stamps_ns: Int64, views: list[Rigid] | None) -> Float32:
+    """Velocities (T, K, 3) in the fixed frame, along the axes of each camera: its motion is none of the subject's."""
+    if views is None:
         return velocities_of(positions, stamps_ns)
-    start = fixed_frame(known[0]).inverse()  # far from the origin of the fixed frame single precision would not do
-    views = [start.after(fixed_frame(pose)) for pose in known]
-    places = [view.points(row).astype(np.float32) for view, row in zip(views, positions, strict=True)]
-    speeds = velocities_of(np.stack(places), stamps_ns)
+    speeds = velocities_of(seen_from_first(views, positions), stamps_ns)
     return np.stack([view.inverse().vectors(row) for view, row in zip(views, speeds, strict=True)]).astype(np.float32)
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from nr_tracking.types import Float64, InputError
+from nr_tracking.types import Float32, Float64, InputError
 
 _TOLERANCE = 1e-3  # poses that were rounded to three decimals still pass
 
@@ -65,3 +66,17 @@ def fixed_frame(pose: np.ndarray | None) -> Rigid:
     if pose is None:
         return Rigid(np.eye(3), np.zeros(3))
     return Rigid(np.asarray(pose[:3, :3], np.float64), np.asarray(pose[:3, 3], np.float64))
+
+
+def views_of_first(poses: Sequence[np.ndarray]) -> list[Rigid]:
+    """From the camera of each of ``poses`` (4, 4) to that of the first one.
+
+    Far from the origin of the fixed frame, points would be too coarse in single precision; there they are not.
+    """
+    first = fixed_frame(poses[0]).inverse()
+    return [first.after(fixed_frame(pose)) for pose in poses]
+
+
+def seen_from_first(views: Sequence[Rigid], points: np.ndarray) -> Float32:
+    """Points (T, N, 3) as each of T cameras has them, where they are for the first one: :func:`views_of_first`."""
+    return np.stack([view.points(row) for view, row in zip(views, points, strict=True)]).astype(np.float32)
