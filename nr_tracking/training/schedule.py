@@ -134,6 +134,15 @@ def stage_at(name: ScheduleName, config: TrainingConfig, *, step: int, epoch: in
     )
 
 
+def least_frames(name: ScheduleName, config: TrainingConfig) -> int:
+    """Frames that the windows of a schedule have at least: three for cycles of associations, two for deformations."""
+    if name == "rays":
+        return 1
+    if name == "paper" or config.cycle > 0:
+        return 3
+    return 2 if name == "deformation" else 1
+
+
 def _ramp(progress: float, span: tuple[float, float]) -> float:
     """Return 0 before a span, 1 after it, and a straight line between."""
     return min(max((progress - span[0]) / max(span[1] - span[0], 1e-9), 0.0), 1.0)

@@ -38,7 +38,7 @@ from nr_tracking.training.journal import Journal
 from nr_tracking.training.motion import motion_losses
 from nr_tracking.training.networks import build_networks, export_weights
 from nr_tracking.training.objective import along_rays, field_losses, ray_losses
-from nr_tracking.training.schedule import ScheduleName, Stage, gate_after, stage_at
+from nr_tracking.training.schedule import ScheduleName, Stage, gate_after, least_frames, stage_at
 from nr_tracking.training.team import Team
 from nr_tracking.training.validation import validate
 from nr_tracking.types import InputError
@@ -129,9 +129,8 @@ class Run:
                 f"training.windows_per_step = {self.together} cannot be shared evenly by {self.team.size} processes",
             )
         keep_freed_memory()
-        frames = config.training.window_frames
-        least = 3 if schedule == "paper" or config.training.cycle > 0 else 2
-        if Path(cache).is_file() and schedule != "rays" and (schedule != "completion" or least == 3) and frames < least:
+        frames, least = config.training.window_frames, least_frames(schedule, config.training)
+        if cache.is_file() and frames < least:
             raise InputError(
                 "short_windows",
                 f"training.window_frames is {frames}: frames are compared, and it takes {least} of them",
