@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from bending_body import bending_window
+from twins import both
 
 from nr_tracking import cli
 from nr_tracking.benchmark import curves as curves_module
@@ -126,3 +127,16 @@ def test_a_run_can_be_written_and_compared_with(tmp_path, capsys):
         file.write_text(bad)
         assert cli.main([*arguments, "--compare", str(file)]) == 2
         assert "--compare" in capsys.readouterr().err
+
+
+def test_operations_are_counted_whoever_does_them(network):
+    """Compiled products are unseen by PyTorch; no grid of this preset is large enough for Winograd's tiles."""
+    window = prepare(bending_window(0), load_config("test"), np.random.default_rng(0), augment=False).window
+
+    def counted():
+        with NetworkWatch(network) as watch, torch.no_grad():
+            network(window)
+            return watch.operations()
+
+    compiled, plain = both(counted)
+    assert compiled == plain and min(plain.values()) > 0

@@ -42,8 +42,9 @@ def in_double(conv, grid):
         (DenseConv3d, (1, 32, 8, 6, 8)),
     ],
 )
-def test_it_computes_what_a_plain_convolution_does_in_the_same_order_of_memory(kind, shape, kernel, stride):
-    conv = layer(kind, 32, 5, kernel_size=kernel, stride=stride, padding=1, bias=kernel == 3)
+@pytest.mark.parametrize("outputs", [5, 8])
+def test_it_computes_what_a_plain_convolution_does_in_the_same_order_of_memory(kind, shape, kernel, stride, outputs):
+    conv = layer(kind, 32, outputs, kernel_size=kernel, stride=stride, padding=1, bias=kernel == 3)
     order = torch.channels_last if len(shape) == 4 else torch.channels_last_3d
     grid = torch.randn(shape).to(memory_format=order)
     with torch.no_grad():

@@ -11,6 +11,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode, conv_flop_count
 
 from nr_tracking.fields.completion import CompletionNetwork
+from nr_tracking.fields.products import counted_operations
 
 PARTS = {
     "encode": ("sparse_encoder", "dense_encoder"),
@@ -55,12 +56,21 @@ class NetworkWatch:
         """Multiplications and additions of the last window in each part; nothing where none was seen."""
         if self._inputs is None:
             return {}
-        counter = _counter()
-        with counter:
-            self._network(*self._inputs[0], **self._inputs[1])
+        counter, by_loops, hooks = _counter(), dict.fromkeys(PARTS, 0), []
+        with counter, counted_operations() as counted:
+            for part, names in PARTS.items():
+                for name in names:
+                    hooks += _counting_hooks(self._network.get_submodule(name), counted, by_loops, part)
+            try:
+                self._network(*self._inputs[0], **self._inputs[1])
+            finally:
+                for hook in hooks:
+                    hook.remove()
         counts = counter.get_flop_counts()
         by_module = {name.rsplit(".", 1)[-1]: sum(counts[name].values()) for name in counts if name.count(".") == 1}
-        return {part: float(sum(by_module.get(name, 0) for name in names)) for part, names in PARTS.items()}
+        return {
+            part: float(by_loops[part] + sum(by_module.get(name, 0) for name in names)) for part, names in PARTS.items()
+        }
 
     @torch.no_grad()
     def ray_operations(self) -> float:
@@ -68,9 +78,9 @@ class NetworkWatch:
         if self._images is None or self._network.rays is None:
             return 0.0
         counter = _counter()
-        with counter:
+        with counter, counted_operations() as counted:
             self._network.complete_rays(self._images)
-        return float(counter.get_total_flops()) / len(self._images.channels)
+        return float(counter.get_total_flops() + counted[0]) / len(self._images.channels)
 
     def _see_images(self, _: nn.Module, arguments: tuple[Any, ...]) -> None:
         self._images = arguments[0]
@@ -106,6 +116,18 @@ class NetworkWatch:
     def _synchronise(self) -> None:
         if next(self._network.parameters()).is_cuda:
             torch.cuda.synchronize()
+
+
+def _counting_hooks(module: nn.Module, counted: list[int], into: dict[str, int], part: str) -> list[Any]:
+    """Hooks that add what ``counted`` grows by while ``module`` runs to that ``part``."""
+
+    def begin(*_: Any) -> None:
+        into[part] -= counted[0]
+
+    def end(*_: Any) -> None:
+        into[part] += counted[0]
+
+    return [module.register_forward_pre_hook(begin), module.register_forward_hook(end)]
 
 
 def _counter() -> FlopCounterMode:

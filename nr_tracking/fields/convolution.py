@@ -1,21 +1,23 @@
 """Dense convolutions, sooner than PyTorch does them by itself on a CPU, for networks that learn no more.
 
-In single precision those of size 3 go through tiles (:mod:`nr_tracking.fields.winograd`) where loops are compiled. What
-is left in three dimensions goes to oneDNN: PyTorch asks that by itself only if an input is large or has several frames,
-and else has an operation of its own, which takes three times as long for a latent grid. In bfloat16 weights are brought
+In single precision, where loops are compiled, those of size 3 go through tiles (:mod:`nr_tracking.fields.winograd`) and
+others are sums over places (:mod:`nr_tracking.fields.products`). What is left in three dimensions goes to oneDNN:
+PyTorch asks that by itself only if an input is large or has several frames, and else has an operation of its own, which
+takes three times as long for a latent grid. In bfloat16 weights are brought
 into the order that oneDNN multiplies in once, instead of at each call, which takes up to twice as long as to multiply.
 Elsewhere, and where gradients are wanted, all is as usual.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Self, cast
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 
 from nr_tracking.fields import winograd
+from nr_tracking.fields.filters import Filters, KeepsFilters
+from nr_tracking.fields.products import loops_for_products, multiplied, panels, places_around
 from nr_tracking.loops import compiled_loops
 from nr_tracking.sensing.tensors import cpu_has_bfloat16
 
@@ -26,42 +28,7 @@ _PACKS = _HAS_ONEDNN and all(
 )
 
 
-class _Filters:
-    """What is computed from weights before anything is multiplied with them, until they are other ones.
-
-    Changes that PyTorch does not count, of ``weight.data`` in place or by a fused optimiser, are not seen before
-    ``train()`` is called. Copies begin anew.
-    """
-
-    def __init__(self) -> None:
-        self._made: tuple[Tensor, int, Tensor] | None = None
-
-    def __reduce__(self) -> tuple[type[_Filters], tuple[()]]:
-        return _Filters, ()
-
-    def of(self, weight: Tensor, made_of: Callable[[Tensor], Tensor]) -> Tensor:
-        """``made_of(weight)``; a layer asks for one kind alone."""
-        made = self._made
-        if made is None or made[0].data_ptr() != weight.data_ptr() or made[1] != weight._version:
-            # Beside the weights themselves: while they are held, no others can come to lie where they lie.
-            made = self._made = weight.detach(), weight._version, made_of(weight)
-        return made[2]
-
-
-class _Dense(nn.Module):
-    """A convolution that keeps its filters."""
-
-    def __init__(self, inputs: int, outputs: int, **options: int | bool) -> None:
-        super().__init__(inputs, outputs, **options)
-        self._filters = _Filters()
-
-    def train(self, mode: bool = True) -> Self:
-        """As of any module; what was computed from the weights is forgotten."""
-        self._filters = _Filters()
-        return super().train(mode)
-
-
-class DenseConv2d(_Dense, nn.Conv2d):
+class DenseConv2d(KeepsFilters, nn.Conv2d):
     """A ``Conv2d`` with the same parameters."""
 
     def forward(self, grid: Tensor) -> Tensor:
@@ -70,7 +37,7 @@ class DenseConv2d(_Dense, nn.Conv2d):
         return super().forward(grid) if found is None else found
 
 
-class DenseConv3d(_Dense, nn.Conv3d):
+class DenseConv3d(KeepsFilters, nn.Conv3d):
     """A ``Conv3d`` with the same parameters."""
 
     def forward(self, grid: Tensor) -> Tensor:
@@ -85,11 +52,14 @@ class DenseConv3d(_Dense, nn.Conv3d):
         return torch.mkldnn_convolution(grid, self.weight, self.bias, padding, self.stride, self.dilation, self.groups)
 
 
-def _sooner(layer: nn.Conv2d | nn.Conv3d, grid: Tensor, filters: _Filters) -> Tensor | None:
+def _sooner(layer: nn.Conv2d | nn.Conv3d, grid: Tensor, filters: Filters) -> Tensor | None:
     """The convolution of ``grid`` with what is kept of the weights; None where that is of no use."""
     if _is_brief(layer, grid):
         return _packed(layer, grid, filters)
-    return _through_tiles(layer, grid, filters) if _learns_no_more(layer, grid) else None
+    if not _learns_no_more(layer, grid):
+        return None
+    found = _through_tiles(layer, grid, filters)
+    return _from_places(layer, grid, filters) if found is None else found
 
 
 def _only_asked(layer: nn.Conv2d | nn.Conv3d, grid: Tensor) -> bool:
@@ -109,15 +79,38 @@ def _learns_no_more(layer: nn.Conv2d | nn.Conv3d, grid: Tensor) -> bool:
     return single and _only_asked(layer, grid)
 
 
-def _through_tiles(layer: nn.Conv2d | nn.Conv3d, grid: Tensor, filters: _Filters) -> Tensor | None:
+def _through_tiles(layer: nn.Conv2d | nn.Conv3d, grid: Tensor, filters: Filters) -> Tensor | None:
     """The convolution of ``grid`` by Winograd's tiles; None where it is of another kind, or too small for it."""
     ones = (1,) * (grid.dim() - 2)
     of_size_3 = layer.kernel_size == (3,) * len(ones) and layer.stride == layer.padding == layer.dilation == ones
     if not (of_size_3 and layer.groups == 1 and winograd.suits(grid)) or layer.weight.is_inference():
         return None
-    if (loops := compiled_loops("winograd")) is None:
+    loops, products = compiled_loops("winograd"), loops_for_products(layer.out_channels, grid, layer.weight)
+    if loops is None or products is None:
         return None
-    return winograd.convolved(loops, grid, filters.of(layer.weight, winograd.filters), layer.bias)
+    at_points = filters.of(layer.weight, winograd.filters)
+    return winograd.convolved((loops, products), grid, at_points, layer.bias, layer.out_channels)
+
+
+def _from_places(layer: nn.Conv2d | nn.Conv3d, grid: Tensor, filters: Filters) -> Tensor | None:
+    """The convolution of ``grid`` as sums over places; None where there are no loops for it."""
+    padding, dense = layer.padding, layer.groups == 1 and set(layer.dilation) == {1}
+    loops = loops_for_products(layer.out_channels, grid, layer.weight)
+    if loops is None or isinstance(padding, str) or not dense or len(grid) == 0:
+        return None
+    around = tuple(side + 2 * beside for side, beside in zip(grid.shape[2:], padding, strict=True))
+    if any(side < size for side, size in zip(around, layer.kernel_size, strict=True)):
+        return None
+    places, sides = places_around(tuple(grid.shape[2:]), layer.kernel_size, layer.stride, padding)
+    features = grid.movedim(1, -1).flatten(1, -2)
+    found = grid.new_empty(len(grid), len(places), layer.out_channels)
+    multiplied(loops, features, places, filters.of(layer.weight, _by_place), layer.bias, found)
+    return found.unflatten(1, sides).movedim(-1, 1)
+
+
+def _by_place(weight: Tensor) -> Tensor:
+    """Weights (O, I, ...) as :func:`panels` of what each place is multiplied with."""
+    return panels(weight.movedim((0, 1), (-1, -2)).flatten(0, -2)[None])
 
 
 def _is_brief(layer: nn.Conv2d | nn.Conv3d, grid: Tensor) -> bool:
@@ -128,7 +121,7 @@ def _is_brief(layer: nn.Conv2d | nn.Conv3d, grid: Tensor) -> bool:
     return held and asked and able and not isinstance(layer.padding, str) and _only_asked(layer, grid)
 
 
-def _packed(layer: nn.Conv2d | nn.Conv3d, grid: Tensor, filters: _Filters) -> Tensor:
+def _packed(layer: nn.Conv2d | nn.Conv3d, grid: Tensor, filters: Filters) -> Tensor:
     """The convolution of ``grid`` in bfloat16, with weights in oneDNN's order."""
     shape = cast(tuple[int, ...], layer.padding), layer.stride, layer.dilation, layer.groups
     grid = grid.bfloat16()

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from nr_tracking.fields.products import loops_for_products, multiplied, panels
 from nr_tracking.loops import compiled_loops
 from nr_tracking.sensing.tensors import as_array
 
@@ -34,9 +35,24 @@ class NeighbourMatmul(torch.autograd.Function):
     """out[i] = bias + sum over k of features[neighbours[i, k]] @ weight[k], an absent neighbour counting as zero."""
 
     @staticmethod
-    def forward(ctx: Any, features: Tensor, weight: Tensor, bias: Tensor | None, neighbours: Tensor) -> Tensor:
-        """Shapes: features (M, I), weight (27, I, O), bias (O,) or none, neighbours (M, 27) int32 -> (M, O)."""
+    def forward(
+        ctx: Any,
+        features: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        neighbours: Tensor,
+        ordered: Tensor | None = None,
+    ) -> Tensor:
+        """Shapes: features (M, I), weight (27, I, O), bias (O,) or none, neighbours (M, 27) int32 -> (M, O).
+
+        ``ordered`` is the weight once more, as of :func:`panels_of_neighbours`, where :func:`multiplies_by_loops`.
+        """
         ctx.save_for_backward(features, weight, neighbours)
+        if ordered is not None:
+            found = features.new_empty(1, len(features), weight.shape[2])
+            loops = loops_for_products(weight.shape[2], features)
+            multiplied(loops, features[None], neighbours.numpy(), ordered, bias, found)
+            return found[0]
         matrix = weight.reshape(-1, weight.shape[2])
         count = features.shape[0]
         out = features.new_empty(round_rows(count, features), weight.shape[2])
@@ -50,7 +66,7 @@ class NeighbourMatmul(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None, None]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None, None, None]:
         """One gather of the gradients serves both: a voxel is its neighbour's neighbour in the opposite direction."""
         features, weight, neighbours = ctx.saved_tensors
         inputs, outputs = weight.shape[1:]
@@ -64,7 +80,17 @@ class NeighbourMatmul(torch.autograd.Function):
                 torch.mm(block, flipped, out=grad_features[rows])
             grad_weight += features[rows].t() @ block
         grad_weight = grad_weight.view(inputs, 27, outputs).permute(1, 0, 2).flip(0).to(weight.dtype)
-        return grad_features, grad_weight, grad.sum(0) if ctx.needs_input_grad[2] else None, None
+        return grad_features, grad_weight, grad.sum(0) if ctx.needs_input_grad[2] else None, None, None
+
+
+def multiplies_by_loops(features: Tensor, weight: Tensor) -> bool:
+    """Whether ``features`` are multiplied where they lie, in single precision on a CPU, without gathering them."""
+    return loops_for_products(weight.shape[2], features.detach(), weight.detach()) is not None
+
+
+def panels_of_neighbours(weight: Tensor) -> Tensor:
+    """A weight (27, I, O) in the order of :func:`~nr_tracking.fields.products.panels`."""
+    return panels(weight.detach().flatten(0, 1)[None])
 
 
 def with_absent(features: Tensor) -> Tensor:

@@ -19,7 +19,15 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from nr_tracking.fields import spconv_backend
-from nr_tracking.fields.neighbours import NeighbourMatmul, round_rows, with_absent
+from nr_tracking.fields.filters import KeepsFilters
+from nr_tracking.fields.neighbours import (
+    NeighbourMatmul,
+    multiplies_by_loops,
+    panels_of_neighbours,
+    round_rows,
+    with_absent,
+)
+from nr_tracking.sensing.tensors import recorded
 
 
 class SparseGrid:
@@ -151,7 +159,7 @@ def select_rows(features: Tensor, rows: Tensor) -> Tensor:
     return with_absent(features).index_select(0, rows)
 
 
-class SubmanifoldConv(nn.Module):
+class SubmanifoldConv(KeepsFilters):
     """3x3x3 convolution on the active voxels.
 
     ``weight`` (27, I, O), the kernel positions in lexicographic order of (dx, dy, dz); ``bias`` (O,). Equal to
@@ -170,7 +178,11 @@ class SubmanifoldConv(nn.Module):
         if spconv_backend.usable(features):
             out = spconv_backend.submanifold(features, weight, grid)
             return out if bias is None else out + bias
-        return NeighbourMatmul.apply(features, weight, bias, grid.neighbours)  # type: ignore[no-any-return]
+        ordered = None
+        if multiplies_by_loops(features, weight):
+            learns = recorded(self.weight)  # by an optimiser whose steps may not be counted
+            ordered = panels_of_neighbours(weight) if learns else self._filters.of(self.weight, panels_of_neighbours)
+        return NeighbourMatmul.apply(features, weight, bias, grid.neighbours, ordered)  # type: ignore[no-any-return]
 
 
 class DownConv(nn.Module):

@@ -10,11 +10,15 @@ from __future__ import annotations
 
 import math
 import threading
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
+
+from nr_tracking.fields.products import multiplied, panels
+from nr_tracking.types import Int32
 
 LEAST_CHANNELS = 32  # with fewer, making tiles takes longer than it saves
 LEAST_ROWS = 16  # of each matrix product: with fewer, reading 36 matrices takes longer than a plain convolution
@@ -31,39 +35,47 @@ def suits(grid: Tensor) -> bool:
 
 
 def filters(weight: Tensor) -> Tensor:
-    """Weights (O, I, 3, 3) or (O, I, K, 3, 3), K = 3, at the 36 points of a tile, by slice: (K, 36, I, O)."""
+    """Weights (O, I, 3, 3) or (O, I, K, 3, 3), K = 3, at the 36 points of a tile: :func:`panels` of (36, K I, O)."""
     slices = weight.detach().double().reshape(*weight.shape[:2], -1, 3, 3)
     g = torch.from_numpy(_G)
-    return torch.einsum("ay,bx,oizyx->zabio", g, g, slices).flatten(1, 2).to(weight.dtype).contiguous()
+    at_points = torch.einsum("ay,bx,oizyx->abzio", g, g, slices).to(weight.dtype)
+    return panels(at_points.flatten(2, 3).flatten(0, 1))
 
 
-def convolved(loops: Any, grid: Tensor, at_points: Tensor, bias: Tensor | None) -> Tensor:
+def convolved(loops: tuple[Any, Any], grid: Tensor, at_points: Tensor, bias: Tensor | None, outputs: int) -> Tensor:
     """``grid`` (N, I, H, W) or (N, I, D, H, W) with zeros around, convolved: (N, O, ...), channels last in memory.
 
-    ``at_points`` are the weights' :func:`filters`, ``loops`` those of :mod:`nr_tracking.loops.winograd`.
+    ``at_points`` are the :func:`filters` of weights with O ``outputs``; ``loops`` are those named ``winograd`` and
+    ``products``.
     """
     images = grid.movedim(1, -1).contiguous()
-    found = grid.new_empty(*images.shape[:-1], at_points.shape[-1])
-    shift = found.new_zeros(found.shape[-1]) if bias is None else bias.detach()
+    found = grid.new_empty(*images.shape[:-1], outputs)
+    shift = found.new_zeros(outputs) if bias is None else bias.detach()
     frames = [(images, found)] if grid.dim() == 4 else zip(images, found, strict=True)
+    slices_each = 1 if grid.dim() == 4 else 3
     for slices, into in frames:
-        _convolve(loops, slices, at_points, shift, into)
+        _convolve(loops, slices, at_points, shift, slices_each, into)
     return found.movedim(-1, 1)
 
 
-def _convolve(loops: Any, slices: Tensor, at_points: Tensor, shift: Tensor, found: Tensor) -> None:
-    """``slices`` (D, H, W, I), each with those before and behind it if K is 3, into ``found`` (D, H, W, O)."""
-    count, (depth, _, inputs, outputs) = slices.shape[:3].numel() // 16, at_points.shape
-    each = count // len(slices)
-    before = depth // 2 * each
-    tiles = _scratch("tiles", (36, count + 2 * before, inputs))
-    products = _scratch("products", (36, count, outputs))
-    tiles[:, :before] = tiles[:, before + count :] = 0
-    loops.into_tiles(slices.numpy(), tiles[:, before : before + count].numpy())
-    torch.bmm(tiles[:, :count], at_points[0], out=products)
-    for k in range(1, depth):
-        products.baddbmm_(tiles[:, k * each : k * each + count], at_points[k])
-    loops.from_tiles(products.numpy(), shift.numpy(), found.numpy())
+def _convolve(
+    loops: tuple[Any, Any], slices: Tensor, at_points: Tensor, shift: Tensor, depth: int, found: Tensor
+) -> None:
+    """``slices`` (D, H, W, I), each with those before and behind it if ``depth`` is 3, into ``found`` (D, H, W, O)."""
+    count, inputs, outputs = slices.shape[:3].numel() // 16, slices.shape[3], found.shape[3]
+    tiles, products = _scratch("tiles", (36, count, inputs)), _scratch("products", (36, count, outputs))
+    loops[0].into_tiles(slices.numpy(), tiles.numpy())
+    multiplied(loops[1], tiles, _tiles_of(len(slices), count, depth), at_points, None, products)
+    loops[0].from_tiles(products.numpy(), shift.numpy(), found.numpy())
+
+
+@lru_cache(maxsize=64)
+def _tiles_of(slices: int, count: int, depth: int) -> Int32:
+    """Which of ``count`` tiles in so many slices are added up in each, those beside it among them: (M, K) int32."""
+    places = np.arange(count)[:, None] + (np.arange(depth) - depth // 2) * (count // slices)
+    places = np.where((places >= 0) & (places < count), places, count).astype(np.int32)
+    places.flags.writeable = False
+    return places
 
 
 def _scratch(name: str, shape: tuple[int, ...]) -> Tensor:

@@ -1,0 +1,82 @@
+"""Convolutions as sums over places: compiled where they can be (:mod:`nr_tracking.loops.products`).
+
+``found[m] = shift + sum over t of features[places[m, t]] @ weight[t]``, where places that are no row count as zero. A
+sparse convolution has its neighbours as places, a dense one the pixels around each pixel.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from nr_tracking.loops import compiled_loops
+from nr_tracking.sensing.tensors import loops_for
+from nr_tracking.types import Int32
+
+LANES = 8  # columns come in multiples of it
+_COUNTED = threading.local()
+
+
+def loops_for_products(outputs: int, *tensors: Tensor) -> Any | None:
+    """The compiled loops that multiply ``tensors`` with weights of so many columns; None where PyTorch has to."""
+    return loops_for("products", *tensors) if outputs % LANES == 0 else None
+
+
+def panels(weight: Tensor) -> Tensor:
+    """Weights (B, K, O) in the order that loops multiply them in, (B, K O)."""
+    loops: Any = compiled_loops("products")
+    strips, column, outputs = [], 0, weight.shape[2]
+    while column < outputs:
+        width = LANES * loops.vectors_of_panel((outputs - column) // LANES)
+        strips.append(weight[:, :, column : column + width].flatten(1))
+        column += width
+    return torch.cat(strips, dim=1).contiguous()
+
+
+def multiplied(loops: Any, features: Tensor, places: Int32, weights: Tensor, shift: Tensor | None, out: Tensor) -> None:
+    """Into ``out`` (B, M, O): ``features`` (B, R, I) at ``places`` (M, T), by ``weights`` as of :func:`panels`."""
+    if (counted := getattr(_COUNTED, "operations", None)) is not None:
+        counted[0] += 2 * out.numel() * places.shape[1] * features.shape[2]
+    shift = out.new_zeros(out.shape[2]) if shift is None else shift.detach().contiguous()
+    loops.multiply(features.detach().contiguous().numpy(), places, weights.numpy(), shift.numpy(), out.numpy())
+
+
+@contextmanager
+def counted_operations() -> Iterator[list[int]]:
+    """Count what is multiplied and added here by this thread meanwhile, in the one number of the list."""
+    _COUNTED.operations = counted = [0]
+    try:
+        yield counted
+    finally:
+        _COUNTED.operations = None
+
+
+@lru_cache(maxsize=64)
+def places_around(
+    sides: tuple[int, ...], kernel: tuple[int, ...], stride: tuple[int, ...], padding: tuple[int, ...]
+) -> tuple[Int32, tuple[int, ...]]:
+    """Which cells of a grid each result of a convolution reads, (M, T) int32, and the ``sides`` of the result.
+
+    Cells and results are counted in the order of memory, and a cell beside the grid is as many as there are cells.
+    """
+    lines, results = [], []
+    for side, size, step, beside in zip(sides, kernel, stride, padding, strict=True):
+        count = (side + 2 * beside - size) // step + 1
+        line = np.arange(count)[:, None] * step + np.arange(size) - beside  # (results, taps)
+        lines.append(np.where((line >= 0) & (line < side), line, -1))
+        results.append(count)
+    found = np.zeros((1, 1), np.int64)
+    for side, line in zip(sides, lines, strict=True):
+        both = found[:, None, :, None] * side + line[None, :, None, :]
+        within = (found[:, None, :, None] >= 0) & (line[None, :, None, :] >= 0)
+        found = np.where(within, both, -1).reshape(len(found) * len(line), -1)
+    places: Int32 = np.where(found >= 0, found, np.prod(sides)).astype(np.int32)
+    places.flags.writeable = False
+    return places, tuple(results)

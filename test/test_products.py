@@ -1,0 +1,138 @@
+"""Products of rows that lie anywhere, against plain matrix products; and the convolutions that are made of them."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+from twins import both, needs_loops
+
+from nr_tracking.fields.convolution import DenseConv2d, DenseConv3d
+from nr_tracking.fields.products import LANES, loops_for_products, multiplied, panels, places_around
+from nr_tracking.fields.sparse import SparseGrid, SubmanifoldConv
+from nr_tracking.loops import compiled_loops
+
+
+@needs_loops
+@settings(max_examples=60, deadline=None)
+@given(
+    st.integers(1, 3), st.booleans(), st.integers(1, 30), st.integers(1, 9), st.integers(1, 40), st.integers(1, 9),
+    st.integers(1, 12), st.integers(0, 2**32 - 1),
+)  # fmt: skip
+def test_products_are_those_of_gathered_rows(batch, shared, count, taps, inputs, vectors, rows, seed):
+    outputs, rng = LANES * vectors, np.random.default_rng(seed)
+    features = rng.standard_normal((batch, rows, inputs), np.float32)
+    places = rng.integers(-2, rows + 3, (count, taps)).astype(np.int32)  # some of them are no rows
+    weight = rng.standard_normal((1 if shared else batch, taps * inputs, outputs), np.float32)
+    shift = rng.standard_normal(outputs, np.float32)
+    out = torch.full((batch + 1, count, outputs), 7.0)
+    loops = loops_for_products(outputs, out)
+    args = torch.from_numpy(features), places, panels(torch.from_numpy(weight)), torch.from_numpy(shift)
+    multiplied(loops, *args, out[:batch])
+    known = (places >= 0) & (places < rows)
+    gathered = features[:, places.clip(0, rows - 1)] * known[None, :, :, None]
+    wanted = gathered.reshape(batch, count, -1).astype(float) @ weight.astype(float) + shift
+    np.testing.assert_allclose(out[:batch].numpy(), wanted, rtol=1e-4, atol=1e-4)
+    assert (out[batch] == 7).all(), "nothing is written beyond what is asked for"
+
+
+@needs_loops
+def test_panels_hold_every_column_once():
+    loops = compiled_loops("products")
+    for vectors in range(1, 20):
+        left, widths = vectors, []
+        while left:
+            widths.append(loops.vectors_of_panel(left))
+            left -= widths[-1]
+        assert left == 0 and set(widths) <= {1, 2, 3} and (1 not in widths or vectors == 1)
+        weight = torch.arange(3.0 * LANES * vectors).view(1, 3, -1)
+        assert torch.equal(panels(weight).sort().values, weight.flatten(1))
+
+
+def test_without_loops_and_for_odd_widths_pytorch_multiplies():
+    assert loops_for_products(12, torch.zeros(1)) is None
+    assert loops_for_products(16, torch.zeros(1, dtype=torch.float64)) is None
+    assert both(lambda: loops_for_products(16, torch.zeros(1)))[1] is None
+
+
+@pytest.mark.parametrize("stride", [(1, 1), (2, 3)])
+@pytest.mark.parametrize("padding", [(0, 0), (2, 1)])
+def test_places_are_those_that_a_convolution_reads(stride, padding):
+    sides, kernel = (7, 5), (3, 2)
+    numbers = torch.arange(1.0, 36.0).view(1, 1, 7, 5)  # from 1 on: zeros stand beside the grid
+    places, results = places_around(sides, kernel, stride, padding)
+    read = nn.functional.unfold(numbers, kernel, stride=stride, padding=padding)[0].t().numpy()
+    assert len(places) == np.prod(results) and places.dtype == np.int32
+    np.testing.assert_array_equal(np.where(places < 35, places + 1, 0), read)
+
+
+@pytest.mark.parametrize("outputs", [8, 20, 24, 40])
+@pytest.mark.parametrize(
+    ("kind", "shape", "kernel", "stride", "padding"),
+    [
+        (DenseConv2d, (2, 7, 33, 20), 5, 2, 2),
+        (DenseConv2d, (1, 48, 16, 16), 2, 2, 0),
+        (DenseConv2d, (1, 40, 8, 8), 3, 1, 1),
+        (DenseConv2d, (3, 9, 6, 5), (3, 1), (1, 2), (1, 0)),
+        (DenseConv3d, (1, 74, 8, 8, 8), 4, 2, 1),
+        (DenseConv3d, (2, 40, 4, 4, 4), 3, 1, 1),
+    ],
+)
+def test_dense_convolutions(kind, shape, kernel, stride, padding, outputs):
+    torch.manual_seed(0)
+    conv = kind(shape[1], outputs, kernel_size=kernel, stride=stride, padding=padding)
+    order = torch.channels_last if len(shape) == 4 else torch.channels_last_3d
+    grid = torch.randn(shape)
+    with torch.no_grad():
+        compiled, plain = both(lambda: conv(grid))
+        again = conv(grid.to(memory_format=order))
+    torch.testing.assert_close(compiled, plain, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(again, plain, rtol=1e-5, atol=1e-5)
+
+
+@torch.no_grad()
+def test_what_no_kernel_fits_into_is_refused_as_usual():
+    conv = DenseConv2d(4, 8, kernel_size=5)
+    with pytest.raises(RuntimeError, match=r"[Kk]ernel size"):
+        conv(torch.zeros(1, 4, 3, 3))
+    assert conv(torch.zeros(0, 4, 9, 9)).shape == (0, 8, 5, 5)
+    grouped, spread = DenseConv2d(4, 8, kernel_size=3, groups=2), DenseConv2d(4, 8, kernel_size=3, dilation=2)
+    for other in (grouped, spread):
+        compiled, plain = both(lambda other=other: other(torch.ones(1, 4, 9, 9)))
+        assert torch.equal(compiled, plain)
+
+
+@pytest.fixture
+def grid():
+    torch.manual_seed(0)
+    return SparseGrid((torch.rand(2, 8, 8, 8) < 0.3).nonzero().int(), 8, 2)
+
+
+@pytest.mark.parametrize("outputs", [16, 24, 5])
+@pytest.mark.parametrize("bias", [True, False])
+def test_sparse_convolutions_and_their_gradients(grid, outputs, bias):
+    torch.manual_seed(1)
+    conv = SubmanifoldConv(9, outputs, bias=bias)
+    features = torch.randn(len(grid), 9, requires_grad=True)
+
+    def learnt():
+        found = conv(features, grid)
+        return found.detach(), *torch.autograd.grad(found.square().sum(), (features, *conv.parameters()))
+
+    for compiled, plain in zip(*both(learnt), strict=True):
+        torch.testing.assert_close(compiled, plain, rtol=1e-5, atol=1e-4)
+
+
+@torch.no_grad()
+def test_sparse_convolutions_see_new_weights(grid):
+    conv, features = SubmanifoldConv(4, 8, bias=False), torch.randn(len(grid), 4)
+    before = conv(features, grid)
+    conv.weight.mul_(2)
+    torch.testing.assert_close(conv(features, grid), 2 * before)
+    conv.load_state_dict({"weight": -conv.weight})
+    torch.testing.assert_close(conv(features, grid), -2 * before)
+    assert conv(features[:0], SparseGrid(grid.coords[:0], 8, 2)).shape == (0, 8)
+    with torch.inference_mode():
+        frozen = SubmanifoldConv(4, 8, bias=False)
+        torch.testing.assert_close(*both(lambda: frozen(features, grid)), rtol=1e-5, atol=1e-5)
