@@ -15,7 +15,7 @@ PLAIN = {DenseConv2d: nn.Conv2d, DenseConv3d: nn.Conv3d}
 
 def layer(kind, *of, **options):
     torch.manual_seed(0)
-    return kind(*of, **options)
+    return kind(*of, **options).eval()
 
 
 def in_double(conv, grid):
@@ -98,6 +98,17 @@ def test_changes_that_are_not_counted_are_seen_when_training_begins():
         assert torch.allclose(conv.train().eval()(grid), 2 * before, atol=1e-5)
         copied = pickle.loads(pickle.dumps(conv))
         assert torch.equal(copied(grid), conv(grid)) and copied._filters is not conv._filters
+
+
+def test_while_a_layer_learns_changes_that_are_not_counted_are_seen_at_once():
+    """As by a fused optimiser; what is asked meanwhile without gradients must not come from weights of before."""
+    conv, grid = layer(DenseConv2d, 32, 8, kernel_size=3, padding=1, bias=False).train(), torch.randn(1, 32, 16, 16)
+    optimiser = torch.optim.SGD(conv.parameters(), lr=1.0, fused=True)
+    with torch.no_grad():
+        before = conv(grid)
+        conv.weight.grad = conv.weight.clone()
+        optimiser.step()
+        assert before.abs().max() > 0.1 and conv(grid).abs().max() < 1e-5
 
 
 def test_modes_of_inference_can_be_mixed():

@@ -9,7 +9,9 @@ from torch import nn
 from twins import both, needs_loops
 
 from nr_tracking.fields.convolution import DenseConv2d, DenseConv3d
+from nr_tracking.fields.pointwise import Linear, Pointwise2d, Pointwise3d
 from nr_tracking.fields.products import LANES, loops_for_products, multiplied, panels, places_around
+from nr_tracking.fields.rays import FourRays
 from nr_tracking.fields.sparse import SparseGrid, SubmanifoldConv
 from nr_tracking.loops import compiled_loops
 
@@ -126,7 +128,7 @@ def test_sparse_convolutions_and_their_gradients(grid, outputs, bias):
 
 @torch.no_grad()
 def test_sparse_convolutions_see_new_weights(grid):
-    conv, features = SubmanifoldConv(4, 8, bias=False), torch.randn(len(grid), 4)
+    conv, features = SubmanifoldConv(4, 8, bias=False).eval(), torch.randn(len(grid), 4)
     before = conv(features, grid)
     conv.weight.mul_(2)
     torch.testing.assert_close(conv(features, grid), 2 * before)
@@ -134,5 +136,29 @@ def test_sparse_convolutions_see_new_weights(grid):
     torch.testing.assert_close(conv(features, grid), -2 * before)
     assert conv(features[:0], SparseGrid(grid.coords[:0], 8, 2)).shape == (0, 8)
     with torch.inference_mode():
-        frozen = SubmanifoldConv(4, 8, bias=False)
+        frozen = SubmanifoldConv(4, 8, bias=False).eval()
         torch.testing.assert_close(*both(lambda: frozen(features, grid)), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("make", [lambda: Linear(7, 24), lambda: Pointwise2d(7, 40), lambda: Pointwise3d(7, 8)])
+def test_layers_of_size_1(make):
+    torch.manual_seed(0)
+    layer = make().eval()
+    shape = (5, 3, 7) if isinstance(layer, Linear) else (2, 7, *(4,) * (layer.weight.dim() - 2))
+    rows = torch.randn(shape)
+    with torch.no_grad():
+        compiled, plain = both(lambda: layer(rows))
+    torch.testing.assert_close(compiled, plain, rtol=1e-5, atol=1e-5)
+    assert compiled.shape == plain.shape == layer(rows).shape
+
+
+def test_the_last_layer_along_rays_learns_and_answers_alike():
+    torch.manual_seed(0)
+    layer, grid = FourRays(9, 6).eval(), torch.randn(2, 9, 4, 4, requires_grad=True)
+    with torch.no_grad():
+        compiled, plain = both(lambda: layer(grid))
+    learnt = layer(grid)
+    torch.testing.assert_close(compiled, plain, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(learnt.detach(), plain, rtol=1e-5, atol=1e-6)
+    learnt.sum().backward()
+    assert grid.grad.abs().sum() > 0 and layer.weight.grad.abs().sum() > 0

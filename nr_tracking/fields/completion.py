@@ -33,6 +33,7 @@ from nr_tracking.fields.decoder import (
 from nr_tracking.fields.encoder import DenseEncoder, SparseEncoder, informative_cells
 from nr_tracking.fields.field import DistanceMLP, EmbeddingHead, FieldWindow, KnownDistances
 from nr_tracking.fields.fusion import FrameCodes, FrameFusion
+from nr_tracking.fields.pointwise import Linear
 from nr_tracking.fields.ray_prior import RayPrior
 from nr_tracking.fields.rays import RayField, RayNetwork
 from nr_tracking.fields.sparse import DownConv, SparseGrid, SubmanifoldConv, UpConv, linear_keys
@@ -99,7 +100,7 @@ class CompletionNetwork(nn.Module):
             model.refine_channels[0], fine + hints, model.refine_channels[1], model.convolutions
         )
         self.to_field = nn.ModuleList(
-            nn.Linear(width, model.field_channels) for width in (model.dense_channels[1], *model.refine_channels)
+            Linear(width, model.field_channels) for width in (model.dense_channels[1], *model.refine_channels)
         )
         start = 0.0 if model.rays else DistanceMLP.OUTSIDE
         self.distance = DistanceMLP(

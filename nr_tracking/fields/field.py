@@ -18,6 +18,7 @@ from torch.nn import functional
 
 from nr_tracking.fields.fusion import FrameCodes
 from nr_tracking.fields.neighbours import with_absent
+from nr_tracking.fields.pointwise import Linear
 from nr_tracking.fields.rays import RayField
 from nr_tracking.fields.sparse import SparseGrid
 from nr_tracking.sensing.tensors import as_array, loops_for, recorded
@@ -130,7 +131,7 @@ class DistanceMLP(nn.Module):
         widths = [inputs] + [width] * layers
         self.skip = 1 if layers >= 3 else -1
         self.hidden = nn.ModuleList(
-            nn.Linear(widths[i] + (inputs if i == self.skip else 0), widths[i + 1]) for i in range(layers)
+            Linear(widths[i] + (inputs if i == self.skip else 0), widths[i + 1]) for i in range(layers)
         )
         self.last = nn.Linear(width, 1)
         self.unit = unit
@@ -155,8 +156,8 @@ class EmbeddingHead(nn.Module):
 
     def __init__(self, channels: int, outputs: int) -> None:
         super().__init__()
-        self.hidden = nn.Linear(3 * channels, 2 * outputs)
-        self.last = nn.Linear(2 * outputs, outputs)
+        self.hidden = Linear(3 * channels, 2 * outputs)
+        self.last = Linear(2 * outputs, outputs)
 
     def forward(self, features: Tensor) -> Tensor:
         """(Q, 3 C) -> (Q, E), of length 1."""

@@ -9,25 +9,26 @@ from torch import Tensor, nn
 
 
 class Filters:
-    """What is computed from one tensor of weights.
+    """What is computed from one tensor of weights; ``kept`` unless they are being learnt.
 
-    Changes that PyTorch does not count, of ``weight.data`` in place or by a fused optimiser, are not seen before
-    ``train()`` is called. Copies begin anew.
+    PyTorch does not count all changes: neither those of a fused optimiser nor those of ``weight.data`` in place, which
+    are seen when a layer is told ``train()`` or ``eval()``. Copies begin anew.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, kept: bool) -> None:
+        self._kept = kept
         self._made: tuple[Tensor, int, Tensor] | None = None
 
-    def __reduce__(self) -> tuple[type[Filters], tuple[()]]:
-        return Filters, ()
+    def __reduce__(self) -> tuple[type[Filters], tuple[bool]]:
+        return Filters, (self._kept,)
 
     def of(self, weight: Tensor, made_of: Callable[[Tensor], Tensor]) -> Tensor:
         """``made_of(weight)``; a layer asks for one kind alone.
 
         Of weights of inference mode, which count no changes, nothing is kept.
         """
-        if weight.is_inference():
-            return made_of(weight)
+        if not self._kept or weight.is_inference():
+            return made_of(weight.detach())
         made = self._made
         if made is None or made[0].data_ptr() != weight.data_ptr() or made[1] != weight._version:
             # Beside the weights themselves: while they are held, no others can come to lie where they lie.
@@ -36,13 +37,13 @@ class Filters:
 
 
 class KeepsFilters(nn.Module):
-    """A layer with ``_filters`` of its weights."""
+    """A layer with ``_filters`` of its weights, kept while it is not in training mode."""
 
     def __init__(self, *of: Any, **options: Any) -> None:
         super().__init__(*of, **options)
-        self._filters = Filters()
+        self._filters = Filters(kept=not self.training)
 
     def train(self, mode: bool = True) -> Self:
         """As of any module; what was computed from the weights is forgotten."""
-        self._filters = Filters()
+        self._filters = Filters(kept=not mode)
         return super().train(mode)

@@ -90,7 +90,7 @@ def multiplies_by_loops(features: Tensor, weight: Tensor) -> bool:
 
 def panels_of_neighbours(weight: Tensor) -> Tensor:
     """A weight (27, I, O) in the order of :func:`~nr_tracking.fields.products.panels`."""
-    return panels(weight.detach().flatten(0, 1)[None])
+    return panels(weight.flatten(0, 1)[None])
 
 
 def with_absent(features: Tensor) -> Tensor:

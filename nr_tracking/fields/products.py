@@ -1,13 +1,14 @@
 """Convolutions as sums over places: compiled where they can be (:mod:`nr_tracking.loops.products`).
 
 ``found[m] = shift + sum over t of features[places[m, t]] @ weight[t]``, where places that are no row count as zero. A
-sparse convolution has its neighbours as places, a dense one the pixels around each pixel.
+sparse convolution has its neighbours as places, a dense one the pixels around each pixel, and a layer of size 1 each
+row itself.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any
@@ -16,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from nr_tracking.fields.filters import Filters
 from nr_tracking.loops import compiled_loops
 from nr_tracking.sensing.tensors import loops_for
 from nr_tracking.types import Int32
@@ -46,6 +48,32 @@ def multiplied(loops: Any, features: Tensor, places: Int32, weights: Tensor, shi
         counted[0] += 2 * out.numel() * places.shape[1] * features.shape[2]
     shift = out.new_zeros(out.shape[2]) if shift is None else shift.detach().contiguous()
     loops.multiply(features.detach().contiguous().numpy(), places, weights.numpy(), shift.numpy(), out.numpy())
+
+
+def at_every_row(
+    rows: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    filters: Filters,
+    order: Callable[[Tensor], Tensor] | None = None,
+) -> Tensor | None:
+    """``rows`` (..., I) by ``weight`` (O, I) and ``bias`` (O,), (..., O); None where PyTorch has to.
+
+    ``filters`` are those of the weight; ``order`` brings the weight into another order of columns first.
+    """
+    loops = loops_for_products(len(weight), rows, weight)
+    if loops is None or rows.numel() == 0 or torch.is_autocast_enabled("cpu"):
+        return None
+    features = rows.reshape(1, -1, rows.shape[-1])
+    found = rows.new_empty(1, features.shape[1], len(weight))
+    places = np.arange(features.shape[1], dtype=np.int32)[:, None]
+
+    def made_of(weight: Tensor) -> Tensor:
+        ordered = weight if order is None else order(weight)
+        return panels(ordered.t()[None])
+
+    multiplied(loops, features, places, filters.of(weight, made_of), bias, found)
+    return found.view(*rows.shape[:-1], len(weight))
 
 
 @contextmanager

@@ -21,7 +21,7 @@ from torch.nn import functional
 
 from nr_tracking.fields.convolution import DenseConv2d
 from nr_tracking.fields.normalisation import NormReLU, norm_relu
-from nr_tracking.fields.pointwise import Pointwise2d, at_each_place
+from nr_tracking.fields.pointwise import Pointwise2d, linear
 from nr_tracking.fields.quarters import four_rays_each
 from nr_tracking.sensing.ray_images import CHANNELS, FAR, RayImages, along_rays
 from nr_tracking.sensing.tensors import loops_for
@@ -188,6 +188,24 @@ def joined_fields(fields: list[RayField]) -> RayField:
     return RayField(distances, fields[0].depths, front, view, place, fields[0].share)
 
 
+class FourRays(Pointwise2d):
+    """The last layer: four pixels from each place, with ``steps`` depths of each."""
+
+    def __init__(self, inputs: int, steps: int) -> None:
+        super().__init__(inputs, 4 * steps)
+        self._steps = steps
+
+    def forward(self, grid: Tensor) -> Tensor:
+        """(N, I, h, w) -> distances (N, 2 h, 2 w, steps) in box sides."""
+        bias = self._side_by_side(cast(Tensor, self.bias))
+        places = linear(grid.movedim(1, -1), self.weight.flatten(1), None, self._filters, self._side_by_side)
+        return four_rays_each(places, bias, LIMIT)
+
+    def _side_by_side(self, part: Tensor) -> Tensor:
+        """The depths of a pixel one after the other, so that what is copied then lies together."""
+        return part.unflatten(0, (self._steps, 4)).transpose(0, 1).flatten(0, 1)
+
+
 class RayNetwork(nn.Module):
     """Images along rays -> :class:`RayField`: a U-Net of five levels, from P / 2 down to P / 32.
 
@@ -208,7 +226,7 @@ class RayNetwork(nn.Module):
         )
         self.narrow = nn.ModuleList(Pointwise2d(wider, wide) for wide, wider in pairwise(channels))
         self.decoder = nn.ModuleList(ImageResidual(width) for width in channels[:-1])
-        self.last = Pointwise2d(channels[0], 4 * steps)
+        self.last = FourRays(channels[0], steps)
         with torch.no_grad():
             # Before training, everything is a slab of a thickness that limbs have.
             self.last.weight.mul_(0.02)
@@ -226,11 +244,7 @@ class RayNetwork(nn.Module):
         for narrow, block, skip in list(zip(self.narrow, self.decoder, skips[:-1], strict=True))[::-1]:
             grid = functional.interpolate(narrow(grid), scale_factor=2, mode="bilinear", align_corners=False)
             grid = block(grid + skip)
-        # Four pixels from each place, with the depths of a pixel side by side: what is copied then lies together.
-        steps = len(cast(Tensor, self.depths))
-        weight, bias = (part.unflatten(0, (steps, 4)).transpose(0, 1).flatten(0, 1) for part in self.last.parameters())
-        fine = four_rays_each(at_each_place(grid, weight, None).movedim(1, -1), bias, LIMIT)
-        return RayField(fine, cast(Tensor, self.depths), images.front, images.view, images.place, self.share)
+        return RayField(self.last(grid), cast(Tensor, self.depths), images.front, images.view, images.place, self.share)
 
 
 class ImageResidual(nn.Module):

@@ -27,7 +27,6 @@ from nr_tracking.fields.neighbours import (
     round_rows,
     with_absent,
 )
-from nr_tracking.sensing.tensors import recorded
 
 
 class SparseGrid:
@@ -178,10 +177,7 @@ class SubmanifoldConv(KeepsFilters):
         if spconv_backend.usable(features):
             out = spconv_backend.submanifold(features, weight, grid)
             return out if bias is None else out + bias
-        ordered = None
-        if multiplies_by_loops(features, weight):
-            learns = recorded(self.weight)  # by an optimiser whose steps may not be counted
-            ordered = panels_of_neighbours(weight) if learns else self._filters.of(self.weight, panels_of_neighbours)
+        ordered = self._filters.of(self.weight, panels_of_neighbours) if multiplies_by_loops(features, weight) else None
         return NeighbourMatmul.apply(features, weight, bias, grid.neighbours, ordered)  # type: ignore[no-any-return]
 
 
