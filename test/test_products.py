@@ -162,3 +162,8 @@ def test_the_last_layer_along_rays_learns_and_answers_alike():
     torch.testing.assert_close(learnt.detach(), plain, rtol=1e-5, atol=1e-6)
     learnt.sum().backward()
     assert grid.grad.abs().sum() > 0 and layer.weight.grad.abs().sum() > 0
+
+
+def test_many_threads_are_given_to_pytorch(monkeypatch):
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 16)
+    assert loops_for_products(16, torch.zeros(1)) is None

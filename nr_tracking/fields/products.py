@@ -19,16 +19,20 @@ from torch import Tensor
 
 from nr_tracking.fields.filters import Filters
 from nr_tracking.loops import compiled_loops
-from nr_tracking.sensing.tensors import loops_for
+from nr_tracking.sensing.tensors import FEW_THREADS, loops_for
 from nr_tracking.types import Int32
 
 LANES = 8  # columns come in multiples of it
+# Where PyTorch's own products hold sixteen numbers in a register, they are as good for rows that lie in order.
+_ROWS_PAY = torch.backends.cpu.get_cpu_capability() != "AVX512"
 _COUNTED = threading.local()
 
 
 def loops_for_products(outputs: int, *tensors: Tensor) -> Any | None:
     """The compiled loops that multiply ``tensors`` with weights of so many columns; None where PyTorch has to."""
-    return loops_for("products", *tensors) if outputs % LANES == 0 else None
+    if outputs % LANES or torch.get_num_threads() > FEW_THREADS:
+        return None
+    return loops_for("products", *tensors)
 
 
 def panels(weight: Tensor) -> Tensor:
@@ -61,7 +65,7 @@ def at_every_row(
 
     ``filters`` are those of the weight; ``order`` brings the weight into another order of columns first.
     """
-    loops = loops_for_products(len(weight), rows, weight)
+    loops = loops_for_products(len(weight), rows, weight) if _ROWS_PAY else None
     if loops is None or rows.numel() == 0 or torch.is_autocast_enabled("cpu"):
         return None
     features = rows.reshape(1, -1, rows.shape[-1])

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from nr_tracking.loops import compiled_loops
 
-_THREADS = 4  # with more of them PyTorch's own gradients are sooner than a loop, which has one
+FEW_THREADS = 4  # with more of them PyTorch's own gradients and products are sooner than a loop, which has one
 
 
 def loops_for(name: str, *tensors: Tensor) -> Any | None:
@@ -31,7 +31,7 @@ def loops_with_gradients(name: str, grid: Tensor, *others: Tensor) -> Any | None
     plain = all(tensor.device.type == "cpu" and tensor.dtype == torch.float32 for tensor in others)
     if not plain or grid.device.type != "cpu" or grid.dtype not in (torch.float32, torch.bfloat16):
         return None
-    if recorded(grid, *others) and (grid.dtype == torch.float32 or torch.get_num_threads() > _THREADS):
+    if recorded(grid, *others) and (grid.dtype == torch.float32 or torch.get_num_threads() > FEW_THREADS):
         return None
     return compiled_loops(name)
 
