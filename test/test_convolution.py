@@ -184,7 +184,7 @@ def test_in_bfloat16_weights_in_order_give_the_same(kind, shape, kernel, stride,
     grid = torch.randn(shape).bfloat16().to(memory_format=order)
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
         found = conv(grid)
-        assert conv._filters._made is not None, "they are kept"
+        assert conv._filters._made, "they are kept"
         monkeypatch.setattr(convolution, "_PACKS", False)
         wanted = conv(grid)
         assert found.dtype == wanted.dtype == torch.bfloat16

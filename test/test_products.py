@@ -167,3 +167,50 @@ def test_the_last_layer_along_rays_learns_and_answers_alike():
 def test_many_threads_are_given_to_pytorch(monkeypatch):
     monkeypatch.setattr(torch, "get_num_threads", lambda: 16)
     assert loops_for_products(16, torch.zeros(1)) is None
+
+
+@torch.no_grad()
+def test_one_layer_is_asked_about_few_images_and_many():
+    """Only many small images are worth tiles: what is kept of the weights for either must not serve the other."""
+    torch.manual_seed(0)
+    conv = DenseConv2d(32, 32, kernel_size=3, padding=1).eval()
+    for count in (1, 4, 1, 30, 2):
+        grid = torch.randn(count, 32, 8, 8)
+        compiled, plain = both(lambda grid=grid: conv(grid))
+        torch.testing.assert_close(compiled, plain, rtol=1e-4, atol=5e-5)
+
+
+def test_what_does_not_fit_together_is_refused(grid):
+    conv, rows = SubmanifoldConv(4, 8).eval(), torch.randn(len(grid), 4)
+    for features in (rows[:-3], torch.randn(len(grid), 5)):
+        with pytest.raises(RuntimeError):
+            conv(features, grid)
+    with pytest.raises(RuntimeError), torch.no_grad():
+        Linear(7, 24)(torch.randn(5, 9))
+
+
+@needs_loops
+def test_shapes_are_looked_at_before_anything_is_written():
+    features, places, out = torch.zeros(1, 5, 4), np.zeros((3, 2), np.int32), torch.zeros(1, 3, 8)
+    loops, weights = loops_for_products(8, out), panels(torch.zeros(1, 8, 8))
+    multiplied(loops, features, places, weights, None, out)
+    for wrong in (
+        (features, places, weights, None, out[:, :2]),
+        (features, places.astype(np.int64), weights, None, out),
+        (features[:, :, :3], places, weights, None, out),
+        (features, places, panels(torch.zeros(2, 8, 8)), None, out),
+        (features, places, weights, torch.zeros(7), out),
+        (features, places, weights, torch.zeros(8, dtype=torch.float64), out),
+    ):
+        with pytest.raises(RuntimeError, match="fit|shift"):
+            multiplied(loops, *wrong)
+
+
+def test_results_may_be_changed_in_place_and_a_bias_learns_alone(grid):
+    conv = SubmanifoldConv(4, 8)
+    conv(torch.randn(len(grid), 4), grid).add_(1).sum().backward()
+    assert conv.weight.grad.abs().sum() > 0
+    layer = Linear(4, 8)
+    layer.weight.requires_grad_(False)
+    layer(torch.randn(3, 4)).sum().backward()
+    assert torch.equal(layer.bias.grad, torch.full((8,), 3.0))

@@ -88,7 +88,7 @@ def _through_tiles(layer: nn.Conv2d | nn.Conv3d, grid: Tensor, filters: Filters)
     loops, products = compiled_loops("winograd"), loops_for_products(layer.out_channels, grid, layer.weight)
     if loops is None or products is None:
         return None
-    at_points = filters.of(layer.weight, winograd.filters)
+    at_points = filters.of("tiles", layer.weight, winograd.filters)
     return winograd.convolved((loops, products), grid, at_points, layer.bias, layer.out_channels)
 
 
@@ -104,7 +104,7 @@ def _from_places(layer: nn.Conv2d | nn.Conv3d, grid: Tensor, filters: Filters) -
     places, sides = places_around(tuple(grid.shape[2:]), layer.kernel_size, layer.stride, padding)
     features = grid.movedim(1, -1).flatten(1, -2)
     found = grid.new_empty(len(grid), len(places), layer.out_channels)
-    multiplied(loops, features, places, filters.of(layer.weight, _by_place), layer.bias, found)
+    multiplied(loops, features, places, filters.of("places", layer.weight, _by_place), layer.bias, found)
     return found.unflatten(1, sides).movedim(-1, 1)
 
 
@@ -126,7 +126,7 @@ def _packed(layer: nn.Conv2d | nn.Conv3d, grid: Tensor, filters: Filters) -> Ten
     shape = cast(tuple[int, ...], layer.padding), layer.stride, layer.dilation, layer.groups
     grid = grid.bfloat16()
     order = torch.ops.mkldnn._reorder_convolution_weight
-    weight = filters.of(layer.weight, lambda weight: order(weight.detach(), *shape, list(grid.shape)))
+    weight = filters.of("onednn", layer.weight, lambda weight: order(weight.detach(), *shape, list(grid.shape)))
     bias = None if layer.bias is None else layer.bias.bfloat16()
     found: Tensor = torch.ops.mkldnn._convolution_pointwise(grid, weight, bias, *shape, "none", [], "")
     return found

@@ -17,22 +17,22 @@ class Filters:
 
     def __init__(self, kept: bool) -> None:
         self._kept = kept
-        self._made: tuple[Tensor, int, Tensor] | None = None
+        self._made: dict[str, tuple[Tensor, int, Tensor]] = {}
 
     def __reduce__(self) -> tuple[type[Filters], tuple[bool]]:
         return Filters, (self._kept,)
 
-    def of(self, weight: Tensor, made_of: Callable[[Tensor], Tensor]) -> Tensor:
-        """``made_of(weight)``; a layer asks for one kind alone.
+    def of(self, kind: str, weight: Tensor, made_of: Callable[[Tensor], Tensor]) -> Tensor:
+        """``made_of(weight)``, which is another one for each ``kind``; which is wanted may depend on what is asked.
 
         Of weights of inference mode, which count no changes, nothing is kept.
         """
         if not self._kept or weight.is_inference():
             return made_of(weight.detach())
-        made = self._made
+        made = self._made.get(kind)
         if made is None or made[0].data_ptr() != weight.data_ptr() or made[1] != weight._version:
             # Beside the weights themselves: while they are held, no others can come to lie where they lie.
-            made = self._made = weight.detach(), weight._version, made_of(weight.detach())
+            made = self._made[kind] = weight.detach(), weight._version, made_of(weight.detach())
         return made[2]
 
 

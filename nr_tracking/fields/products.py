@@ -47,11 +47,24 @@ def panels(weight: Tensor) -> Tensor:
 
 
 def multiplied(loops: Any, features: Tensor, places: Int32, weights: Tensor, shift: Tensor | None, out: Tensor) -> None:
-    """Into ``out`` (B, M, O): ``features`` (B, R, I) at ``places`` (M, T), by ``weights`` as of :func:`panels`."""
+    """Into ``out`` (B, M, O): ``features`` (B, R, I) at ``places`` (M, T), by ``weights`` as of :func:`panels`.
+
+    ``shift`` (O,) is added. Raises RuntimeError, as PyTorch's own products do, where these do not fit together.
+    """
+    (batch, _, inputs), (count, taps), outputs = features.shape, places.shape, out.shape[2]
+    wanted = (batch, count, outputs), taps * inputs * outputs
+    if (tuple(out.shape), weights.shape[1]) != wanted or len(weights) not in (1, batch) or places.dtype != np.int32:
+        raise RuntimeError(
+            f"rows {tuple(features.shape)} at places {places.shape} {places.dtype} by weights {tuple(weights.shape)} do "
+            f"not fit into {tuple(out.shape)}"
+        )
     if (counted := getattr(_COUNTED, "operations", None)) is not None:
-        counted[0] += 2 * out.numel() * places.shape[1] * features.shape[2]
-    shift = out.new_zeros(out.shape[2]) if shift is None else shift.detach().contiguous()
-    loops.multiply(features.detach().contiguous().numpy(), places, weights.numpy(), shift.numpy(), out.numpy())
+        counted[0] += 2 * out.numel() * taps * inputs
+    shift = out.new_zeros(outputs) if shift is None else shift.detach().contiguous()
+    if shift.shape != (outputs,) or shift.dtype != torch.float32:
+        raise RuntimeError(f"a shift {tuple(shift.shape)} {shift.dtype} is none for {outputs} columns")
+    rows, absent = features.detach().contiguous().numpy(), np.zeros(inputs, np.float32)
+    loops.multiply(rows, np.ascontiguousarray(places), weights.numpy(), shift.numpy(), absent, out.numpy())
 
 
 def at_every_row(
@@ -65,7 +78,8 @@ def at_every_row(
 
     ``filters`` are those of the weight; ``order`` brings the weight into another order of columns first.
     """
-    loops = loops_for_products(len(weight), rows, weight) if _ROWS_PAY else None
+    given = (rows, weight) if bias is None else (rows, weight, bias)
+    loops = loops_for_products(len(weight), *given) if _ROWS_PAY and rows.shape[-1] == weight.shape[1] else None
     if loops is None or rows.numel() == 0 or torch.is_autocast_enabled("cpu"):
         return None
     features = rows.reshape(1, -1, rows.shape[-1])
@@ -76,18 +90,21 @@ def at_every_row(
         ordered = weight if order is None else order(weight)
         return panels(ordered.t()[None])
 
-    multiplied(loops, features, places, filters.of(weight, made_of), bias, found)
+    multiplied(loops, features, places, filters.of("rows", weight, made_of), bias, found)
     return found.view(*rows.shape[:-1], len(weight))
 
 
 @contextmanager
 def counted_operations() -> Iterator[list[int]]:
     """Count what is multiplied and added here by this thread meanwhile, in the one number of the list."""
-    _COUNTED.operations = counted = [0]
+    before, counted = getattr(_COUNTED, "operations", None), [0]
+    _COUNTED.operations = counted
     try:
         yield counted
     finally:
-        _COUNTED.operations = None
+        _COUNTED.operations = before
+        if before is not None:
+            before[0] += counted[0]
 
 
 @lru_cache(maxsize=64)
@@ -109,6 +126,4 @@ def places_around(
         both = found[:, None, :, None] * side + line[None, :, None, :]
         within = (found[:, None, :, None] >= 0) & (line[None, :, None, :] >= 0)
         found = np.where(within, both, -1).reshape(len(found) * len(line), -1)
-    places: Int32 = np.where(found >= 0, found, np.prod(sides)).astype(np.int32)
-    places.flags.writeable = False
-    return places, tuple(results)
+    return np.where(found >= 0, found, np.prod(sides)).astype(np.int32), tuple(results)

@@ -177,7 +177,9 @@ class SubmanifoldConv(KeepsFilters):
         if spconv_backend.usable(features):
             out = spconv_backend.submanifold(features, weight, grid)
             return out if bias is None else out + bias
-        ordered = self._filters.of(self.weight, panels_of_neighbours) if multiplies_by_loops(features, weight) else None
+        ordered = None
+        if multiplies_by_loops(features, weight):
+            ordered = self._filters.of("neighbours", self.weight, panels_of_neighbours)
         return NeighbourMatmul.apply(features, weight, bias, grid.neighbours, ordered)  # type: ignore[no-any-return]
 
 

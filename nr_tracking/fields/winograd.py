@@ -73,9 +73,7 @@ def _convolve(
 def _tiles_of(slices: int, count: int, depth: int) -> Int32:
     """Which of ``count`` tiles in so many slices are added up in each, those beside it among them: (M, K) int32."""
     places = np.arange(count)[:, None] + (np.arange(depth) - depth // 2) * (count // slices)
-    places = np.where((places >= 0) & (places < count), places, count).astype(np.int32)
-    places.flags.writeable = False
-    return places
+    return np.where((places >= 0) & (places < count), places, count).astype(np.int32)
 
 
 def _scratch(name: str, shape: tuple[int, ...]) -> Tensor:

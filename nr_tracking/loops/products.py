@@ -13,7 +13,6 @@ from __future__ import annotations
 from functools import reduce
 from typing import Any
 
-import numpy as np
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
@@ -125,16 +124,18 @@ def vectors_of_panel(left: int) -> int:
 
 
 @compiled
-def multiply(features: Float32, places: Int32, panels: Float32, shift: Float32, found: Float32) -> None:
+def multiply(
+    features: Float32, places: Int32, panels: Float32, shift: Float32, absent: Float32, found: Float32
+) -> None:
     """``found`` (B, M, O) = ``shift`` (O,) + sum over t of ``features`` (B, R, I) at ``places`` (M, T) by weights.
 
-    What is no row of a ``features[b]``, such as R, counts as zero. ``panels`` (B or 1, T I O) are weights (T I, O) cut
-    into strips of columns, one after the other, each (T I, W) with W by :func:`vectors_of_panel`; O is a multiple of
-    ``LANES``. All of them lie in one piece.
+    What is no row of a ``features[b]``, such as R, reads ``absent`` (I,): zeros, which the caller holds, since nothing
+    here would hold what is known by its address alone. ``panels`` (B or 1, T I O) are weights (T I, O) cut into strips
+    of columns, one after the other, each (T I, W) with W by :func:`vectors_of_panel`; O is a multiple of ``LANES``. All
+    of them lie in one piece. Shapes are not looked at.
     """
     (count, taps), inputs, outputs = places.shape, features.shape[2], found.shape[2]
-    zeros = np.zeros(inputs, np.float32)
-    nothing, at, known = zeros.ctypes.data, places.ctypes.data, features.shape[1]
+    nothing, at, known = absent.ctypes.data, places.ctypes.data, features.shape[1]
     for b in range(len(found)):
         source, into = features[b].ctypes.data, found[b].ctypes.data
         panel = panels[min(b, len(panels) - 1)].ctypes.data

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from nr_tracking.config import Config, ModelConfig
 from nr_tracking.deformation.decoder import DeformationDecoder
 from nr_tracking.fields.completion import CompletionNetwork
+from nr_tracking.fields.filters import KeepsFilters
 from nr_tracking.fields.rays import RayNetwork
 from nr_tracking.fields.weights import load_weights, read_weights, save_weights
 from nr_tracking.training.checkpoints import load_checkpoint
@@ -66,6 +67,9 @@ def build_networks(config: Config, schedule: ScheduleName, start: Path | str | N
             narrow_rays(cast(RayNetwork, completion.rays), rays)
         student.mixed_precision = config.training.bfloat16
         rays.requires_grad_(True)
+    for layer in networks.modules():
+        if isinstance(layer, KeepsFilters) and not any(weight.requires_grad for weight in layer.parameters()):
+            layer.eval()  # what is made of weights that do not change is made once
     return networks
 
 
