@@ -202,7 +202,7 @@ def test_shapes_are_looked_at_before_anything_is_written():
         (features, places, weights, torch.zeros(7), out),
         (features, places, weights, torch.zeros(8, dtype=torch.float64), out),
     ):
-        with pytest.raises(RuntimeError, match="fit|shift"):
+        with pytest.raises(RuntimeError, match=r"fit|shift"):
             multiplied(loops, *wrong)
 
 

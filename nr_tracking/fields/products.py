@@ -55,8 +55,8 @@ def multiplied(loops: Any, features: Tensor, places: Int32, weights: Tensor, shi
     wanted = (batch, count, outputs), taps * inputs * outputs
     if (tuple(out.shape), weights.shape[1]) != wanted or len(weights) not in (1, batch) or places.dtype != np.int32:
         raise RuntimeError(
-            f"rows {tuple(features.shape)} at places {places.shape} {places.dtype} by weights {tuple(weights.shape)} do "
-            f"not fit into {tuple(out.shape)}"
+            f"rows {tuple(features.shape)} at places {places.shape} {places.dtype} by weights {tuple(weights.shape)} "
+            f"do not fit into {tuple(out.shape)}"
         )
     if (counted := getattr(_COUNTED, "operations", None)) is not None:
         counted[0] += 2 * out.numel() * taps * inputs
