@@ -1,5 +1,9 @@
 """Products of rows that lie anywhere, against plain matrix products; and the convolutions that are made of them."""
 
+import os
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -214,3 +218,20 @@ def test_results_may_be_changed_in_place_and_a_bias_learns_alone(grid):
     layer.weight.requires_grad_(False)
     layer(torch.randn(3, 4)).sum().backward()
     assert torch.equal(layer.bias.grad, torch.full((8,), 3.0))
+
+
+@needs_loops
+def test_what_absent_places_read_is_held_meanwhile():
+    """With the C library told to overwrite what is freed, as any other thread might: the zeros must still be zeros."""
+    program = (
+        "import numpy as np, torch\n"
+        "from nr_tracking.fields.products import loops_for_products, multiplied, panels\n"
+        "out = torch.empty(1, 2, 8)\n"
+        "places = np.array([[0], [9]], np.int32)\n"  # what no row has is passed over
+        "for inputs in (40, 300, 5000):\n"
+        "    weights = panels(torch.ones(1, inputs, 8))\n"
+        "    multiplied(loops_for_products(8, out), torch.ones(1, 3, inputs), places, weights, None, out)\n"
+        "    assert (out[0, 0] == inputs).all() and not out[0, 1].any(), (inputs, out)\n"
+    )
+    environment = {**os.environ, "MALLOC_PERTURB_": "65"}
+    subprocess.run([sys.executable, "-c", program], env=environment, check=True, timeout=300)
