@@ -14,7 +14,7 @@ from twins import both, needs_loops
 
 from nr_tracking.fields.convolution import DenseConv2d, DenseConv3d
 from nr_tracking.fields.pointwise import Linear, Pointwise2d, Pointwise3d
-from nr_tracking.fields.products import LANES, loops_for_products, multiplied, panels, places_around
+from nr_tracking.fields.products import loops_for_products, multiplied, panels, places_around
 from nr_tracking.fields.rays import FourRays
 from nr_tracking.fields.sparse import SparseGrid, SubmanifoldConv
 from nr_tracking.loops import compiled_loops
@@ -27,7 +27,7 @@ from nr_tracking.loops import compiled_loops
     st.integers(1, 12), st.integers(0, 2**32 - 1),
 )  # fmt: skip
 def test_products_are_those_of_gathered_rows(batch, shared, count, taps, inputs, vectors, rows, seed):
-    outputs, rng = LANES * vectors, np.random.default_rng(seed)
+    outputs, rng = compiled_loops("products").LANES * vectors, np.random.default_rng(seed)
     features = rng.standard_normal((batch, rows, inputs), np.float32)
     places = rng.integers(-2, rows + 3, (count, taps)).astype(np.int32)  # some of them are no rows
     weight = rng.standard_normal((1 if shared else batch, taps * inputs, outputs), np.float32)
@@ -52,7 +52,7 @@ def test_panels_hold_every_column_once():
             widths.append(loops.vectors_of_panel(left))
             left -= widths[-1]
         assert left == 0 and set(widths) <= {1, 2, 3} and (1 not in widths or vectors == 1)
-        weight = torch.arange(3.0 * LANES * vectors).view(1, 3, -1)
+        weight = torch.arange(3.0 * loops.LANES * vectors).view(1, 3, -1)
         assert torch.equal(panels(weight).sort().values, weight.flatten(1))
 
 

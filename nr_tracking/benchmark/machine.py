@@ -7,10 +7,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from statistics import median
 
-import numpy as np
 import torch
 
-from nr_tracking.fields.products import loops_for_products, multiplied, panels
+from nr_tracking.fields.filters import Filters
+from nr_tracking.fields.products import at_every_row
 
 _COPIED = 1 << 26  # bytes: several times a last-level cache
 _SIDE = 1024
@@ -39,15 +39,9 @@ def measure_limits(device: torch.device, dtype: torch.dtype) -> Limits:
     matrix = torch.ones(_SIDE, _SIDE, dtype=dtype, device=device)
     copy = median_seconds(lambda: target.copy_(source), device)
     multiply = median_seconds(lambda: matrix @ matrix, device)
-    if (loops := loops_for_products(_SIDE, matrix)) is not None:
-        rows, order, out = (
-            np.arange(_SIDE, dtype=np.int32)[:, None],
-            panels(matrix[None]),
-            matrix.new_empty(1, _SIDE, _SIDE),
-        )
-        multiply = min(
-            multiply, median_seconds(lambda: multiplied(loops, matrix[None], rows, order, None, out), device)
-        )
+    filters = Filters(kept=True)
+    if at_every_row(matrix, matrix, None, filters) is not None:
+        multiply = min(multiply, median_seconds(lambda: at_every_row(matrix, matrix, None, filters), device))
     return Limits(2 * _COPIED / copy, 2 * _SIDE**3 / multiply)
 
 

@@ -3,9 +3,9 @@
 In single precision, where loops are compiled, those of size 3 go through tiles (:mod:`nr_tracking.fields.winograd`) and
 others are sums over places (:mod:`nr_tracking.fields.products`). What is left in three dimensions goes to oneDNN:
 PyTorch asks that by itself only if an input is large or has several frames, and else has an operation of its own, which
-takes three times as long for a latent grid. In bfloat16 weights are brought
-into the order that oneDNN multiplies in once, instead of at each call, which takes up to twice as long as to multiply.
-Elsewhere, and where gradients are wanted, all is as usual.
+takes three times as long for a latent grid. In bfloat16 weights are brought into the order that oneDNN multiplies in
+once, instead of at each call, which takes up to twice as long as to multiply. Elsewhere, and where gradients are
+wanted, all is as usual.
 """
 
 from __future__ import annotations

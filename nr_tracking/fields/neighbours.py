@@ -50,8 +50,7 @@ class NeighbourMatmul(torch.autograd.Function):
         ctx.save_for_backward(features, weight, neighbours)
         if ordered is not None:
             found = features.new_empty(len(features), weight.shape[2])
-            loops = loops_for_products(weight.shape[2], features)
-            multiplied(loops, features[None], neighbours.numpy(), ordered, bias, found[None])
+            multiplied(compiled_loops("products"), features[None], neighbours.numpy(), ordered, bias, found[None])
             return found
         matrix = weight.reshape(-1, weight.shape[2])
         count = features.shape[0]

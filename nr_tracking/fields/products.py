@@ -22,7 +22,6 @@ from nr_tracking.loops import compiled_loops
 from nr_tracking.sensing.tensors import FEW_THREADS, loops_for
 from nr_tracking.types import Int32
 
-LANES = 8  # columns come in multiples of it
 # Where PyTorch's own products hold sixteen numbers in a register, they are as good for rows that lie in order.
 _ROWS_PAY = torch.backends.cpu.get_cpu_capability() != "AVX512"
 _COUNTED = threading.local()
@@ -30,9 +29,8 @@ _COUNTED = threading.local()
 
 def loops_for_products(outputs: int, *tensors: Tensor) -> Any | None:
     """The compiled loops that multiply ``tensors`` with weights of so many columns; None where PyTorch has to."""
-    if outputs % LANES or torch.get_num_threads() > FEW_THREADS:
-        return None
-    return loops_for("products", *tensors)
+    loops = loops_for("products", *tensors) if torch.get_num_threads() <= FEW_THREADS else None
+    return loops if loops is not None and outputs % loops.LANES == 0 else None
 
 
 def panels(weight: Tensor) -> Tensor:
@@ -40,7 +38,7 @@ def panels(weight: Tensor) -> Tensor:
     loops: Any = compiled_loops("products")
     strips, column, outputs = [], 0, weight.shape[2]
     while column < outputs:
-        width = LANES * loops.vectors_of_panel((outputs - column) // LANES)
+        width = loops.LANES * loops.vectors_of_panel((outputs - column) // loops.LANES)
         strips.append(weight[:, :, column : column + width].flatten(1))
         column += width
     return torch.cat(strips, dim=1).contiguous()
