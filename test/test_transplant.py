@@ -19,30 +19,34 @@ def saved(path, model, *, seed, deformation=True):
     network = CompletionNetwork(model).eval()
     with torch.no_grad():
         for parameter in network.parameters():
-            parameter.add_(0.02 * torch.randn_like(parameter))
+            parameter.add_(0.02 * torch.randn_like(parameter)).copy_(parameter.bfloat16())
     parts = {"completion": network, **({"deformation": DeformationDecoder(model)} if deformation else {})}
     save_weights(path, parts, preset="base", model=model, notes={"steps": str(seed)})
     return network
 
 
+@pytest.mark.parametrize("preset", ["lite", "base"])
 @torch.no_grad()
-def test_a_network_without_rays_gets_some_and_finds_the_features_that_it_found(tmp_path, capsys):
-    plain = saved(tmp_path / "plain.safetensors", LITE.model_copy(update={"rays": False}), seed=1)
-    along = saved(tmp_path / "rays.safetensors", LITE, seed=2, deformation=False)
-    out = tmp_path / "lite.safetensors"
-    main([str(tmp_path / "rays.safetensors"), str(tmp_path / "plain.safetensors"), str(out), "--preset", "lite"])
-    made, decoder = CompletionNetwork(LITE).eval(), DeformationDecoder(LITE)
-    weights = load_weights(out, {"completion": made, "deformation": decoder}, preset="lite", model=LITE)
+def test_a_network_without_rays_gets_some_and_finds_the_features_that_it_found(tmp_path, capsys, preset):
+    config = load_config(preset)
+    model = config.model
+    plain = saved(tmp_path / "plain.safetensors", model.model_copy(update={"rays": False}), seed=1)
+    along = saved(tmp_path / "rays.safetensors", model, seed=2, deformation=False)
+    out = tmp_path / "out.safetensors"
+    main([str(tmp_path / "rays.safetensors"), str(tmp_path / "plain.safetensors"), str(out), "--preset", preset])
+    made, decoder = CompletionNetwork(model).eval(), DeformationDecoder(model)
+    weights = load_weights(out, {"completion": made, "deformation": decoder}, preset=preset, model=model)
     assert capsys.readouterr().out.strip() == weights.sha256
     assert weights.notes == {"steps": "1", "rays_steps": "2"}
 
-    window = window_of(load_config("lite")).window
+    window = window_of(config).window
     expected, found = along.complete_rays(window.rays), made.complete_rays(window.rays)
     torch.testing.assert_close(found.distances, expected.distances, atol=2e-3, rtol=0)  # stored in bfloat16
     before, after = plain.encode(window), made.encode(window, found)
     torch.testing.assert_close(after.codes.latent, before.codes.latent)
     for (_, one), (_, other) in zip(after.skips, before.skips, strict=True):
         torch.testing.assert_close(one, other)
+    torch.testing.assert_close(made(window, rays=found).coarse, plain(window).coarse)
 
 
 @pytest.mark.parametrize(

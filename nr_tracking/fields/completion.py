@@ -13,6 +13,7 @@ Reconstruction from Partial Data, with three scales of the field where the paper
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
@@ -264,8 +265,12 @@ class CompletionNetwork(nn.Module):
 
         They would be cast anew for every window, which takes as long as a good part of the multiplications.
         """
-        if not self.uses_bfloat16(device):
-            return
+        if self.uses_bfloat16(device):
+            for module in self.multiplied_in_bfloat16(device):
+                module.weight.data = module.weight.data.bfloat16()  # type: ignore[operator, union-attr]
+
+    def multiplied_in_bfloat16(self, device: torch.device) -> Iterator[nn.Module]:
+        """The layers whose ``weight`` is multiplied in bfloat16 on such a device, where the hardware has it."""
         parts: tuple[nn.Module | None, ...] = (
             self.sparse_encoder,
             self.dense_encoder,
@@ -275,9 +280,8 @@ class CompletionNetwork(nn.Module):
             self.fine_decoder,
             self.rays,
         )
-        for module in [module for part in parts if part is not None for module in part.modules()]:
-            if isinstance(module, _MULTIPLIES):
-                module.weight.data = module.weight.data.bfloat16()
+        for part in filter(None, parts):
+            yield from (module for module in part.modules() if isinstance(module, _MULTIPLIES))
 
     def _autocast(self, device: torch.device) -> torch.autocast:
         return torch.autocast(device.type, torch.bfloat16, enabled=self.uses_bfloat16(device))

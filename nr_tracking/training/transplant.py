@@ -22,12 +22,6 @@ from nr_tracking.fields.weights import Weights, read_weights, save_weights
 from nr_tracking.types import InputError
 
 _RAYS = "rays."
-_TOLD = (  # the layers that are told what is known along rays
-    "dense_encoder.levels.0.0.weight",
-    "dense_decoder.skips.0.weight",
-    "middle_decoder.entry.weight",
-    "fine_decoder.entry.weight",
-)
 
 
 def transplanted(rays: Weights, weights: Weights, preset: str) -> dict[str, dict[str, Tensor]]:
@@ -38,18 +32,32 @@ def transplanted(rays: Weights, weights: Weights, preset: str) -> dict[str, dict
     """
     model = load_config(preset).model
     own, along = weights.part("completion"), rays.part("completion")
+    network = CompletionNetwork(model)
+    told, halved = _told(network), _halved(network)
     completion = {}
-    for name, wanted in CompletionNetwork(model).state_dict().items():
-        of_rays = name.startswith(_RAYS)
-        found = (along if of_rays else own).get(name)
-        if found is not None and name in _TOLD:
+    for name, wanted in network.state_dict().items():
+        found = (along if name.startswith(_RAYS) else own).get(name)
+        if found is not None and name in told:
             found = _with_more_inputs(found, wanted.shape[1])
         found = _checked(name, found, wanted, preset)
-        completion[name] = found.bfloat16() if of_rays and found.dim() == 4 else found
+        completion[name] = found.bfloat16() if name in halved else found
     deformation = weights.part("deformation")
     for name, parameter in DeformationDecoder(model).state_dict().items():
         _checked(name, deformation.get(name), parameter, preset)
     return {"completion": completion, "deformation": deformation}
+
+
+def _told(network: CompletionNetwork) -> set[str]:
+    """Weights of the layers that are told what is known along rays: to and from the latent grid, and above it."""
+    last = len(network.dense_decoder.skips) - 1
+    layers = ("dense_encoder.levels.0.0", f"dense_decoder.skips.{last}", "middle_decoder.entry", "fine_decoder.entry")
+    return {f"{layer}.weight" for layer in layers}
+
+
+def _halved(network: CompletionNetwork) -> set[str]:
+    """Weights that are multiplied in bfloat16 somewhere."""
+    layers = set(network.multiplied_in_bfloat16(torch.device("cuda")))
+    return {f"{name}.weight" for name, module in network.named_modules() if module in layers}
 
 
 def _checked(name: str, found: Tensor | None, wanted: Tensor, preset: str) -> Tensor:
