@@ -17,9 +17,10 @@ from ball_recording import ball_frames, contents, run, write_ball
 from rosbags.rosbag2 import StoragePlugin, Writer
 from test_bags import assert_same, depth_frames
 
-from nr_tracking.ros.bags import TYPES, encode, find_bags, open_recording, write_bag
+from nr_tracking.ros.bags import find_bags, open_recording, write_bag
 from nr_tracking.ros.mcap_file import McapFile
 from nr_tracking.ros.messages import MESSAGE_TYPES, frame_messages
+from nr_tracking.ros.typestore import TYPES, encode
 from nr_tracking.tracking.result import read_output
 from nr_tracking.types import InputError
 

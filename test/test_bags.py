@@ -8,18 +8,10 @@ import pytest
 from rosbags.rosbag2 import Writer
 
 from nr_tracking.data.sequence import read_sequence, write_sequence
-from nr_tracking.ros.bags import (
-    TYPES,
-    encode,
-    find_bags,
-    is_bag,
-    open_cameras,
-    open_recording,
-    without_lens,
-    write_bag,
-)
+from nr_tracking.ros.bags import find_bags, is_bag, open_cameras, open_recording, write_bag
 from nr_tracking.ros.conversions import depth_frame, intrinsics
 from nr_tracking.ros.messages import MESSAGE_TYPES, frame_messages
+from nr_tracking.ros.typestore import TYPES, encode, without_lens
 from nr_tracking.types import DepthFrame, InputError, Intrinsics
 
 CAMERA = Intrinsics(32, 24, 30.1, 30.2, 15.4, 11.6)

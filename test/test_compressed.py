@@ -135,7 +135,7 @@ def test_bag_of_compressed_depth_gives_the_same_frames(tmp_path, format_, encode
     assert recording.topics.camera_info == "/camera/depth/camera_info" and recording.frame_id == "optical"
     assert_same(recording.frames(), depth_frames())
     replayed = [m for m in open_source(bag).messages() if m.kind == "depth"]
-    from nr_tracking.ros.bags import TYPES
+    from nr_tracking.ros.typestore import TYPES
 
     first = TYPES.deserialize_cdr(replayed[0].data, "sensor_msgs/msg/Image")
     assert (first.encoding, first.width, first.height) == ("16UC1", CAMERA.width, CAMERA.height)

@@ -22,9 +22,9 @@ from rclpy.serialization import deserialize_message
 from sensor_msgs.msg import CameraInfo, Image
 
 from nr_tracking.config import load_config
-from nr_tracking.ros.bags import encode
 from nr_tracking.ros.messages import frame_messages
 from nr_tracking.ros.tracking_node import TrackingNode
+from nr_tracking.ros.typestore import encode
 from nr_tracking.sensing.stamps import StampOrder
 from nr_tracking.tracking.reconstruction import observe
 

@@ -33,11 +33,11 @@ from visualization_msgs.msg import Marker
 
 from nr_tracking.data.png import metres_to_units
 from nr_tracking.ros import publishers
-from nr_tracking.ros.bags import encode
 from nr_tracking.ros.compressed import compress_png
 from nr_tracking.ros.messages import frame_messages
 from nr_tracking.ros.outputs import TRACK_FIELDS
 from nr_tracking.ros.tracking_node import TrackingNode
+from nr_tracking.ros.typestore import encode
 from nr_tracking.tracking.result import read_output
 from nr_tracking.types import DepthFrame, InputError
 
