@@ -19,6 +19,7 @@ from nr_tracking.sensing.volume import Volume, fit_volume
 from nr_tracking.training.batches import one_frame, prepare
 from nr_tracking.training.networks import build_networks
 from nr_tracking.training.objective import along_rays as distances_of
+from nr_tracking.training.objective import frame_losses
 from nr_tracking.training.trainer import Plan, Run, train
 from nr_tracking.types import InputError, Intrinsics
 
@@ -384,7 +385,7 @@ class TestTraining:
         apart = []
         for _ in range(40):
             optimizer.zero_grad()
-            taught = sum(row["student_taught"] for row in run.ray_losses(batches))
+            taught = sum(row["student_taught"] for row in frame_losses(run.networks, batches, run.config.training))
             taught.backward()
             optimizer.step()
             apart.append(float(taught.detach()))
@@ -400,7 +401,7 @@ class TestTraining:
             run = Run(config, cache, tmp_path / str(count), "rays", Plan(1, None), None, None)
             batches = next(run.windows_of_epoch())
             groups = [batches[start : start + count] for start in range(0, 3, count)]
-            rows = [row for group in groups for row in run.ray_losses(group)]
+            rows = [row for group in groups for row in frame_losses(run.networks, group, run.config.training)]
             means.append(np.mean([float(row["student_taught"].detach()) for row in rows]))
         assert means[0] == pytest.approx(means[1], rel=0.02)
 

@@ -31,6 +31,7 @@ from nr_tracking.training.checkpoints import (
 from nr_tracking.training.feed import PreparedWindows, draws_of_epoch
 from nr_tracking.training.journal import Journal
 from nr_tracking.training.motion import true_positions
+from nr_tracking.training.objective import window_losses
 from nr_tracking.training.trainer import Plan, Run, train
 from nr_tracking.types import InputError
 
@@ -269,7 +270,9 @@ def test_gradients_are_the_mean_over_windows(cache, tmp_path):
     stage, means = run.stage(), {}
     for batch in batches:
         run.optimizer.zero_grad(set_to_none=True)
-        torch.stack(list(run.window_losses(batch, stage).values())).sum().backward()
+        torch.stack(
+            list(window_losses(run.networks, batch, stage, run.config, run.taught(stage)).values())
+        ).sum().backward()
         for name, parameter in run.networks.named_parameters():
             if parameter.grad is not None:
                 means[name] = means.get(name, 0.0) + parameter.grad / 2

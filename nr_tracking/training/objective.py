@@ -1,4 +1,4 @@
-"""What a step minimises: the losses of one window, by name, for whichever weights are not zero.
+"""What a step minimises: the losses of its windows, by name, for whichever weights are not zero.
 
 The fields are compared with true distances (eq. 3-7 of Merrouche et al. 2024, with occupancy beside them) and their
 embedding with true correspondences. How patches are associated and deformed is in :mod:`.motion`.
@@ -6,16 +6,59 @@ embedding with true correspondences. How patches are associated and deformed is 
 
 from __future__ import annotations
 
+from typing import cast
+
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from nr_tracking.config import TrainingConfig
+from nr_tracking.config import Config, TrainingConfig
+from nr_tracking.fields.completion import CompletionNetwork
 from nr_tracking.fields.field import FieldWindow
 from nr_tracking.fields.rays import LIMIT, RayField
+from nr_tracking.sensing.ray_images import joined
 from nr_tracking.training import losses
 from nr_tracking.training.batches import TrainingBatch
+from nr_tracking.training.motion import motion_losses
 from nr_tracking.training.schedule import Stage
+
+
+def window_losses(
+    networks: nn.ModuleDict, batch: TrainingBatch, stage: Stage, config: Config, taught: bool
+) -> dict[str, Tensor]:
+    """Run the networks on one window and return the weighted losses; ``taught``: with true refinement masks."""
+    completion = cast(CompletionNetwork, networks["completion"])
+    with torch.set_grad_enabled(_learns(completion)):
+        field = completion(batch.window, batch.teacher if taught else None)
+    found = field_losses(field, batch, stage, config.training)
+    if stage.weights.associates or stage.weights.deforms:
+        decoder = networks["deformation"] if stage.weights.deforms else None
+        found |= motion_losses(field, decoder, batch, stage.weights, config)
+    return found
+
+
+def frame_losses(
+    networks: nn.ModuleDict, batches: list[TrainingBatch], training: TrainingConfig
+) -> list[dict[str, Tensor]]:
+    """Complete the frames of all windows along their rays; a student learns from the truth and from the result."""
+    images = joined([batch.window.rays for batch in batches if batch.window.rays is not None])
+    teacher = cast(CompletionNetwork, networks["completion"])
+    learns = _learns(teacher)
+    with torch.set_grad_enabled(learns):
+        field = teacher.complete_rays(images)
+    rows: list[dict[str, Tensor]] = [{} for _ in batches]
+    if learns:
+        rows = [
+            ray_losses(predicted, batch, training)
+            for predicted, batch in zip(along_rays(field, batches), batches, strict=True)
+        ]
+    if "student" in networks:
+        learnt = cast(CompletionNetwork, networks["student"]).complete_rays(images)
+        taught = training.distillation * (learnt.distances - field.distances.detach()).abs().mean()
+        for row, predicted, batch in zip(rows, along_rays(learnt, batches), batches, strict=True):
+            row |= {f"student_{name}": value for name, value in ray_losses(predicted, batch, training).items()}
+            row["student_taught"] = taught  # a mean over the windows already, as the mean of the rows will be
+    return rows
 
 
 def field_losses(field: FieldWindow, batch: TrainingBatch, stage: Stage, training: TrainingConfig) -> dict[str, Tensor]:
@@ -87,3 +130,7 @@ def along_rays(field: RayField, batches: list[TrainingBatch]) -> tuple[Tensor, .
     frame = torch.cat([batch.frame + first for batch, first in zip(batches, frames, strict=True)])
     # At once: each backward pass through a part of the field would fill the gradient of all of it.
     return field.sdf(points, frame).split([len(batch.points) for batch in batches])
+
+
+def _learns(network: nn.Module) -> bool:
+    return any(parameter.requires_grad for parameter in network.parameters())

@@ -12,7 +12,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -21,9 +21,7 @@ from torch import Tensor, nn
 from nr_tracking.config import Config
 from nr_tracking.data.cache import WindowCache
 from nr_tracking.data.clip_cache import GeneratedWindows, open_windows
-from nr_tracking.fields.completion import CompletionNetwork
 from nr_tracking.fields.weights import read_weights
-from nr_tracking.sensing.ray_images import joined
 from nr_tracking.training.allocation import keep_freed_memory
 from nr_tracking.training.batches import TrainingBatch
 from nr_tracking.training.checkpoints import (
@@ -35,9 +33,8 @@ from nr_tracking.training.checkpoints import (
 )
 from nr_tracking.training.feed import draws_of_epoch, prepared
 from nr_tracking.training.journal import Journal
-from nr_tracking.training.motion import motion_losses
 from nr_tracking.training.networks import build_networks, export_weights
-from nr_tracking.training.objective import along_rays, field_losses, ray_losses
+from nr_tracking.training.objective import frame_losses, window_losses
 from nr_tracking.training.schedule import ScheduleName, Stage, gate_after, least_frames, stage_at
 from nr_tracking.training.team import Team
 from nr_tracking.training.validation import validate
@@ -282,44 +279,13 @@ class Run:
         """Run the networks on windows; yield the weighted losses of each, those together that were found at once."""
         if stage.weights.rays == 0:
             for batch in batches:
-                yield [self.window_losses(batch.to(self.device), stage)]
+                yield [window_losses(self.networks, batch.to(self.device), stage, self.config, self.taught(stage))]
         elif batches:  # single frames are so small that they go through the network at once
-            yield self.ray_losses([batch.to(self.device) for batch in batches])
+            yield frame_losses(self.networks, [batch.to(self.device) for batch in batches], self.config.training)
 
-    def ray_losses(self, batches: list[TrainingBatch]) -> list[dict[str, Tensor]]:
-        """Complete the frames of all windows along their rays; a student learns from the truth and from the result."""
-        training = self.config.training
-        images = joined([batch.window.rays for batch in batches if batch.window.rays is not None])
-        teacher = cast(CompletionNetwork, self.networks["completion"])
-        learns = any(parameter.requires_grad for parameter in teacher.parameters())
-        with torch.set_grad_enabled(learns):
-            field = teacher.complete_rays(images)
-        rows: list[dict[str, Tensor]] = [{} for _ in batches]
-        if learns:
-            rows = [
-                ray_losses(predicted, batch, training)
-                for predicted, batch in zip(along_rays(field, batches), batches, strict=True)
-            ]
-        if "student" in self.networks:
-            learnt = cast(CompletionNetwork, self.networks["student"]).complete_rays(images)
-            taught = training.distillation * (learnt.distances - field.distances.detach()).abs().mean()
-            for row, predicted, batch in zip(rows, along_rays(learnt, batches), batches, strict=True):
-                row |= {f"student_{name}": value for name, value in ray_losses(predicted, batch, training).items()}
-                row["student_taught"] = taught  # a mean over the windows already, as the mean of the rows will be
-        return rows
-
-    def window_losses(self, batch: TrainingBatch, stage: Stage) -> dict[str, Tensor]:
-        """Run the networks on one window and return the weighted losses."""
-        taught = np.random.default_rng((self.config.training.seed, 1, self.step_count)).random() < stage.teacher
-        completion = cast(CompletionNetwork, self.networks["completion"])
-        frozen = not any(parameter.requires_grad for parameter in completion.parameters())
-        with torch.set_grad_enabled(not frozen):
-            field = completion(batch.window, batch.teacher if taught else None)
-        losses = field_losses(field, batch, stage, self.config.training)
-        if stage.weights.associates or stage.weights.deforms:
-            decoder = self.networks["deformation"] if stage.weights.deforms else None
-            losses |= motion_losses(field, decoder, batch, stage.weights, self.config)
-        return losses
+    def taught(self, stage: Stage) -> bool:
+        """Whether true refinement masks help in the next step."""
+        return np.random.default_rng((self.config.training.seed, 1, self.step_count)).random() < stage.teacher
 
     @torch.no_grad()
     def follow_average(self) -> None:
