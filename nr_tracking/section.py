@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
+from pydantic_core import PydanticCustomError
 
 
 def setting(default: Any, meaning: str, *, unit: str = "", live: bool = False, **limits: Any) -> Any:
@@ -22,7 +23,8 @@ class Section(BaseModel):
     def _truths_are_no_numbers(cls, value: Any, info: ValidationInfo) -> Any:
         """YAML reads on, off, yes and no as truths, which would pass as 1 and 0."""
         if _holds_truth(value) and not _takes_truth(cls.model_fields[str(info.field_name)].annotation):
-            raise ValueError(f"{info.field_name} is {value!r}: it takes no yes or no")
+            # Key and value are told by whoever explains the error, as for every other fault of a single setting.
+            raise PydanticCustomError("truth", "it takes no yes or no")
         return value
 
 

@@ -120,8 +120,9 @@ def test_any_yaml_text_gives_a_configuration_or_a_clear_error(tmp_path_factory, 
     ],
 )
 def test_truths_and_infinities_are_no_numbers(section, name, value):
-    with pytest.raises(ConfigError, match=rf"{section}\.{name}"):
+    with pytest.raises(ConfigError, match=rf"^{section}\.{name}[.0-9]*: \S.* is not allowed: ") as caught:
         load_config("lite", **{section: {name: value}})
+    assert str(caught.value).count(name) == 1, "no other key is named, and none that does not exist"
     assert load_config("lite", window={"overlap": False}).window.overlap is False
 
 
