@@ -60,6 +60,11 @@ def test_a_wrong_place_is_coloured_where_it_is() -> None:
     assert truth[30, 20][0] > truth[30, 20][1] + 30 and np.ptp(truth[30, 40]) < 25  # missed on the other side
     behind = picture[:60, 128:]
     assert behind[30, 20][0] > behind[30, 20][1] + 30  # from behind, right is left
+    aside = picture[:60, 64:124]
+    assert aside[30, 30][0] > aside[30, 30][1] + 30  # from the right, where the camera's x grows, only what is wrong
+    assert np.ptp(picture[64:, 64:124][30, 30]) < 25
+    page = evaluation_report([scores_of("a", [0.01])], "lead")
+    assert "From the camera, from its right, from behind." in page
 
 
 def test_colours_run_from_pale_to_dark_and_stay_there() -> None:
@@ -87,6 +92,16 @@ def test_what_was_not_measured_is_a_hyphen_not_a_number() -> None:
     cells = dict(zip(SCORE_HEADER, lines[1].replace("bare from 0", "bare").split(), strict=True))
     assert cells["IoU"] == "0.000" and cells["CD"] == "-" and cells["visible"] == "-"
     assert "No frame gave a surface" in evaluation_report([item], "lead")
+
+
+def test_the_table_of_all_sub_sequences_begins_with_those_that_failed() -> None:
+    late = [FrameScores(None, 0.3, 0.1, 0.1), FrameScores(surface_scores(0.02), 0.3, 0.1, 0.1)]
+    failed = [Scores(name, 0, late, 0.001, 100) for name in ("late", "later")]
+    some = [scores_of(name, [cd]) for name, cd in (("good", 0.01), ("bad", 0.05), ("fair", 0.03))]
+    page = evaluation_report([some[0], failed[0], some[1], failed[1], some[2]], "lead")
+    table = page[page.index("All sub-sequences") :]
+    places = [table.index(f"{name} from 0") for name in ("late", "later", "bad", "fair", "good")]
+    assert places == sorted(places)
 
 
 def test_a_sub_sequence_without_a_surface_is_left_out_of_the_means_and_counted() -> None:

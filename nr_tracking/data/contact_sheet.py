@@ -16,8 +16,8 @@ _COLUMNS = 6
 def write_contact_sheet(folder: str | Path, count: int = 60, seed: int = 0) -> Path:
     """Write ``contact_sheet.png`` into a cache folder: ``count`` windows drawn at random, evenly by family.
 
-    A tile shows the first and the last image, shaded, and beside them the true surface from the camera's left at the
-    first frame: seen points bright, hidden ones dark. Returns the picture's path.
+    A tile shows the first and the last image, shaded, and beside them the true surface from the camera's right at
+    the first frame: seen points bright, hidden ones dark. Returns the picture's path.
     """
     from PIL import Image, ImageDraw
 
@@ -58,7 +58,7 @@ def _shaded(depth: np.ndarray, sample: WindowSample) -> np.ndarray:
 
 
 def _from_the_side(sample: WindowSample) -> np.ndarray:
-    """The true surface points of the first frame seen from the left of the camera, (tile, tile) uint8."""
+    """The true surface points of the first frame seen from the right of the camera, which stands on the left."""
     points = sample.surface[0]
     size = float(np.ptp(points, axis=0).max())
     place = (points - (points.max(0) + points.min(0)) / 2) / size * (_TILE - 6) + _TILE / 2

@@ -16,7 +16,7 @@ LARGEST_ERROR = 0.05
 TILE = 220
 
 AZIMUTHS = (0.0, 90.0, 180.0)
-"""Where the pictures are taken from: where the camera is, from its left, and from behind the subject."""
+"""Where the pictures are taken from: where the camera is, from its right, and from behind the subject."""
 
 # Right is nearly white, so that form stays visible; then yellow, orange, red, and purple for what is far off.
 _COLOURS = np.array([[226, 230, 236], [245, 221, 140], [239, 152, 74], [205, 62, 58], [110, 24, 84]], np.float64)

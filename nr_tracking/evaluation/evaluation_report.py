@@ -141,11 +141,18 @@ def _worst(scores: list[Scores]) -> str:
     note = (
         "The worst frame of each sub-sequence, the largest CD first. Above: the surface, coloured by its distance from "
         "the true one; below: the true surface, coloured by its distance from the surface above, so that what is "
-        "missing shows. From the camera, from its left, from behind."
+        "missing shows. From the camera, from its right, from behind."
     )
     return page.section("Worst frames", page.note(note), scale, page.side_by_side(*figures))
 
 
 def _sequences(scores: list[Scores]) -> str:
-    ordered = sorted(scores, key=lambda item: item.mean()["chamfer_l1"], reverse=True)
-    return page.section("All sub-sequences, the largest CD first", page.table(SCORE_HEADER, sequence_rows(ordered)))
+    ordered = sorted(scores, key=_wanting, reverse=True)
+    table = page.table(SCORE_HEADER, sequence_rows(ordered))
+    return page.section("All sub-sequences, those without a CD and the largest first", table)
+
+
+def _wanting(item: Scores) -> tuple[bool, float]:
+    """What has no mean CD, for want of a surface, is worse than any; a NaN alone would not let itself be sorted."""
+    mean = item.mean()["chamfer_l1"]
+    return math.isnan(mean), mean
