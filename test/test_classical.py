@@ -15,7 +15,7 @@ from nr_tracking.commands.evaluate import evaluate_baselines, write_scores
 from nr_tracking.data.clips import is_closed
 from nr_tracking.data.rendering import render_depth
 from nr_tracking.data.sequence import read_sequence
-from nr_tracking.evaluation import error_maps, metrics
+from nr_tracking.evaluation import classical_tracking, error_maps, metrics
 from nr_tracking.evaluation.classical_surfaces import inflated_surface, observed_surface, poisson_surface
 from nr_tracking.evaluation.classical_tracking import METHODS, classical_candidate
 from nr_tracking.evaluation.metrics import Mesh
@@ -104,6 +104,23 @@ def test_points_are_followed_on_classical_surfaces_but_not_on_a_sheet() -> None:
     empty = DepthFrame(frames[1].stamp_ns, np.zeros_like(frames[1].depth), frames[1].intrinsics)
     sheet = classical_candidate("observed only", [frames[0], empty, frames[2]], CONFIG)
     assert [mesh is None for mesh in sheet.meshes] == [False, True, False] and sheet.tracks.shape == (3, 0, 3)
+
+
+def test_the_time_of_a_method_is_its_own_and_not_that_of_reading_the_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [0.0]
+    monkeypatch.setattr(classical_tracking.time, "perf_counter", lambda: clock[0])
+
+    def completed(*seen):
+        clock[0] += 0.25
+        return inflated_surface(*seen)
+
+    def read():
+        for frame in (*ball_frames(2), None):
+            clock[0] += 8.0
+            yield frame
+
+    monkeypatch.setitem(METHODS, "slow", (completed, False))
+    assert classical_candidate("slow", read(), CONFIG).seconds == pytest.approx(2 * 0.25 / 3)
 
 
 def test_baselines_are_scored_on_the_same_subsequences(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

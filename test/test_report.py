@@ -86,6 +86,22 @@ def test_methods_are_compared_on_the_same_page_and_in_the_same_columns() -> None
     assert "inflated" in text and "0.04000" in text
 
 
+def test_methods_are_compared_where_all_of_them_have_a_score() -> None:
+    ours = [scores_of("easy", [0.01]), scores_of("hard", [0.05]), scores_of("fair", [0.02])]
+    theirs = [scores_of("easy", [0.02], "inflated"), scores_of("fair", [0.04], "inflated")]
+    theirs.insert(1, Scores("hard", 0, [FrameScores(None, 0.3, 0.2, 0.1)], 0.001, 100, method="inflated"))
+    lost = FrameScores(surface_scores(0.1), float("nan"), 0.2, 0.1)
+    sheets = [Scores(item.name, 0, [lost], 0.001, 100, method="sheet") for item in ours]
+    everything = [*ours, *theirs, *sheets]
+    cells = {row[0]: dict(zip(METHOD_HEADER, row, strict=True)) for row in method_rows(everything)}
+    assert [cells[name]["CD"] for name in ("nr_tracking", "inflated", "sheet")] == ["0.01500", "0.03000", "0.10000"]
+    assert cells["sheet"]["Corr"] == "-" and cells["nr_tracking"]["Corr"] == "0.02667", "no sheet has points to follow"
+    assert cells["inflated"]["IoU"] == "0.647", "without a surface it is 0, which counts"
+    said = "as one of them has no such score: CD, tracked, normals, F-score 1 of 3"
+    assert said in score_table(ours, [*theirs, *sheets]) and said in evaluation_report(ours, "lead", theirs)
+    assert "all methods" not in score_table(ours[::2], theirs[::2])
+
+
 def test_what_was_not_measured_is_a_hyphen_not_a_number() -> None:
     item = Scores("bare", 0, [FrameScores(None, float("nan"), 0.1, 0.1)], 0.001, 100)
     lines = score_table([item]).splitlines()

@@ -35,37 +35,40 @@ METHODS: dict[str, tuple[Completion, bool]] = {
 
 
 def classical_candidate(method: str, frames: Iterable[DepthFrame | None], config: Config) -> Candidate:
-    """Surfaces and tracks of one of :data:`METHODS`; a frame that cannot be read, None, or used stays without one."""
+    """Surfaces and tracks of one of :data:`METHODS`; a frame that cannot be read, None, or used stays without one.
+
+    Its ``seconds`` a frame are those of the method's own work, as a tracker's are: reading the frames is not in them.
+    """
     complete, follows = METHODS[method]
     tracker = PersistentTracks(config.refinement, config.tracks)
     meshes: list[Mesh | None] = []
     rows: list[Tracks | None] = []
-    begun = time.perf_counter()
+    seconds = 0.0
     for frame in frames:
-        try:
-            mesh = None if frame is None else _completed(complete, frame, config)
-        except InputError:
-            mesh = None
-        if frame is None or mesh is None:
-            meshes.append(None)
-            rows.append(None)
-            continue
-        started = any(row is not None for row in rows)
-        rows.append(_follow(tracker, mesh, frame.stamp_ns, started) if follows else None)
+        begun = time.perf_counter()
+        mesh = None if frame is None else _completed(complete, frame, config)
+        row = None
+        if frame is not None and mesh is not None and follows:
+            started = any(earlier is not None for earlier in rows)
+            row = _follow(tracker, mesh, frame.stamp_ns, started)
+        seconds += time.perf_counter() - begun
         meshes.append(mesh)
-    seconds = (time.perf_counter() - begun) / max(len(meshes), 1)
+        rows.append(row)
     found = [row for row in rows if row is not None]
     ids = np.unique(np.concatenate([np.empty(0, np.int64), *(row.ids for row in found)]))
     tracks = np.full((len(rows), len(ids), 3), np.nan, np.float32)
     for index, row in enumerate(rows):
         if row is not None:
             tracks[index, np.searchsorted(ids, row.ids)] = row.positions
-    return Candidate(meshes, tracks, seconds=seconds, method=method)
+    return Candidate(meshes, tracks, seconds=seconds / max(len(meshes), 1), method=method)
 
 
-def _completed(complete: Completion, frame: DepthFrame, config: Config) -> Mesh:
-    seen = rectify(frame)
-    return complete(seen.depth, find_subject(seen, config.subject), seen.intrinsics)
+def _completed(complete: Completion, frame: DepthFrame, config: Config) -> Mesh | None:
+    try:
+        seen = rectify(frame)
+        return complete(seen.depth, find_subject(seen, config.subject), seen.intrinsics)
+    except InputError:
+        return None
 
 
 def _follow(tracker: PersistentTracks, mesh: Mesh, stamp_ns: int, started: bool) -> Tracks | None:

@@ -19,6 +19,7 @@ from nr_tracking.evaluation.scoreboard import (
     SCORE_HEADER,
     family_rows,
     method_rows,
+    methods_note,
     score_cells,
     sequence_rows,
     unscored_note,
@@ -101,6 +102,8 @@ def _methods(scores: list[Scores]) -> str:
             name = FAMILY_NAMES.get(family, family or "others")
             parts.append(page.table((name, *METHOD_HEADER[1:]), method_rows(group), strong=[0]))
     note = "Other methods on the same frames. None of them is trained; a hyphen stands where one has no such result."
+    if left_out := methods_note(scores):
+        note += f" {left_out[0].upper()}{left_out[1:]}."
     return page.section("Other methods", *parts, page.note(note))
 
 

@@ -5,7 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 
-from nr_tracking.evaluation.protocol import Scores, by_family, summary, unscored
+import numpy as np
+
+from nr_tracking.evaluation.protocol import OPTIONAL, Scores, by_family, summary, unscored
+from nr_tracking.types import Float64
 
 _COLUMNS = (
     ("IoU", "iou", 3),
@@ -57,15 +60,60 @@ def family_rows(scores: list[Scores]) -> list[list[str]]:
 
 
 def method_rows(scores: list[Scores]) -> list[list[str]]:
-    """A row of means for each method, with the time that it takes for a frame."""
+    """A row of means for each method, with the time that it takes for a frame.
+
+    Of each method the same sub-sequences in the same order. A mean is over those of them in which every method has the
+    score, so that none looks better for having failed where it is hard; :func:`methods_note` says how many are left
+    out. A method that has a score nowhere, such as Corr without points to follow, leaves the others theirs.
+    """
+    methods = _by_method(scores)
+    columns = _shared(methods)
+    rows = []
+    for number, (method, group) in enumerate(methods.items()):
+        means = {key: _mean(values[number]) for key, values in columns.items()}
+        seconds = sum(item.seconds for item in group) / len(group)
+        rows.append([method, *score_cells(means), _cell(1000 * seconds, 0)])
+    return rows
+
+
+def methods_note(scores: list[Scores]) -> str:
+    """A line that says which means of :func:`method_rows` leave out how many sub-sequences; empty where none does."""
+    methods = _by_method(scores)
+    count = len(next(iter(methods.values()), []))
+    missing: dict[int, list[str]] = {}
+    columns = _shared(methods)
+    for heading, key, _ in _COLUMNS:
+        wanting = count - int(np.isfinite(columns[key]).any(axis=0).sum())
+        if wanting and key not in OPTIONAL:
+            missing.setdefault(wanting, []).append(heading)
+    parts = [f"{', '.join(headings)} {number} of {count}" for number, headings in sorted(missing.items())]
+    return (
+        f"left out of the means of all methods, as one of them has no such score: {'; '.join(parts)}" if parts else ""
+    )
+
+
+def _by_method(scores: list[Scores]) -> dict[str, list[Scores]]:
     methods: dict[str, list[Scores]] = {}
     for item in scores:
         methods.setdefault(item.method, []).append(item)
-    rows = []
-    for method, group in methods.items():
-        seconds = sum(item.seconds for item in group) / len(group)
-        rows.append([method, *score_cells(summary(group)), _cell(1000 * seconds, 0)])
-    return rows
+    return methods
+
+
+def _shared(methods: dict[str, list[Scores]]) -> dict[str, Float64]:
+    """Scores (methods, sub-sequences) by name, NaN where a method lacks one that it has elsewhere."""
+    means = [[item.mean() for item in group] for group in methods.values()]
+    columns = {}
+    for _, key, _ in _COLUMNS:
+        values = np.array([[row[key] for row in group] for group in means])
+        known = np.isfinite(values)
+        able = known.any(axis=1)
+        columns[key] = np.where(known[able].all(axis=0), values, np.nan)
+    return columns
+
+
+def _mean(values: Float64) -> float:
+    known = values[np.isfinite(values)]
+    return float(known.mean()) if len(known) else float("nan")
 
 
 def unscored_note(scores: list[Scores]) -> str:
@@ -93,6 +141,8 @@ def score_table(scores: list[Scores], others: list[Scores] | None = None) -> str
         text += f"{note}\n"
     if others:
         text += "\n" + _aligned([METHOD_HEADER, *method_rows([*scores, *others])])
+        if note := methods_note([*scores, *others]):
+            text += f"{note}\n"
     return text
 
 
