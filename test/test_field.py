@@ -5,6 +5,8 @@ import torch
 from torch.autograd import gradcheck, gradgradcheck
 from torch.nn import functional
 
+from nr_tracking.config import load_config
+from nr_tracking.fields.decoder import distances_of_children, distances_of_coarse
 from nr_tracking.fields.field import (
     DistanceMLP,
     EmbeddingHead,
@@ -16,6 +18,7 @@ from nr_tracking.fields.field import (
     upsample,
 )
 from nr_tracking.fields.sparse import SparseGrid
+from nr_tracking.training.motion import patch_surface
 
 
 def random_points(count, frames, dtype=torch.float64, reach=0.5):
@@ -157,6 +160,28 @@ def test_embedding_has_unit_length_and_gradients(window):
     torch.testing.assert_close(vectors.norm(dim=1), torch.ones(20))
     vectors.sum().backward()
     assert float(window.coarse.grad.abs().sum()) > 0
+
+
+class BallDistance(DistanceMLP):
+    """A ball, whatever the features are."""
+
+    def forward(self, features, points):
+        return points.norm(dim=1) - 0.25 + 1e-3 * features.tanh().mean(1)
+
+
+def test_sparse_scales_learn_from_patches_of_a_surface_that_was_meshed_before(window):
+    """Meshing reads the field without gradients; what is read afterwards has them all the same."""
+    window.distance = BallDistance(4, 16, 2, unit=1 / 8)
+    with torch.no_grad():
+        children = distances_of_children(window.middle_grid, window.middle, window.distance)
+        window.known = KnownDistances(distances_of_coarse(window.coarse, window.distance), children)
+    scales = [scale.requires_grad_() for scale in (window.middle, window.fine)]
+    surface = patch_surface(window, 0, load_config("test"))
+    points = torch.cat([surface.vertices, 1.4 * surface.vertices])  # on the fine scale, and beyond it
+    distances = window.sdf(points, torch.zeros(len(points), dtype=torch.int64))
+    for read in (surface.features[:, 0], distances):
+        found = torch.autograd.grad(read.sum(), scales, allow_unused=True)
+        assert [gradient is not None and bool(gradient.any()) for gradient in found] == [True, True]
 
 
 def test_blended_distance_has_the_gradient_that_differences_show(window):

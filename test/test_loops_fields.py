@@ -134,7 +134,6 @@ def test_features_between_voxels_of_three_scales():
             assert ask(points[:0], frame[:0]).shape[0] == 0
     for learns in (field.middle, field.fine, points):  # PyTorch again, which knows gradients
         learns.requires_grad_()
-        vars(field).pop("_with_absent", None)
         (field.sdf(points, frame) ** 2).sum().backward()
         assert learns.grad is not None and bool(learns.grad.any())
         learns.requires_grad_(False)

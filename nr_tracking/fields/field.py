@@ -9,7 +9,6 @@ and to the features.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from functools import cached_property
 from typing import Any, NamedTuple
 
 import torch
@@ -206,6 +205,7 @@ class FieldWindow:
         self.frames = coarse.shape[0]
         self.resolution = self.fine_grid.resolution
         self.levels = (coarse.shape[1], self.middle_grid.resolution, self.fine_grid.resolution)
+        self._padded: dict[int, Tensor] = {}
 
     @property
     def device(self) -> torch.device:
@@ -286,7 +286,7 @@ class FieldWindow:
         for level in reversed([level for level in self.levels[1:] if level <= finest]):
             grid, _ = self._sparse(level)
             if loops is not None:
-                known = grid.table, level, self._with_absent[level]
+                known = grid.table, level, self._with_absent(level)
                 given = points.contiguous(), frame.contiguous(), left, remaining, *known
                 arrays = (each.detach().numpy() if isinstance(each, Tensor) else each for each in given)
                 found = loops.read_sparse(*arrays, ROUNDING)
@@ -297,7 +297,7 @@ class FieldWindow:
             support = (2 * present - 1).clamp(0, 1)
             some = (support > 0).nonzero()[:, 0]
             weights = weights[some] / present[some, None]
-            features = self._with_absent[level]
+            features = self._with_absent(level)
             values = _CornerSum.apply(features, weights.to(features.dtype), rows[some])
             yield left[some], (remaining * support)[some], values
             remaining = remaining * (1 - support)
@@ -320,10 +320,13 @@ class FieldWindow:
             return self.fine_grid, self.fine
         raise ValueError(f"level {level} is none of the field's resolutions {self.levels}")
 
-    @cached_property
-    def _with_absent(self) -> dict[int, Tensor]:
-        """The features of the sparse scales with a row for voxels that are not active, made once for all reads."""
-        return {level: with_absent(self._sparse(level)[1]) for level in self.levels[1:]}
+    def _with_absent(self, level: int) -> Tensor:
+        """The features of a sparse scale with a row for voxels that are not active, made once for all reads alike."""
+        kept, features = self._padded.get(level), self._sparse(level)[1]
+        # One that was made without recording would keep gradients from the features.
+        if kept is None or (recorded(features) and not kept.requires_grad):
+            kept = self._padded[level] = with_absent(features)
+        return kept
 
     def _rows(self, grid: SparseGrid, frame: int) -> slice:
         """Which rows of a grid belong to one frame; they are sorted by frame."""
