@@ -74,14 +74,32 @@ def prepare_file(destination: Path) -> None:
         raise InputError("output_not_writable", f"there is no folder {folder}, and none can be made: {error}") from None
 
 
+def prepare_folder(folder: Path) -> None:
+    """Make a folder that is to be filled, before the work whose results it gets; one that is there stays as it is.
+
+    Raises:
+        InputError: ``output_not_a_folder``, ``output_not_writable``.
+    """
+    if os.path.lexists(folder) and not folder.is_dir():
+        raise InputError("output_not_a_folder", f"{folder} exists and is no folder; choose another name")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError("output_not_writable", f"the folder {folder} cannot be made: {error}; name another") from None
+
+
 def check_replaceable(destination: Path, recognised_by: str) -> None:
     """Raise an :class:`InputError` when ``destination`` holds something that this package did not write.
 
-    Or when it is where a file system is mounted, which cannot change places with another folder.
+    Or when it is where a file system is mounted, which cannot change places with another folder, or when a file stands
+    where a folder above it has to be.
     """
     if os.path.ismount(_behind_links(destination)):
         raise InputError("output_is_a_mount", f"{destination} is where a file system begins; name a folder inside it")
     if not os.path.exists(destination):
+        there = next(folder for folder in _behind_links(destination).parents if folder.exists())
+        if not there.is_dir():
+            raise InputError("output_not_writable", f"{there} is no folder, so there can be no {destination} in it")
         return
     if not destination.is_dir():
         raise InputError("output_not_a_folder", f"{destination} exists and is no folder; choose another name")

@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from nr_tracking.atomic import check_replaceable, prepare_file, written_file, written_folder
+from nr_tracking.atomic import check_replaceable, prepare_file, prepare_folder, written_file, written_folder
 from nr_tracking.types import InputError
 
 
@@ -57,3 +57,17 @@ def test_a_file_gets_its_folder_before_the_work_or_is_refused(tmp_path):
     (tmp_path / "notes").write_text("a file")
     with pytest.raises(InputError, match="none can be made"):
         prepare_file(tmp_path / "notes" / "b.json")
+
+
+def test_a_folder_is_made_before_the_work_or_refused(tmp_path):
+    for _ in range(2):
+        prepare_folder(tmp_path / "windows" / "train")
+    (tmp_path / "windows" / "train" / "shard").write_text("kept")
+    prepare_folder(tmp_path / "windows" / "train")
+    assert (tmp_path / "windows" / "train" / "shard").read_text() == "kept"
+    with pytest.raises(InputError, match=r"shard exists and is no folder; choose another name"):
+        prepare_folder(tmp_path / "windows" / "train" / "shard")
+    with pytest.raises(InputError, match=r"shard/x cannot be made.*name another"):
+        prepare_folder(tmp_path / "windows" / "train" / "shard" / "x")
+    with pytest.raises(InputError, match="shard is no folder"):
+        check_replaceable(tmp_path / "windows" / "train" / "shard" / "x" / "y", "run.json")

@@ -45,6 +45,7 @@ def recordings(tmp_path):
     damaged = write_bag(folder / "damaged", __import__("ball_recording").ball_frames(2))
     next(damaged.glob("*.mcap")).write_bytes(b"not a recording")
     (folder / "notes.txt").write_text("nothing")
+    write_ball(folder / ".fourth.writing-4711", 2)  # what a writer that was killed leaves behind
     return folder
 
 

@@ -60,6 +60,7 @@ def test_a_folder_of_bags_gives_an_output_for_each(
     bags = pytest.importorskip("nr_tracking.ros.bags")
     for name, storage in (("one", "mcap"), ("two", "sqlite3")):
         bags.write_bag(tmp_path / "bags" / name, ball_frames(3), storage)
+    bags.write_bag(tmp_path / "bags" / ".three.writing-4711", ball_frames(3))  # by a writer that was killed
     assert cli.main(["track", str(tmp_path / "bags"), "--output", str(tmp_path / "out"), "--preset", "test"]) == 0
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["one", "two"]
     assert len(read_output(tmp_path / "out" / "two")) == 3

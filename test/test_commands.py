@@ -19,6 +19,7 @@ from ball_recording import (
     run,
     write_ball,
 )
+from bending_body import write_cache
 
 from nr_tracking import cli
 from nr_tracking.commands.bench import bench
@@ -77,8 +78,10 @@ def test_a_folder_of_recordings_is_scored_by_kind_of_subject(tmp_path: Path) -> 
         write_ball(tmp_path / "set" / name, 4)
     (tmp_path / "set" / "person_0" / "meta.json").write_text('{"family": "dfaust"}')
     (tmp_path / "set" / "notes.txt").write_text("not a recording")
+    left_behind = write_ball(tmp_path / "set" / ".animal_2.writing-4711", 4)  # by a writer that was killed
     paths = find_sequences([tmp_path / "set", tmp_path / "set" / "animal_1"])
     assert [path.name for path in paths] == [*names, "animal_1"]
+    assert find_sequences([left_behind]) == [left_behind], "whoever names it means it"
     scores = evaluate(
         [read_sequence(path) for path in paths[:3]], CONFIG, length=4, start_stride=4, points=500, trackers=ball_tracker
     )
@@ -170,6 +173,12 @@ def test_only_the_frames_that_are_shown_are_kept(tmp_path: Path, monkeypatch: py
         ("evaluate BALL --preset test --output OURS", "holds no scores.json"),
         ("synthesize OURS --clips 3", "is a folder"),
         ("bench --preset test --output OURS", "is a folder"),
+        ("synthesize OURS/notes --windows 16 --families object=1", "notes exists and is no folder"),
+        ("synthesize OURS/notes/x --recordings --families object=1", "notes/x cannot be made"),
+        ("train CACHE --preset test --steps 1 --run OURS/notes", "notes exists and is no folder"),
+        ("batch BALLS --preset test --output OURS/notes", "notes/logs cannot be made"),
+        ("evaluate BALL --preset test --output OURS/notes/x", "notes is no folder"),
+        ("track BALL --preset test --output OURS/notes/x/y", "notes is no folder"),
     ],
 )
 def test_where_results_cannot_go_is_said_before_the_work(
@@ -184,10 +193,17 @@ def test_where_results_cannot_go_is_said_before_the_work(
     (tmp_path / "ours" / "notes").write_text("somebody's")
     for module, work in (("evaluate", "evaluate"), ("bench", "bench")):
         monkeypatch.setattr(f"nr_tracking.commands.{module}.{work}", lambda *given, **named: pytest.fail("it worked"))
-    monkeypatch.setattr("nr_tracking.data.clip_cache.pack_points", lambda *given: pytest.fail("it worked"))
-    words = request_of.replace("BALL", str(ball)).replace("OURS", str(tmp_path / "ours")).split()
-    assert cli.main(words) == 2
-    assert says in capsys.readouterr().err
+    for work in (
+        *("data.clip_cache.pack_points", "data.synthesize._made", "data.recordings._moving_clip"),
+        *("training.trainer.Run.step", "commands.batch.run_job", "commands.track.make_tracker"),
+    ):
+        monkeypatch.setattr(f"nr_tracking.{work}", lambda *given: pytest.fail("it worked"))
+    write_cache(tmp_path / "cache", windows=1, frames=3)
+    for name, place in (("BALLS", ball.parent), ("BALL", ball), ("OURS", tmp_path / "ours"), ("CACHE", "cache")):
+        request_of = request_of.replace(name, str(tmp_path / place))
+    assert cli.main(request_of.split()) == 2
+    error = capsys.readouterr().err
+    assert says in error and len(error.splitlines()) == 1
 
 
 def test_bench_measures_what_the_tracker_reports() -> None:

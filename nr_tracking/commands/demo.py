@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
+from nr_tracking.atomic import prepare_folder
 from nr_tracking.config import PRESETS
 from nr_tracking.data.cameras import Camera, looking_at
 from nr_tracking.data.sequence import GroundTruth, Sequence, read_sequence, write_sequence
@@ -39,7 +40,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = _options(arguments)
     started = time.monotonic()
     folder: Path = options.output
-    folder.mkdir(parents=True, exist_ok=True)
+    prepare_folder(folder)
     print(f"1. a dancing figure, {options.frames} frames at {FPS:.0f} Hz, seen by a depth camera", flush=True)
     sequence = make_recording(folder / "sequence", options.frames, options.seed)
     bag = write_bag(folder / "bag", sequence.frames())

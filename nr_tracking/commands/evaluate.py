@@ -183,11 +183,13 @@ def evaluate_output(output: Output, sequence: Sequence, *, length: int = LENGTH,
 def find_sequences(paths: Iterable[Path]) -> list[Path]:
     """SEQUENCE folders: those named, and those within a folder that is none itself, by name.
 
+    Hidden ones within a folder are left out: such are what a writer that was killed leaves behind.
     A path that is neither is given back as it is, for the reader of sequences to say what is wrong with it.
     """
     found: list[Path] = []
     for path in paths:
-        within = [] if is_sequence(path) or not path.is_dir() else sorted(filter(is_sequence, path.iterdir()))
+        inside = [] if is_sequence(path) or not path.is_dir() else sorted(path.iterdir())
+        within = [child for child in inside if is_sequence(child) and not child.name.startswith(".")]
         found += within or [path]
     return found
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from nr_tracking.atomic import prepare_folder
 from nr_tracking.data.cameras import Camera, draw_camera
 from nr_tracking.data.clips import Clip, static_correspondence_error
 from nr_tracking.data.clutter import furnished
@@ -95,6 +96,7 @@ def make_recordings(
     check_amounts(counts, "count", available)
     if not any(counts.values()):
         raise InputError("no_families", "no family has a recording to make")
+    prepare_folder(Path(output))
     paths = []
     for family, count in counts.items():
         seen: set[str] = set()

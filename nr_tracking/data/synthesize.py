@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from nr_tracking.atomic import prepare_folder
 from nr_tracking.data.cache import FORMAT, WindowSample, read_manifest, write_manifest, write_shard
 from nr_tracking.data.clip_cache import LENGTH, STRIDES, write_clips
 from nr_tracking.data.clips import Clip
@@ -57,8 +58,8 @@ def synthesize(
     if windows < 1:
         raise InputError("no_windows", f"windows = {windows}: ask for one at least")
     folder = Path(output)
-    folder.mkdir(parents=True, exist_ok=True)
     recipe = {"seed": seed, "split": split, "families": _weights(families), "length": LENGTH, "shard": SHARD_WINDOWS}
+    prepare_folder(folder)
     manifest = _opened(folder, recipe)
     done = {entry["file"] for entry in manifest["shards"]}
     count = -(-windows // SHARD_WINDOWS)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from skimage.io import imsave
 
-from nr_tracking.atomic import written_file
+from nr_tracking.atomic import prepare_folder, written_file
 from nr_tracking.json_text import json_text
 
 _WIDTH, _HEIGHT, _MARGIN = 640, 320, 12
@@ -24,7 +24,7 @@ class Journal:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        path.parent.mkdir(parents=True, exist_ok=True)
+        prepare_folder(path.parent)
 
     def rewind(self, step: int) -> None:
         """Drop what was logged at ``step`` and later, and a last line that a kill cut short: it will be done again."""

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from nr_tracking.atomic import written_folder
+from nr_tracking.atomic import prepare_folder, written_folder
 from nr_tracking.config import SubjectConfig
 from nr_tracking.data.adapters.dataset import Dataset, MeshSequence
 from nr_tracking.data.cameras import Camera, draw_camera
@@ -48,6 +48,7 @@ def record_dataset(
     ``frames``: at most so many of each sequence, from its beginning. ``noisy``: through a structured-light camera.
     ``fold`` names the split, by which tables of scores are grouped.
     """
+    prepare_folder(output)
     paths = []
     for name in names:
         path = output / name.replace("/", "_")
