@@ -219,6 +219,9 @@ def test_compressed_files_and_messages_of_rosbag2(tmp_path):
     mode = [line for line in text.splitlines() if "compression_mode" in line]
     (messages / "metadata.yaml").write_text(text.replace(mode[0], "  compression_mode: MESSAGE"))
     assert_same(open_recording(messages).frames(), FRAMES)
+    assert_same(open_recording(next(messages.glob("*.db3"))).frames(), FRAMES)
+    (messages / "metadata.yaml").unlink()
+    assert_same(open_recording(messages).frames(on_damage=lambda error: None, on_drop=pytest.fail), FRAMES)
 
 
 def test_damage_is_told_beside_the_rows_which_stay_those_of_the_frames(tmp_path, small_pictures):

@@ -118,6 +118,24 @@ def test_topics_are_found_by_type_whatever_their_names(tmp_path):
     assert_same(recording.frames(), depth_frames(2))
 
 
+@pytest.mark.parametrize("cameras", [("depth",), ("depth", "left")])
+def test_a_map_of_confidence_is_not_taken_for_depth(tmp_path, cameras):
+    """Its encoding and rate are those of the depth image, and its name comes first; it has no camera info beside it."""
+    entries = []
+    for stamp, (frame, message) in enumerate(zip(depth_frames(2), camera_messages(), strict=True)):
+        sure = frame_messages(replace(frame, depth=np.full_like(frame.depth, 90.0)), "camera", "32FC1")
+        depth = frame_messages(frame, "camera", "32FC1")
+        entries += [
+            ("/zed/confidence/map", "depth", sure["depth"], stamp),
+            ("/zed/depth/z", "depth", depth["depth"], stamp),
+        ]
+        entries += [(f"/zed/{name}/camera_info", "camera_info", message["camera_info"], stamp) for name in cameras]
+    bag = Bag(tmp_path / "bag").write(*entries)
+    assert open_recording(bag).topics.depth == "/zed/depth/z"
+    assert [camera.topics.depth for camera in open_cameras(bag)] == ["/zed/depth/z"]
+    assert_same(open_recording(bag).frames(), depth_frames(2))
+
+
 def test_named_topics_are_taken(tmp_path):
     a, b = camera_messages()
     bag = Bag(tmp_path / "bag").write(

@@ -160,3 +160,23 @@ def test_compressed_messages_that_do_not_unpack_are_named(tmp_path):
     damages = []
     assert not list(storage.messages([TOPIC], damages.append))
     assert len(damages) == 2 and "cannot be decompressed" in damages[0]
+
+
+def test_a_summary_that_does_not_repeat_what_its_channels_hold(tmp_path):
+    """Recorders can be told so, to make files smaller; the whole file is read then."""
+    bag = write_bag(tmp_path / "bag", depth_frames(), "mcap")
+    whole = next(bag.glob("*.mcap")).read_bytes()
+    footer = len(whole) - 37
+    (start,) = struct.unpack_from("<Q", whole, footer + 9)
+    kept, position = b"", start
+    while position < footer:
+        opcode, length = struct.unpack_from("<BQ", whole, position)
+        kept += whole[position : position + 9 + length] if opcode in (0x04, 0x0B) else b""
+        position += 9 + length
+    short = tmp_path / "short.mcap"
+    short.write_bytes(whole[:start] + kept + record(2, struct.pack("<QQI", start, 0, 0)) + whole[-8:])
+    assert [stream.message_type for stream in open_storage(short).streams()] == [
+        "sensor_msgs/msg/CameraInfo",
+        "sensor_msgs/msg/Image",
+    ]
+    assert len(list(open_recording(short).frames())) == 4

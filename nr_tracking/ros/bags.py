@@ -167,10 +167,10 @@ def open_recording(
 ) -> Recording:
     """Open a rosbag2 folder (or a single .mcap or .db3 file) and find its depth stream.
 
-    Topics that are not named are found by type: the image topic with a depth encoding (with several of them 16UC1 and
-    32FC1 before mono16, which infrared images have too, then the one with most messages, raw before compressed, then
-    the first by name), the CameraInfo beside it, and a mask beside it whose name is ``mask``. ``depth_unit_m`` is the
-    unit of integer depth.
+    Topics that are not named are found by type: the image topic with a depth encoding, the CameraInfo beside it, and a
+    mask beside it whose name is ``mask``. Of several with depth encodings, 16UC1 and 32FC1 come before mono16, which
+    infrared images have too; then one with a CameraInfo beside it, as maps of confidence do not have, the one with most
+    messages, raw before compressed, the first by name. ``depth_unit_m`` is the unit of integer depth.
 
     Raises:
         InputError: ``no_such_path``, ``corrupt_bag``, ``empty_bag``, ``no_depth_topic`` (lists what the recording

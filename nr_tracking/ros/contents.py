@@ -62,6 +62,7 @@ class Contents:
             filter(self._is_depth, self.streams),
             key=lambda each: (
                 self.may_be_infrared(each),
+                _beside(each.topic, "camera_info") not in self._cameras,
                 -each.count,
                 each.message_type == COMPRESSED,
                 each.topic,
@@ -72,13 +73,18 @@ class Contents:
         """Whether its images are of an encoding in which cameras send brightness as well as depth."""
         return self.encodings[stream.topic].startswith("mono16")
 
+    @property
+    def _cameras(self) -> list[str]:
+        """Topics of camera infos, by name."""
+        return sorted(stream.topic for stream in self.streams if stream.message_type == _CAMERA_INFO)
+
     def _is_depth(self, stream: Stream) -> bool:
         encoding = self.encodings.get(stream.topic, "")
         return encoding in DEPTH_ENCODINGS if stream.message_type == _IMAGE else is_lossless(encoding)
 
     def _camera_info(self, depth: str, wanted: str | None) -> str:
         """The camera info beside the images; if there is none, the only one there is, unless it is another camera's."""
-        infos = sorted(stream.topic for stream in self.streams if stream.message_type == _CAMERA_INFO)
+        infos = self._cameras
         beside = _beside(depth, "camera_info")
         frames = {self.frame_ids.get(topic, "") for topic in (depth, *infos)} - {""}
         for choice in [wanted] if wanted else [beside, *(infos if len(infos) == 1 and len(frames) < 2 else [])]:

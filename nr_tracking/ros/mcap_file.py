@@ -183,7 +183,9 @@ class McapFile:
         except (ValueError, struct.error):
             pass
         else:
-            if self._channels and self._counts:
+            # Recorders may be told not to repeat there what each channel holds.
+            known = all(each.message_type for each in self._channels.values() if each.encoding == "cdr")
+            if self._channels and self._counts and known:
                 return True
         self._schemas.clear()
         self._channels.clear()

@@ -26,7 +26,7 @@ import yaml
 from nr_tracking.ros.mcap_file import McapFile
 from nr_tracking.ros.sqlite_file import SqliteFile, write_ahead_log
 from nr_tracking.ros.streams import BagFile, Message, OnDamage, Stream
-from nr_tracking.ros.zstd import decompressed, decompressed_file
+from nr_tracking.ros.zstd import FRAME, decompressed, decompressed_file
 from nr_tracking.types import InputError
 
 METADATA = "metadata.yaml"
@@ -79,10 +79,13 @@ class Storage:
         return [Stream(topic, kind, count) for (topic, kind), count in sorted(counts.items())]
 
     def messages(self, topics: Collection[str], on_damage: OnDamage) -> Iterator[Message]:
-        """Messages of some topics, file by file, each by time."""
+        """Messages of some topics, file by file, each by time.
+
+        Compressed ones are unpacked, also where there is no metadata that says so.
+        """
         for name, file in self._open(on_damage):
             for topic, stamp, data in file.messages(topics, lambda what, name=name: on_damage(f"{name}: {what}")):  # type: ignore[misc]
-                if self.compressed_messages:
+                if self.compressed_messages or data.startswith(FRAME):
                     try:
                         data = decompressed(data, _MESSAGE_BYTES)
                     except ValueError as error:

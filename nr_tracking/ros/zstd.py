@@ -10,6 +10,7 @@ if sys.version_info >= (3, 14):
 else:  # the package that reads bags brings it along
     from backports.zstd import ZstdDecompressor, ZstdError
 
+FRAME = b"\x28\xb5\x2f\xfd"  # what everything compressed begins with; a CDR message begins with a zero
 _BLOCK = 1 << 20
 
 
