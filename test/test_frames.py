@@ -1,6 +1,7 @@
 """Results in other frames, camera poses from TF, and clicks in any frame; TF itself is stood in for."""
 
 import sys
+import threading
 import time
 from dataclasses import replace
 from types import ModuleType, SimpleNamespace
@@ -33,15 +34,29 @@ def ros_transform():
 
 @pytest.fixture
 def tf2(monkeypatch):
-    """tf2_ros with one transform, from any frame to any other; ``known`` False for none."""
+    """tf2_ros with one transform, from any frame to any other; ``known`` False for none.
+
+    Of a camera ``moving`` only what was told: stamps to transforms; as in TF itself, nothing older than what is kept.
+    """
     module, listeners = ModuleType("tf2_ros"), []
-    module.known, module.asked, module.listeners, module.cleared = True, [], listeners, 0
+    module.known, module.asked, module.listeners = True, [], listeners
 
     class Buffer:
-        def clear(self):
-            module.cleared += 1
+        def __init__(self, cache_time):
+            self.kept, self.told, self.fixed = cache_time.nanoseconds, {}, {}
+
+        def set_transform(self, transform, authority):
+            if transform.stamp_ns >= max(self.told, default=0) - self.kept:
+                self.told[transform.stamp_ns] = transform
+
+        def set_transform_static(self, transform, authority):
+            self.fixed[transform.child_frame_id] = transform
 
         def lookup_transform(self, target, source, stamp, timeout):
+            if source == "moving":
+                return SimpleNamespace(transform=self.told[stamp.nanoseconds].transform)
+            if source == "fixed":
+                return SimpleNamespace(transform=self.fixed[source].transform)
             module.asked.append((target, source, stamp.nanoseconds))
             if not module.known:
                 raise LookupError(f"{target} is not connected to {source}")
@@ -49,6 +64,7 @@ def tf2(monkeypatch):
 
     class TransformListener:
         def __init__(self, buffer, node):
+            self.buffer = buffer
             listeners.append(self)
 
         def unregister(self):
@@ -156,15 +172,59 @@ def test_a_moving_camera_gets_its_pose_and_frames_without_one_are_dropped_by_nam
         camera.node.close()
 
 
-def test_what_tf_knows_is_forgotten_with_a_clock_that_goes_back(ros_context, tf2):
-    """Its buffer refuses what is older than ten seconds before the newest: a bag that begins again would be refused."""
-    camera = Camera(ros_context, ros__fixed_frame="map")
+def heard(tf2, stamp_ns, frame="moving"):
+    """The listener hears where a frame is at a time."""
+    buffer = tf2.listeners[0].buffer
+    take = buffer.set_transform_static if frame == "fixed" else buffer.set_transform
+    take(SimpleNamespace(stamp_ns=stamp_ns, child_frame_id=frame, transform=ros_transform()), "somebody")
+
+
+def test_a_clock_that_goes_back_leaves_what_is_under_way_its_transforms_and_begins_anew(ros_context, tf2):
+    """TF refuses what is older than what it keeps: a bag that begins again would be refused."""
+    camera = Camera(ros_context, ros__fixed_frame="map", ros__queue_policy="latest")
+    back = SimpleNamespace(clock_change=ClockChange.ROS_TIME_NO_CHANGE)
+    late, early = 100 * 10**9, 2 * 10**9
     try:
-        jump = SimpleNamespace(clock_change=ClockChange.ROS_TIME_NO_CHANGE)
-        camera.node._on_clock_jump(jump)
-        assert tf2.cleared == 1
-        camera.node._on_clock_jump(SimpleNamespace(clock_change=ClockChange.ROS_TIME_ACTIVATED))
-        assert tf2.cleared == 1
+        node, transforms = camera.node, camera.node._transforms
+        heard(tf2, None, "fixed")
+        heard(tf2, late)
+        at_work, go_on, seen = threading.Event(), threading.Event(), []
+
+        def busy():
+            at_work.set()
+            assert go_on.wait(20)
+            seen.append(transforms.look_up("map", "moving", late))
+
+        node.worker._queue.command(busy)
+        assert at_work.wait(20)
+        node._on_clock_jump(SimpleNamespace(clock_change=ClockChange.ROS_TIME_ACTIVATED))
+        node._on_clock_jump(back)
+        heard(tf2, early)
+        np.testing.assert_array_equal(transforms.look_up("map", "moving", early, newest=True), matrix(ros_transform()))
+        go_on.set()
+        assert node.worker.finish(20) and len(seen) == 1
+        for frame in ("moving", "fixed"):
+            np.testing.assert_array_equal(transforms.look_up("map", frame, early), matrix(ros_transform()))
+        with pytest.raises(InputError, match="no transform"):
+            transforms.look_up("map", "moving", late)
+        node.trigger_deactivate()
+        node._on_clock_jump(back)  # with nothing under way
+        with pytest.raises(InputError, match="no transform"):
+            transforms.look_up("map", "moving", early)
+    finally:
+        camera.node.close()
+
+
+@pytest.mark.parametrize(("policy", "kept_s"), [("latest", 10), ("all", 120)])
+def test_transforms_are_kept_for_as_long_as_frames_may_wait(ros_context, tf2, policy, kept_s):
+    camera = Camera(ros_context, ros__queue_policy=policy)
+    try:
+        heard(tf2, 200 * 10**9)
+        heard(tf2, (200 - kept_s) * 10**9)
+        heard(tf2, (199 - kept_s) * 10**9)
+        camera.node._transforms.look_up("map", "moving", (200 - kept_s) * 10**9)
+        with pytest.raises(InputError, match="no transform"):
+            camera.node._transforms.look_up("map", "moving", (199 - kept_s) * 10**9)
     finally:
         camera.node.close()
 
@@ -192,6 +252,21 @@ def clicked(frame_id, x=0.1, y=0.2, z=1.5):
     message.header.frame_id = frame_id
     message.point.x, message.point.y, message.point.z = x, y, z
     return message
+
+
+def test_a_click_before_the_first_image_waits_for_the_frame_of_the_camera(ros_context, tf2):
+    camera = Camera(ros_context)
+    try:
+        camera.node._inputs.on_click(clicked("map"))
+        assert camera.node.get_parameter("subject.choice").value == "largest"
+        camera.send(0)
+        expected = TURN.apply([0.1, 0.2, 1.5]) + SHIFT
+        np.testing.assert_allclose(camera.node.get_parameter("subject.point_m").value, expected, atol=1e-9)
+        assert tf2.asked == [("camera", "map", 0)]
+        camera.send(1)
+        assert len(tf2.asked) == 1, "a click is taken once"
+    finally:
+        camera.node.close()
 
 
 def test_a_click_chooses_the_subject_and_shows_in_the_parameters(ros_context, tf2):

@@ -111,6 +111,33 @@ def test_quality_that_does_not_exist_is_said_and_frees_everything(node_of, wrong
     assert node._tracker is None and node.worker is None and node._outputs is None
 
 
+def test_reliability_and_history_that_are_set_while_unconfigured_hold_from_then_on(node_of):
+    node = node_of()
+    assert qos_of(node, "/depth/image_raw").reliability == ReliabilityPolicy.BEST_EFFORT
+    node.trigger_deactivate(), node.trigger_cleanup()
+    changes = Parameter("ros.image_reliability", value="reliable"), Parameter("ros.image_history", value=55)
+    assert all(result.successful for result in node.set_parameters(changes))
+    node.start()
+    assert node._inputs.depth_reliability == "reliable"
+    assert node.get_parameter("qos_overrides./depth/image_raw.subscription.depth").value == 55
+
+
+@pytest.mark.parametrize(
+    "wrong", ["/depth/image_raw.subscription", "/mask.subscription", "/nr_tracking/tracks.publisher"]
+)
+def test_transitions_that_fail_leave_no_endpoint_behind(node_of, wrong):
+    node = node_of(**{f"qos_overrides.{wrong}.reliability": "sometimes"})
+
+    def endpoints():
+        return sorted(each.topic_name for each in (*node.subscriptions, *node.publishers))
+
+    before = endpoints()
+    assert not {"/depth/camera_info", "/nr_tracking/mesh"} & set(before)
+    for _ in range(2):
+        node.start()
+        assert endpoints() == before
+
+
 def test_parameters_as_dumped_are_what_the_command_prints(node_of, capsys):
     """`ros2 param dump` asks for all parameters; `nr_tracking config` prints the tree."""
     node = node_of(preset="test", **{"mesh.upsample": 3})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from collections import deque
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -17,21 +18,38 @@ from nr_tracking.types import Float64, InputError, Patches, TrackedFrame
 
 
 class Transforms:
-    """Looks transforms up with tf2_ros; without that package every look-up is an InputError that says so."""
+    """Looks transforms up with tf2_ros; without that package every look-up is an InputError that says so.
 
-    def __init__(self, node: Node, timeout_s: float) -> None:
-        self._timeout = Duration(seconds=timeout_s)
+    They are remembered for ``kept_s`` of their own time. A clock that goes back begins a memory of its own, since the
+    one before would refuse what is older; that one serves whatever is still under way, until :meth:`caught_up`.
+    """
+
+    def __init__(self, node: Node, timeout_s: float, kept_s: float = 10.0) -> None:
+        self._timeout, self._kept = Duration(seconds=timeout_s), Duration(seconds=kept_s)
         self._listener: Any = None
+        self._buffer: Any = None
+        self._earlier: deque[Any] = deque()  # buffers of before the clock went back, oldest first
+        self._fixed: dict[str, tuple[Any, str]] = {}  # what never changes is told once, and holds in every buffer
         try:
-            tf2 = importlib.import_module("tf2_ros")
+            self._tf2 = importlib.import_module("tf2_ros")
         except ImportError:  # the wheels of ROS from pip do not include it
-            self._buffer: Any = None
             return
-        self._buffer = tf2.Buffer()
-        self._listener = tf2.TransformListener(self._buffer, node)
+        self._buffer = self._tf2.Buffer(cache_time=self._kept)
+        self._listener = self._tf2.TransformListener(self, node)
 
-    def look_up(self, target: str, source: str, stamp_ns: int) -> Float64:
+    def set_transform(self, transform: Any, authority: str) -> None:
+        """Take what the listener heard, as a buffer would."""
+        self._buffer.set_transform(transform, authority)
+
+    def set_transform_static(self, transform: Any, authority: str) -> None:
+        """Take what the listener heard of frames that do not move to each other, as a buffer would."""
+        self._fixed[transform.child_frame_id] = transform, authority
+        self._buffer.set_transform_static(transform, authority)
+
+    def look_up(self, target: str, source: str, stamp_ns: int, *, newest: bool = False) -> Float64:
         """The transform (4, 4) that takes points of frame ``source`` at a time to frame ``target``.
+
+        With ``newest`` by what was heard since the clock went back for the last time.
 
         Raises:
             InputError: ``no_transform``, with what TF says.
@@ -40,16 +58,27 @@ class Transforms:
             return np.eye(4)
         if self._buffer is None:
             raise InputError("no_transform", f"{target} cannot be looked up: the package tf2_ros is not installed")
+        buffer = self._buffer if newest or not self._earlier else self._earlier[0]
         try:
-            found = self._buffer.lookup_transform(target, source, Time(nanoseconds=stamp_ns), self._timeout)
+            found = buffer.lookup_transform(target, source, Time(nanoseconds=stamp_ns), self._timeout)
         except Exception as error:  # tf2 has half a dozen kinds without a base of their own
             raise InputError("no_transform", f"no transform from {source!r} to {target!r}: {error}") from None
         return matrix(found.transform)
 
-    def clear(self) -> None:
-        """Forget the past, which refuses transforms of before it; what never changes stays."""
-        if self._buffer is not None:
-            self._buffer.clear()
+    def clock_jumped_back(self) -> None:
+        """Begin anew with what is heard from now on."""
+        if self._buffer is None:
+            return
+        buffer = self._tf2.Buffer(cache_time=self._kept)
+        for transform, authority in list(self._fixed.values()):
+            buffer.set_transform_static(transform, authority)
+        self._earlier.append(self._buffer)
+        self._buffer = buffer
+
+    def caught_up(self) -> None:
+        """Forget what was heard before the clock went back, the oldest such time of several."""
+        if self._earlier:
+            self._earlier.popleft()
 
     def destroy(self) -> None:
         """Take the subscriptions to TF away."""

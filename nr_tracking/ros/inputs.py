@@ -6,12 +6,14 @@ import math
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from copy import copy
 from typing import Any
 
 from geometry_msgs.msg import PointStamped
 from rclpy.callback_groups import CallbackGroup
 from rclpy.event_handler import SubscriptionEventCallbacks
+from rclpy.exceptions import ParameterImmutableException
 from rclpy.lifecycle import LifecycleNode
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.qos_overriding_options import QoSOverridingOptions
@@ -61,14 +63,19 @@ class Inputs:
         self._mask_topic = node.resolve_topic_name("mask")  # publishers are counted by names that are remapped already
         images = QoSProfile(depth=config.image_history, reliability=ReliabilityPolicy[config.image_reliability.upper()])
         infos = QoSProfile(depth=config.image_history, reliability=ReliabilityPolicy.BEST_EFFORT)
-        self._subscriptions = [
-            self._subscribe(CameraInfo, "depth/camera_info", self.on_info, infos),
-            self._subscribe(Image, "mask", self.on_mask, images),
-            self._subscribe(PointStamped, "clicked_point", on_click, QoSProfile(depth=1)),
-        ]
-        depth = self._subscribe(CompressedImage if self._compressed else Image, self.depth_topic, self.on_image, images)
-        self._subscriptions.append(depth)
-        self.depth_reliability = depth.qos_profile.reliability.name.lower()
+        self._on_click = on_click
+        self._early_click: PointStamped | None = None
+        self._subscriptions: list[Subscription[Any]] = []
+        kind = CompressedImage if self._compressed else Image
+        try:
+            self._subscribe(CameraInfo, "depth/camera_info", self.on_info, infos)
+            self._subscribe(Image, "mask", self.on_mask, images)
+            self._subscribe(PointStamped, "clicked_point", self.on_click, QoSProfile(depth=1))
+            self._subscribe(kind, self.depth_topic, self.on_image, images)
+        except BaseException:
+            self.destroy()
+            raise
+        self.depth_reliability = self._subscriptions[-1].qos_profile.reliability.name.lower()
 
     @property
     def depth_type(self) -> str:
@@ -83,6 +90,9 @@ class Inputs:
             self._looked = now
             self._ask_for_latched_info()
         self.camera_frame = message.header.frame_id
+        click, self._early_click = self._early_click, None
+        if click is not None:
+            self._on_click(click)
         # Images wait for masks as long as somebody publishes any; a publisher that is gone must not hold them up.
         self._pairing.expects_mask = self._node.count_publishers(self._mask_topic) > 0
         self._hand_on(self._pairing.image(message, now))
@@ -96,6 +106,13 @@ class Inputs:
         """Take a mask."""
         self._hand_on(self._pairing.mask(message))
 
+    def on_click(self, message: PointStamped) -> None:
+        """Take a clicked point; which frame the camera's is, is known with the first image."""
+        if self.camera_frame or not message.header.frame_id:
+            self._on_click(message)
+        else:
+            self._early_click = message
+
     def clock_jumped_back(self) -> None:
         """Expect stamps to go back with the clock."""
         self._pairing.clock_jumped_back()
@@ -105,7 +122,9 @@ class Inputs:
         with self._changing:
             self._informed = True
             for subscription in self._subscriptions:
+                topic = subscription.topic_name
                 self._node.destroy_subscription(subscription)
+                self._forget_qos(topic)
             self._subscriptions = []
 
     def _ask_for_latched_info(self) -> None:
@@ -134,12 +153,21 @@ class Inputs:
             else:
                 self._submit_frame(outcome, outcome.arrived)
 
-    def _subscribe(
-        self, kind: type[Any], topic: str, callback: Callable[[Any], None], qos: QoSProfile
-    ) -> Subscription[Any]:
+    def _forget_qos(self, topic: str) -> None:
+        """Take away the parameters that tell the QoS of a topic: the next subscription may be asked for another one.
+
+        What was given at the node's start is an override of that one as well.
+        """
+        names = list(self._node.get_parameters_by_prefix(f"qos_overrides.{topic}.subscription"))
+        for name in [f"qos_overrides.{topic}.subscription.{policy}" for policy in names]:
+            self._node.describe_parameter(name).read_only = False
+            with suppress(ParameterImmutableException):
+                self._node.undeclare_parameter(name)
+
+    def _subscribe(self, kind: type[Any], topic: str, callback: Callable[[Any], None], qos: QoSProfile) -> None:
         overriding = QoSOverridingOptions.with_default_policies()
         # No callbacks that log a publisher of another quality, as in Publishers: diagnostics say it, and what mends it.
-        return self._node.create_subscription(
+        subscription = self._node.create_subscription(
             kind,
             topic,
             callback,
@@ -148,6 +176,7 @@ class Inputs:
             event_callbacks=SubscriptionEventCallbacks(use_default_callbacks=False),
             qos_overriding_options=overriding,
         )
+        self._subscriptions.append(subscription)
 
 
 def _depth_topic(node: LifecycleNode, compressed: bool) -> str:

@@ -39,11 +39,16 @@ class Publishers:
         self._latest: tuple[TrackedFrame, str] | None = None
         self._mesh_stamp: int | None = None  # of the last mesh that was sent
         self._colour_box: tuple[Float64, Float64] | None = None
-        self._mesh = self._create(Marker, "~/mesh", _LAST, self._on_mesh_subscriber)
-        self._motion = self._create(Marker, "~/correspondences", _ALL)
-        self._patches = self._create(PoseArray, "~/patches", _ALL)
-        self._tracks = self._create(PointCloud2, "~/tracks", _ALL)
         self._frames = PatchFrames(node)
+        self._publishers: list[Any] = []
+        try:
+            self._mesh = self._create(Marker, "~/mesh", _LAST, self._on_mesh_subscriber)
+            self._motion = self._create(Marker, "~/correspondences", _ALL)
+            self._patches = self._create(PoseArray, "~/patches", _ALL)
+            self._tracks = self._create(PointCloud2, "~/tracks", _ALL)
+        except BaseException:
+            self.destroy()
+            raise
 
     def publish(self, frame: TrackedFrame, frame_id: str) -> None:
         """Send a frame to whoever listens."""
@@ -81,8 +86,9 @@ class Publishers:
 
     def destroy(self) -> None:
         """Take the topics away."""
-        for publisher in (self._mesh, self._motion, self._patches, self._tracks):
+        for publisher in self._publishers:
             self._node.destroy_lifecycle_publisher(publisher)
+        self._publishers = []
         self._frames.destroy()
 
     def _create(
@@ -95,13 +101,15 @@ class Publishers:
         overriding = QoSOverridingOptions.with_default_policies()
         # No callbacks that only log a subscriber of another quality: the executor would wait for each of them anew with
         # every image, which takes it longer than anything else.
-        return self._node.create_lifecycle_publisher(
+        publisher = self._node.create_lifecycle_publisher(
             kind,
             topic,
             copy(qos),  # what a parameter overrides is written into it, and other nodes of the process have their own
             event_callbacks=PublisherEventCallbacks(matched=matched, use_default_callbacks=False),
             qos_overriding_options=overriding,
         )
+        self._publishers.append(publisher)
+        return publisher
 
     def _mesh_due(self, stamp_ns: int) -> bool:
         period = 1e9 / self.config.mesh_rate_hz

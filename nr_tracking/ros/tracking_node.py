@@ -40,6 +40,10 @@ from nr_tracking.types import Float64, InputError, TrackedFrame
 NODE_NAME = "nr_tracking"
 _FINISH_S = 600.0  # a slow computer may take long for a full queue; beyond this something hangs
 _RESET_S = 60.0
+_TF_S = 10.0
+_RECORDED_TF_S = (
+    120.0  # of frames that wait however long it takes: compiling loops for a processor alone takes a minute
+)
 _NAMES = {setting.name for setting in settings(Config())}
 _LIVE = {setting.name for setting in settings(Config()) if setting.live}
 
@@ -114,7 +118,8 @@ class TrackingNode(LifecycleNode):
         self._keeper = ResultKeeper(self.config, weights_hash(self.config))
         ros = self.config.ros
         self._outputs = Publishers(self, ros, self._failed)
-        self._transforms = Transforms(self, ros.tf_timeout_s)
+        kept_s = _RECORDED_TF_S if ros.queue_policy == "all" else _TF_S
+        self._transforms = Transforms(self, ros.tf_timeout_s, kept_s)
         self._located = Located(self._transforms, ros.target_frame, self._failed)
         self._diagnostics.silence_s = self.config.ros.silence_s
         self.get_logger().info(f"configured: preset {self.config.preset} on {self.config.device}")
@@ -211,7 +216,8 @@ class TrackingNode(LifecycleNode):
         transforms, camera = self._transforms, self._inputs.camera_frame if self._inputs is not None else ""
         try:
             if frame and camera and transforms is not None:
-                x, y, z, _ = map(float, transforms.look_up(camera, frame, stamp) @ (x, y, z, 1.0))
+                to = transforms.look_up(camera, frame, stamp, newest=True)
+                x, y, z, _ = map(float, to @ (x, y, z, 1.0))
         except InputError as error:
             self._failed(f"the clicked point cannot be used: {error}; click in the frame {camera!r}")
             return
@@ -230,12 +236,13 @@ class TrackingNode(LifecycleNode):
         if jump.clock_change != ClockChange.ROS_TIME_NO_CHANGE:
             return
         inputs, worker, transforms = self._inputs, self.worker, self._transforms
-        if transforms is not None:
-            transforms.clear()
         if inputs is not None:
             inputs.clock_jumped_back()
-        if worker is not None:
-            worker.clock_jumped_back()
+        if transforms is None:
+            return
+        transforms.clock_jumped_back()
+        if worker is None or not worker.clock_jumped_back(transforms.caught_up):
+            transforms.caught_up()
 
     # Output, on the inference thread.
 

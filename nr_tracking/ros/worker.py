@@ -148,9 +148,16 @@ class InferenceWorker:
             self._drop(waiting, "reset")
         return done.wait(timeout_s)
 
-    def clock_jumped_back(self) -> None:
-        """Finish what came before and start anew with what comes after."""
-        self._queue.command(self._start_anew)
+    def clock_jumped_back(self, then: Callable[[], None] = lambda: None) -> bool:
+        """Finish what came before, then start anew with what comes after; False where the worker was stopped."""
+
+        def command() -> None:
+            try:
+                self._start_anew()
+            finally:
+                then()
+
+        return self._queue.command(command) is not None
 
     def stop(self) -> None:
         """End the thread after the frame in hand; waiting and unfinished frames are dropped, the subject forgotten."""
@@ -181,10 +188,10 @@ class InferenceWorker:
     def _track(self, waiting: WaitingFrame) -> None:
         source = waiting.frame
         frame = depth_frame(source.image, source.info, source.mask, self._unit_m, source.rectified)
+        frame = replace(frame, pose=self._locate(source))  # first: the follower looks where a moved camera looks
         frame, another = self._follower.choose(frame, self._tracker.config.subject)
         if another:
             self._start_anew()
-        frame = replace(frame, pose=self._locate(source))
         results = self._tracker.push(frame)
         self._unfinished.append(waiting)
         self._follower.tracked(frame.stamp_ns)
