@@ -1,5 +1,6 @@
 """A recording played over DDS arrives as it was recorded."""
 
+import re
 import threading
 import time
 from types import SimpleNamespace
@@ -136,6 +137,28 @@ def test_missing_recording_is_named(replay, tmp_path):
         with pytest.raises(InputError) as caught:
             replay(path).play()
         assert caught.value.reason == reason
+
+
+def test_whole_numbers_are_rates_and_the_current_folder_is_a_recording(replay, tmp_path, monkeypatch):
+    write_sequence(tmp_path / "recording", noisy_frames(2), fps=50)
+    monkeypatch.chdir(tmp_path / "recording")
+    assert replay(".", rate=4, duration=1).play() == 2
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ("rate:=20000", r"rate: 20000 is no number of 0\.001 to 1000"),
+        ("rate:=20000.0", r"rate: .*out of range"),
+        ("rate:=fast", "rate: 'fast' is no number"),
+        ("loop:=1", "loop: 1 is no true or false"),
+        ("input:=20240501", "input: 20240501 is no text; in quotes"),
+    ],
+)
+def test_parameters_that_are_not_allowed_are_told_in_a_line(given, said, capfd):
+    assert replay_node.main(["replay_node", "--ros-args", "-p", given]) == 2
+    lines = [line for line in capfd.readouterr().err.splitlines() if line.startswith("replay_node: ")]
+    assert len(lines) == 1 and re.search(said, lines[0])
 
 
 def test_a_subscriber_is_waited_for_as_long_as_it_takes_and_that_is_said(replay, request, tmp_path, monkeypatch):

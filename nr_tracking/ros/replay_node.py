@@ -19,6 +19,7 @@ from typing import Any
 import rclpy
 from rcl_interfaces.msg import FloatingPointRange, ParameterDescriptor
 from rclpy.duration import Duration
+from rclpy.exceptions import InvalidParameterValueException
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.impl.implementation_singleton import rclpy_implementation
 from rclpy.node import Node
@@ -43,6 +44,7 @@ _TOPICS: dict[Kind, tuple[type[Any], str]] = {
 }
 _TICK_S = 0.02  # the clock is published at least this often
 _WAIT_S = 30.0
+_KINDS: dict[type, str] = {str: "text", bool: "true or false", float: "number"}
 _FRAME_ID = "camera_depth_optical_frame"  # of a SEQUENCE, which names none
 
 
@@ -119,12 +121,12 @@ def clipped(messages: Iterator[RecordedMessage], start_s: float, duration_s: flo
 
 
 class ReplayNode(Node):
-    """Publishes a recording. Parameters: see the descriptors below."""
+    """Publishes a recording. Parameters: see the descriptors below; one that is not allowed is an InputError."""
 
     def __init__(self, **node_options: Any) -> None:
         super().__init__("replay", **node_options)
         self._input = (
-            Path(self._parameter("input", "", "rosbag2 or SEQUENCE folder")),
+            self._parameter("input", "", "rosbag2 or SEQUENCE folder"),
             self._parameter("depth_topic", "", "topic of the depth images in a bag; empty to find it by type"),
             self._parameter("camera_info_topic", "", "topic of the camera info in a bag; empty to find it"),
         )
@@ -144,9 +146,10 @@ class ReplayNode(Node):
         Raises:
             InputError: the recording cannot be read, or a subscriber takes nothing of it.
         """
-        if str(self._input[0]) in ("", "."):
+        path, *topics = self._input
+        if not path:
             raise InputError("no_input", "name a recording: -p input:=FOLDER")
-        source = open_source(*self._input)
+        source = open_source(Path(path), *topics)
         # Only what there is: a mask topic makes a tracking node wait for a mask with every image.
         self._topics = {kind: self._publisher(*_TOPICS[kind]) for kind in source.kinds}
         if self._wait:
@@ -222,10 +225,21 @@ class ReplayNode(Node):
         return self.create_publisher(kind, topic, qos)
 
     def _parameter(self, name: str, default: Any, meaning: str, limits: tuple[float, float] | None = None) -> Any:
-        descriptor = ParameterDescriptor(description=meaning, read_only=True)
+        # Of any type: a whole number is a fine rate, and a name that YAML reads as a number is told of in words.
+        descriptor = ParameterDescriptor(description=meaning, read_only=True, dynamic_typing=True)
         if limits:
             descriptor.floating_point_range = [FloatingPointRange(from_value=limits[0], to_value=limits[1], step=0.0)]
-        return self.declare_parameter(name, default, descriptor).value
+        try:
+            value = self.declare_parameter(name, default, descriptor).value
+        except InvalidParameterValueException as error:
+            raise InputError("bad_parameter", f"{name}: {error}") from None
+        if type(default) is float and type(value) is int and limits and limits[0] <= value <= limits[1]:
+            return float(value)
+        if type(value) is not type(default):
+            quoted = f"; in quotes it is a name: -p {name}:=\"'{value}'\"" if isinstance(default, str) else ""
+            bounds = f" of {limits[0]:g} to {limits[1]:g}" if limits else ""
+            raise InputError("bad_parameter", f"{name}: {value!r} is no {_KINDS[type(default)]}{bounds}{quoted}")
+        return value
 
 
 def main(args: list[str] | None = None) -> int:
@@ -233,7 +247,12 @@ def main(args: list[str] | None = None) -> int:
     share_heaps()
     use_fastdds_profile()
     rclpy.init(args=args)
-    node = ReplayNode()
+    try:
+        node = ReplayNode()
+    except InputError as error:
+        print(f"replay_node: {error}", file=sys.stderr)
+        rclpy.try_shutdown()
+        return 2
     executor = SingleThreadedExecutor()
     executor.add_node(node)
     spinning = threading.Thread(target=_spin, args=(executor.spin,), daemon=True)
