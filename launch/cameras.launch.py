@@ -13,6 +13,7 @@ from launch_ros.actions import Node
 
 from launch import LaunchContext, LaunchDescription, LaunchDescriptionEntity
 from nr_tracking.config import PRESETS
+from nr_tracking.ros.launching import overriding_file
 from nr_tracking.ros.share import fastdds_profile, share_folder
 
 ARGUMENTS = [
@@ -44,7 +45,7 @@ def nodes(context: LaunchContext) -> list[LaunchDescriptionEntity]:
     common = {
         "package": "nr_tracking",
         "output": "screen",
-        "parameters": [LaunchConfiguration("params_file"), *([chosen] if chosen else [])],
+        "parameters": [LaunchConfiguration("params_file"), overriding_file(chosen)],
         "remappings": [
             ("depth/image_raw", LaunchConfiguration("depth_topic")),
             ("depth/camera_info", LaunchConfiguration("camera_info_topic")),

@@ -15,6 +15,7 @@ from launch_ros.parameter_descriptions import ParameterValue
 
 from launch import LaunchContext, LaunchDescription, LaunchDescriptionEntity
 from nr_tracking.config import PRESETS
+from nr_tracking.ros.launching import overriding_file
 from nr_tracking.ros.share import fastdds_profile, share_folder
 
 ARGUMENTS = [
@@ -57,8 +58,8 @@ def nodes(context: LaunchContext) -> list[LaunchDescriptionEntity]:
         output="screen",
         parameters=[
             LaunchConfiguration("params_file"),
-            {**(recorded if given["bag"] else {}), **chosen},
             {"use_sim_time": LaunchConfiguration("use_sim_time")},
+            overriding_file({**(recorded if given["bag"] else {}), **chosen}),
         ],
         remappings=list(topics.items()),
     )
