@@ -193,11 +193,31 @@ def test_a_stopped_synthesis_goes_on_and_ends_alike(tmp_path: Path) -> None:
     lines: list[str] = []
     parts = synthesize.synthesize(tmp_path / "parts", windows=6, seed=3, families=SMALL, report=lines.append)
     assert len(lines) == 2, "the shard that is still there is not made again"
-    hashes = [{s["file"]: s["sha256"] for s in read_manifest(folder)["shards"]} for folder in (whole, parts)]
-    assert hashes[0] == hashes[1] and len(hashes[0]) == 3
+    hashes = [[(s["file"], s["sha256"]) for s in read_manifest(folder)["shards"]] for folder in (whole, parts)]
+    assert hashes[0] == hashes[1] and len(hashes[0]) == 3, "in the same order, by which windows have their numbers"
     assert (parts / "contact_sheet.png").stat().st_size > 1000
     with pytest.raises(InputError, match="another folder"):
         synthesize.synthesize(parts, windows=6, seed=4, families=SMALL)
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_shard_that_is_made_again_leaves_every_window_its_number(tmp_path: Path) -> None:
+    request = {"seed": 3, "families": SMALL}
+    folder = synthesize.synthesize(tmp_path, windows=6, **request, report=lambda _: None)
+    before = [WindowCache(folder)[number].points for number in range(6)]
+    (folder / "shard_00000.npz").unlink()
+    (folder / "shard_00002.npz").unlink()
+    seen: list[int] = []
+    lines: list[str] = []
+
+    def report(line: str) -> None:
+        lines.append(line)
+        seen.append(len(WindowCache(folder)))  # as a training run meets the folder meanwhile
+
+    synthesize.synthesize(folder, windows=4, **request, report=report)
+    assert seen == [6, 6] and "4 of 4" in lines[0] and "shard_00002" in lines[1]
+    for number, points in enumerate(before):
+        np.testing.assert_array_equal(WindowCache(folder)[number].points, points)
 
 
 def test_worker_processes_make_the_same_windows_in_the_same_order(tmp_path: Path) -> None:

@@ -139,10 +139,20 @@ def _decode(stored: dict[str, np.ndarray]) -> WindowSample:
     )
 
 
+def shard_name(number: int) -> str:
+    """The file of a shard."""
+    return f"shard_{number:05d}.npz"
+
+
+def shard_number(file: str) -> int:
+    """The number of the shard in a file of :func:`shard_name`."""
+    return int(file.removeprefix("shard_").removesuffix(".npz"))
+
+
 def write_shard(folder: Path, number: int, samples: list[WindowSample]) -> dict[str, Any]:
     """Write one shard by rename and return its entry for the manifest."""
     arrays = {f"{i:02d}.{key}": value for i, sample in enumerate(samples) for key, value in _encode(sample).items()}
-    path = folder / f"shard_{number:05d}.npz"
+    path = folder / shard_name(number)
     with written_file(path) as partial, partial.open("wb") as file:
         np.savez(file, **arrays)  # type: ignore[arg-type]
     return {
@@ -180,7 +190,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
 class WindowCache:
     """The windows of a folder by number: ``len(cache)``, ``cache[i] -> WindowSample``.
 
-    The numbers of windows never change while a folder grows: new shards come behind.
+    The numbers of windows never change: new shards come behind, and one that is made again takes its old place.
     """
 
     def __init__(self, folder: str | Path) -> None:

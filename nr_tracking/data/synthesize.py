@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from nr_tracking.atomic import prepare_folder
-from nr_tracking.data.cache import FORMAT, WindowSample, read_manifest, write_manifest, write_shard
+from nr_tracking.data.cache import FORMAT, WindowSample, read_manifest, shard_number, write_manifest, write_shard
 from nr_tracking.data.clip_cache import LENGTH, STRIDES, write_clips
 from nr_tracking.data.clips import Clip
 from nr_tracking.data.contact_sheet import write_contact_sheet
@@ -24,7 +24,7 @@ from nr_tracking.data.splits import SPLITS, Split
 from nr_tracking.data.windows import make_window
 from nr_tracking.types import InputError
 
-GENERATOR = 3
+GENERATOR = 4
 """Counts the changes after which the same seed gives other windows; noted in the manifest."""
 SHARD_WINDOWS = 16
 CLIP_FRAMES = 25
@@ -50,8 +50,8 @@ def synthesize(
 
     ``families`` weighs the families (default: :data:`MIXTURE`, those that are available). The result depends on
     ``seed``, ``split`` and ``families`` alone. A folder that holds shards of the same settings is completed, so a run
-    may be stopped at any moment; :class:`InputError` where the folder was made with others. Writes shards,
-    ``manifest.json`` and, at the end, ``contact_sheet.png``.
+    may be stopped at any moment, and a shard that was deleted is made again in its place; :class:`InputError` where the
+    folder was made with others. Writes shards, ``manifest.json`` and, at the end, ``contact_sheet.png``.
     """
     if split not in SPLITS:
         raise InputError("unknown_split", f"split {split!r} is none of {', '.join(SPLITS)}")
@@ -61,15 +61,20 @@ def synthesize(
     recipe = {"seed": seed, "split": split, "families": _weights(families), "length": LENGTH, "shard": SHARD_WINDOWS}
     prepare_folder(folder)
     manifest = _opened(folder, recipe)
-    done = {entry["file"] for entry in manifest["shards"]}
-    count = -(-windows // SHARD_WINDOWS)
-    missing = [number for number in range(count) if f"shard_{number:05d}.npz" not in done]
+    entries: dict[int, dict[str, Any]] = {shard_number(entry["file"]): entry for entry in manifest["shards"]}
+    there = {number for number, entry in entries.items() if (folder / entry["file"]).is_file()}
+    # A shard that is gone is made again however few are asked for, in its place: windows are known by their number.
+    count = max([-(-windows // SHARD_WINDOWS), *(number + 1 for number in entries)])
+    missing = [number for number in range(count) if number not in there]
     started = time.monotonic()
     for finished, entry in enumerate(_made(folder, recipe, missing, processes, nice), 1):
-        manifest["shards"].append(entry)
+        number = shard_number(entry["file"])
+        entries[number] = entry
+        there.add(number)
+        manifest["shards"] = [entries[known] for known in sorted(entries)]
         write_manifest(folder, manifest)
         pace = (time.monotonic() - started) / finished
-        total = sum(shard["windows"] for shard in manifest["shards"])
+        total = sum(entries[known]["windows"] for known in there)
         report(f"{entry['file']}: {total} of {windows} windows, {pace * (len(missing) - finished):.0f} s to go")
     write_contact_sheet(folder)
     return folder
@@ -184,5 +189,4 @@ def _opened(folder: Path, recipe: dict[str, Any]) -> dict[str, Any]:
             f"{folder} was made by version {made_by} of the generator, this is {GENERATOR}: choose another folder or "
             "delete it",
         )
-    manifest["shards"] = [entry for entry in manifest["shards"] if (folder / entry["file"]).is_file()]
     return manifest
