@@ -239,7 +239,7 @@ def _motions_of(character: GltfCharacter, split: Split) -> list[str]:
     """The split's motions among a character's own; a test character without any performs other held-out ones."""
     moving = [name for name in character.clips if character.duration(name) > 0.2]
     own = [name for name in moving if split_of_motion(name) == split]
-    return own or [name for name in moving if split == "test" and split_of_motion(name) != "train"]
+    return own or [name for name in moving if split == "test" and split_of_motion(name) == "val"]
 
 
 def _varied(vertices: np.ndarray, faces: np.ndarray, rng: np.random.Generator) -> np.ndarray:

@@ -25,6 +25,8 @@ _MOTIONS: dict[str, frozenset[str]] = {
     )
     | frozenset({"zombiebite", "zombiecrawl", "zombieidle", "zombierun", "zombiewalk"}),
 }
+_REPEATING = frozenset({"jump_toidle"})
+"""Motions that hold a held-out one under another name (the gallop jump): nobody performs them."""
 _CLOTHES: dict[str, frozenset[str]] = {
     "val": frozenset({"male_casualsuit05", "female_casualsuit02"}),
     "test": frozenset({"male_casualsuit06", "female_elegantsuit01"}),
@@ -50,9 +52,10 @@ def split_of_character(file_stem: str) -> Split:
     return _lookup(_CHARACTERS, character_name(file_stem))
 
 
-def split_of_motion(clip: str) -> Split:
-    """The split of a motion by its name."""
-    return _lookup(_MOTIONS, motion_name(clip))
+def split_of_motion(clip: str) -> Split | None:
+    """The split of a motion by its name; None for one that is in no split, as it repeats a held-out one."""
+    name = motion_name(clip)
+    return None if name in _REPEATING else _lookup(_MOTIONS, name)
 
 
 def split_of_clothes(item: str) -> Split:
