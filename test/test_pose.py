@@ -1,9 +1,10 @@
 import numpy as np
 import pytest
 from moving_shapes import bend, mesh_of, rod_distance, rotation
+from scipy.spatial.distance import cdist
 
 from nr_tracking.deformation.carrier import build_carrier, grow_carrier, part_of
-from nr_tracking.deformation.normal_equations import carried
+from nr_tracking.deformation.normal_equations import Motion, carried, still
 from nr_tracking.deformation.patches import build_patches
 from nr_tracking.deformation.projection import sample_evenly
 from nr_tracking.tracking.pose import Birth, CarriedPose
@@ -59,3 +60,48 @@ def test_between_nodes_that_turned_against_each_other_the_strongest_decides(bent
     then = Birth(twisted, twisted.points[chosen], twisted.normals[chosen], growth).into(first)
     assert np.isfinite(then.points).all()
     assert np.ptp(then.points[300:], axis=0).max() < 2 * np.ptp(first.points, axis=0).max()
+
+
+GAP = 0.03  # between the two limbs of a hairpin
+
+
+def hairpin(near, far, joined):
+    """Two limbs 0.1 wide along x, from ``near`` to ``far``, one over the other; ``joined`` where x is least or apart.
+
+    Returns vertices, faces, and the limb of each vertex.
+    """
+    along = np.arange(near, far, 0.01)
+    x, limb = np.concatenate((along[::-1], along)), np.repeat([0, 1], len(along))
+    vertices = np.stack(np.broadcast_arrays(x[:, None], GAP * limb[:, None], 0.01 * np.arange(11)), 2).reshape(-1, 3)
+    corner = np.arange(len(vertices)).reshape(-1, 11)
+    a, b, c, d = corner[:-1, :-1], corner[1:, :-1], corner[:-1, 1:], corner[1:, 1:]
+    quads = np.stack((a, b, c, b, d, c), axis=2)
+    if not joined:
+        quads = np.delete(quads, len(along) - 1, axis=0)
+    return vertices, quads.reshape(-1, 3), np.repeat(limb, 11)
+
+
+@pytest.mark.parametrize("joined", [True, False])
+def test_limbs_that_touch_are_carried_apart_by_the_nodes_that_they_gain(joined):
+    vertices, faces, limb = hairpin(0.0, 0.5, joined)
+    patches = build_patches(vertices.astype(np.float32), faces, 20)
+    nodes, graph = build_carrier(patches, vertices, np.arange(len(vertices)))
+    points, _, side = hairpin(0.5, 0.9, joined)
+    other = limb != side[:, None]
+    like = (cdist(points, vertices) + other).argmin(axis=1)
+    spacing = np.sqrt(0.1 / len(nodes))
+    growth = grow_carrier(graph, nodes, points, like, spacing, 1000)
+    grown = growth.graph
+
+    every = np.concatenate((nodes, growth.nodes))
+    of_node = (every[:, 1] > 0.5 * GAP).astype(int)
+    assert set(of_node[len(nodes) :]) == {0, 1}  # either limb has new ones
+    added = grown.edges[len(graph.edges) :]
+    assert (of_node[added[:, 0]] == of_node[added[:, 1]]).all()
+    assert set(added.ravel()) >= set(range(len(nodes), len(every)))
+    newborn = part_of(grown, np.arange(len(vertices), len(grown.index)))
+    assert np.linalg.norm(every[newborn.index[:, 0]] - points, axis=1).max() < 2 * spacing
+    # One limb goes away: its points go with it, the others stay.
+    away = Motion(still(every).rotations, every + 0.2 * of_node[:, None] * [0, 1, 0])
+    moved, _ = carried(newborn, every, points, np.tile([0.0, 1, 0], (len(points), 1)), away)
+    np.testing.assert_allclose(moved, points + 0.2 * side[:, None] * [0, 1, 0], atol=1e-3)

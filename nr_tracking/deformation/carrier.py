@@ -18,7 +18,7 @@ from scipy.spatial.distance import cdist
 from nr_tracking.deformation.blending import blend_weights
 from nr_tracking.deformation.normal_equations import DeformationGraph
 from nr_tracking.deformation.patches import PatchGraph
-from nr_tracking.types import Float64, Int32, Int64
+from nr_tracking.types import Bool, Float64, Int32, Int64
 
 _BLENDED = 4  # nodes that move a point
 _BRIDGES = 3  # edges that tie a separate component to the rest
@@ -57,29 +57,35 @@ def grow_carrier(
 
     ``like`` (K,) is a point of the graph that lies on the same part of the body as each new one: its nodes, and no
     nearer ones of a limb that happens to touch, are those that the new point may hang on. A point farther than 1.5
-    ``spacing`` (the distance between nodes) from all of these gets a node of its own or shares a new one; ``most``
-    bounds the number of nodes.
+    ``spacing`` (the distance between nodes) from all of these gets a node of its own or shares a new one; new nodes too
+    serve the part of the body that the old ones beside them serve, and no other. ``most`` bounds the number of nodes.
     """
     offered = graph.index[like]
     distance = np.linalg.norm(points[:, None] - nodes[offered], axis=2)
-    bare = np.flatnonzero(distance.min(axis=1) > 1.5 * spacing)
-    cells = np.floor(points[bare] / spacing).astype(np.int64)
-    fresh = bare[np.unique(cells, axis=0, return_index=True)[1]][: max(most - len(nodes), 0)]
-    added, beside = points[fresh], offered[fresh, distance[fresh].argmin(axis=1)]
+    closest = np.take_along_axis(offered, distance.argmin(axis=1)[:, None], 1)[:, 0]
+    bare, room = np.flatnonzero(distance.min(axis=1) > 1.5 * spacing), max(most - len(nodes), 0)
+    joined = _joined(graph)
+    first, shared = _of_each_part(np.floor(points[bare] / spacing).astype(np.int64), closest[bare], joined)
+    fresh = bare[first[:room]]
+    added, beside = points[fresh], closest[fresh]
 
     # Every new node holds on to the node beside it and to the new nodes around it.
     number = len(nodes) + np.arange(len(fresh))
-    apart = cdist(added, added)
+    apart = np.where(joined[np.ix_(beside, beside)], cdist(added, added), np.inf)
     first, second = np.nonzero(np.triu(apart < 2.5 * spacing, 1))
     edges = np.concatenate((np.stack((beside, number), 1), np.stack((number[first], number[second]), 1)))
     every = np.concatenate((nodes, added))
     lengths = np.linalg.norm(every[edges[:, 0]] - every[edges[:, 1]], axis=1)
 
     if len(fresh):
-        near = np.argsort(cdist(points, added), axis=1)[:, :2]
-        offered = np.concatenate((offered, number[near]), axis=1)
+        usable = joined[np.ix_(closest, beside)]
+        usable[bare[shared < room], shared[shared < room]] = True
+        apart = np.where(usable, cdist(points, added), np.inf)
+        near = np.argsort(apart, axis=1)[:, :2]
+        found = np.isfinite(np.take_along_axis(apart, near, 1))
+        offered = np.concatenate((offered, np.where(found, number[near], closest[:, None])), axis=1)
     distance = np.linalg.norm(points[:, None] - every[offered], axis=2)
-    # Where a node has few neighbours, rows are padded with one of them, which counts once.
+    # Where there are few nodes to hang on, rows are padded with one of them, which counts once.
     distance[np.tril(offered[:, :, None] == offered[:, None], -1).any(axis=2)] = np.inf
     kept = np.argsort(distance, axis=1, kind="stable")[:, : graph.index.shape[1]]
     index, distance = np.take_along_axis(offered, kept, 1), np.take_along_axis(distance, kept, 1)
@@ -101,6 +107,35 @@ def grow_carrier(
 def part_of(graph: DeformationGraph, samples: Int64) -> DeformationGraph:
     """The same graph with only some of its samples."""
     return replace(graph, index=graph.index[samples], weight=graph.weight[samples])
+
+
+def _joined(graph: DeformationGraph) -> Bool:
+    """Which nodes (P, P) are of one part of the body: each goes with itself and with those that move a point with it.
+
+    Not those at the ends of an edge: some of these only tie pieces that are apart.
+    """
+    joined = np.eye(graph.count, dtype=bool)
+    joined[graph.index[:, :, None], graph.index[:, None]] = True
+    return joined
+
+
+def _of_each_part(cells: Int64, beside: Int64, joined: Bool) -> tuple[Int64, Int64]:
+    """Sort points in ``cells`` (K, 3) by cell, and within one by the parts of the body of the nodes ``beside`` (K,).
+
+    Returns the first point (Q,) of each group, and the group (K,) of each point.
+    """
+    cells = cells - cells.min(axis=0, initial=0)
+    key = np.ravel_multi_index(tuple(cells.T), tuple(cells.max(axis=0, initial=0) + 1))
+    kinds, kind = np.unique(key * len(joined) + beside, return_inverse=True)
+    cell, node = np.divmod(kinds, len(joined))
+    one, other = np.nonzero(cell[:, None] == cell)
+    alike = joined[node[one], node[other]]
+    links = csr_matrix((alike[alike], (one[alike], other[alike])), shape=(len(kinds), len(kinds)))
+    groups, group = connected_components(links, directed=False)
+    of_point = group[kind].astype(np.int64)
+    first = np.full(groups, len(cells))
+    np.minimum.at(first, of_point, np.arange(len(cells)))
+    return first, of_point
 
 
 def _tied(nodes: Float64, edges: Int32) -> Int32:
