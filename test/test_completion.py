@@ -306,3 +306,21 @@ def test_frames_that_are_only_attended_to_change_no_others(mode):
     latent, keep = torch.randn(5, 16, 3, 3, 3), torch.rand(5, 3, 3, 3) < 0.5
     torch.testing.assert_close(fusion(latent, 5, keep, earlier=3), fusion(latent, 5, keep)[3:])
     torch.testing.assert_close(fusion(latent, 5, torch.zeros_like(keep), earlier=3), latent[3:])
+
+
+@pytest.mark.parametrize("mode", ["joint", "temporal"])
+def test_cells_that_are_not_kept_pass_unchanged_and_are_not_seen(mode):
+    torch.manual_seed(0)
+    fusion = FrameFusion(16, layers=2, heads=2, mode=mode)
+    torch.nn.init.normal_(fusion.last.weight)
+    latent, keep = torch.randn(4, 16, 3, 3, 3), torch.rand(4, 3, 3, 3) < 0.5
+    keep[:, 0, 0] = False  # at no time
+    other = torch.where(keep[:, None], latent, torch.randn_like(latent))
+    with torch.no_grad():
+        fused, again = fusion(latent, 4, keep), fusion(other, 4, keep)
+    changed = (fused != latent).any(1)
+    assert torch.equal(changed, keep)
+    cells = keep[:, None].expand_as(latent)
+    torch.testing.assert_close(again[cells], fused[cells])
+    for earlier in (1, 3):
+        torch.testing.assert_close(fusion(latent, 4, keep, earlier), fused[earlier:])

@@ -41,15 +41,19 @@ class AttentionLayer(nn.Module):
         self.norm_network = nn.LayerNorm(channels)
         self.network = nn.Sequential(nn.Linear(channels, 2 * channels), nn.GELU(), nn.Linear(2 * channels, channels))
 
-    def forward(self, tokens: Tensor, wanted: int | None = None) -> Tensor:
-        """(B, T, C) -> (B, T, C), or (B, W, C) of the last ``wanted`` tokens alone."""
+    def forward(self, tokens: Tensor, wanted: int | None = None, shown: Tensor | None = None) -> Tensor:
+        """(B, T, C) -> (B, T, C), or (B, W, C) of the last ``wanted`` tokens alone.
+
+        ``shown`` (B, T) bool, at least one of each row: the tokens that are attended to, all by default.
+        """
         channels = tokens.shape[2]
         normed = self.norm_attention(tokens)
         first = 0 if wanted is None else tokens.shape[1] - wanted
         weight, bias = self.to_qkv.weight, self.to_qkv.bias
         query = self._by_head(functional.linear(normed[:, first:], weight[:channels], bias[:channels]))
         key, value = functional.linear(normed, weight[channels:], bias[channels:]).chunk(2, dim=2)
-        mixed = functional.scaled_dot_product_attention(query, self._by_head(key), self._by_head(value))
+        mask = None if shown is None else shown[:, None, None]
+        mixed = functional.scaled_dot_product_attention(query, self._by_head(key), self._by_head(value), mask)
         tokens = tokens[:, first:] + self.from_heads(mixed.transpose(1, 2).flatten(2))
         return tokens + self.network(self.norm_network(tokens))
 
@@ -61,8 +65,9 @@ class AttentionLayer(nn.Module):
 class FrameFusion(nn.Module):
     """Latent grids of a window -> latent grids of a window, of the same shape.
 
-    ``mode`` joint: the kept cells of all frames attend to each other; temporal: each cell attends to itself at other
-    times. Cells that are not kept pass unchanged, and so does everything before training: the last layer starts at 0.
+    ``mode`` joint: the kept cells of all frames attend to each other; temporal: each kept cell attends to itself at the
+    times at which it is kept. Cells that are not kept are not seen and pass unchanged, as everything does before
+    training: the last layer starts at 0.
     """
 
     def __init__(self, channels: int, layers: int, heads: int, mode: Literal["joint", "temporal"]) -> None:
@@ -88,22 +93,26 @@ class FrameFusion(nn.Module):
         keep = keep.reshape(frames // length, length, side**3)
         parts, rows = [], []
         for window, (cells, mask) in enumerate(zip(placed, keep, strict=True)):
+            shown = None  # all of the batch
             if self.mode == "joint":
                 chosen = mask.reshape(-1).nonzero()[:, 0]
                 batch = cells.reshape(-1, channels).index_select(0, chosen)[None]
                 chosen = chosen[chosen >= earlier * side**3]
                 wanted = len(chosen)
             else:
-                chosen = mask.any(0).nonzero()[:, 0]
-                batch = cells.index_select(1, chosen).transpose(0, 1)  # (cells, length, L)
-                times = torch.arange(earlier, length, device=chosen.device)
-                chosen = (chosen[:, None] + times * side**3).reshape(-1)
+                cell = mask.any(0).nonzero()[:, 0]
+                batch = cells.index_select(1, cell).transpose(0, 1)  # (cells, length, L)
+                shown = mask[:, cell].t()
+                times = torch.arange(earlier, length, device=cell.device)
+                chosen = (cell[:, None] + times * side**3)[shown[:, earlier:]]
                 wanted = length - earlier
             if chosen.numel() == 0:
                 continue
             for layer in self.layers[:-1]:
-                batch = layer(batch)
-            batch = self.layers[-1](batch, wanted)
+                batch = layer(batch, shown=shown)
+            batch = self.layers[-1](batch, wanted, shown)
+            if shown is not None:
+                batch = batch[shown[:, earlier:]]
             parts.append(self.last(self.norm(batch)).reshape(-1, channels))
             rows.append(chosen + window * length * side**3)
         if not parts:
