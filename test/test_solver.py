@@ -229,6 +229,20 @@ def test_steps_that_raise_the_energy_are_undone():
     assert (solution.energies[-1] < solution.energies[0]).all()
 
 
+def test_a_matrix_that_is_not_positive_definite_is_damped_until_it_is():
+    """A term that errs about its curvature: along the diagonal it says that the energy falls ever faster."""
+    small = Small()
+    plain = AssociationTerm(small.goals, small.confidence)
+
+    def saddle(points, normals):
+        information, pull, energy = plain(points, normals)
+        return information @ tensor(1.9 * np.eye(3) - 0.9), pull, energy
+
+    energies = small.solve([saddle], small.solver(iterations=12, rigidity=0.01)).energies
+    assert torch.equal(energies[1], energies[0])  # there is no first step
+    assert (energies[-1] < 0.9 * energies[0]).all()
+
+
 class Scene:
     """A figure or rod before the camera with samples on a graph."""
 
@@ -238,7 +252,7 @@ class Scene:
         self.samples = sample_evenly(self.vertices, self.faces, samples)
         patches = build_patches(self.vertices, self.faces, nodes, hierarchy)
         self.places, graph = build_carrier(patches, self.samples.points, self.samples.vertex)
-        self.graph = SolverGraph.of(graph, [level.parent for level in patches.levels[:-1]])
+        self.graph = SolverGraph.of(graph, [level.parent for level in patches.levels])
 
     def solve(self, terms, scale=1.0, associations=None, **settings):
         graph = SolverGraph(

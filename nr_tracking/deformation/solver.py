@@ -51,7 +51,10 @@ class SolverGraph:
         dtype: torch.dtype = torch.float64,
         device: torch.device | str = "cpu",
     ) -> SolverGraph:
-        """Take over a numpy graph; ``parents`` as in the levels of a :class:`.patches.PatchGraph`."""
+        """Take over a numpy graph; ``parents`` as in the levels of a :class:`.patches.PatchGraph`.
+
+        The empty one of the coarsest level counts for nothing.
+        """
 
         def whole(values: Any) -> Tensor:
             return torch.as_tensor(values, device=device).long()
@@ -59,7 +62,7 @@ class SolverGraph:
         def real(values: Any) -> Tensor:
             return torch.as_tensor(values, dtype=dtype, device=device)
 
-        levels = tuple(whole(parent) for parent in parents)
+        levels = tuple(whole(parent) for parent in parents if len(parent))
         return SolverGraph(
             graph.count, whole(graph.edges), real(graph.lengths), whole(graph.index), real(graph.weight), levels
         )
@@ -200,7 +203,8 @@ class GaussNewtonSolver:
             step = self._step(state, damping, level)
             turn = rotation_from_vectors(step[..., :3])
             candidate = at(turn @ state.rotations, state.translations + step[..., 3:])
-            better = candidate.energy <= state.energy
+            # Nothing has moved where the matrix was not positive definite: the same energy is no success.
+            better = (candidate.energy <= state.energy) & step.flatten(1).any(1)
             state = candidate.where(better, state)
             eased, raised = (0.1 * damping).clamp_min(self.settings.damping), 10.0 * damping.clamp_min(1e-3)
             damping = torch.where(better, eased, raised)
