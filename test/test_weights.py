@@ -90,6 +90,22 @@ def test_weights_of_another_model_name_the_setting(saved, config):
         load_weights(path, {"completion": nn.Linear(2, 2)}, preset="test", model=config.model)
 
 
+def test_weights_of_which_anything_does_not_fit_touch_nothing(saved, config):
+    """The first layer would fit, or the first part."""
+    path, _ = saved
+    wider = nn.Sequential(nn.Linear(3, 8), nn.ReLU(), nn.Linear(8, 2))
+    for parts, told in (
+        ({"completion": wider}, r"another version of completion: 2\.bias is \(1,\) there, \(2,\) here; 2\.weight is"),
+        ({"completion": network(3), "deformation": nn.Linear(1, 1)}, "no part 'deformation'"),
+        ({"completion": network(3)[:2]}, r"2\.weight is \(1, 8\) there, missing here"),
+    ):
+        before = [value.clone() for value in parts["completion"].state_dict().values()]
+        with pytest.raises(InputError, match=told) as caught:
+            load_weights(path, parts, preset="test", model=config.model)
+        assert caught.value.reason == "wrong_weights"
+        assert all(map(torch.equal, before, parts["completion"].state_dict().values()))
+
+
 def test_damage_is_noticed(saved, tmp_path):
     path, _ = saved
     data = bytearray(path.read_bytes())

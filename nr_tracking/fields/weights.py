@@ -117,7 +117,7 @@ def load_weights(path: Path | str, parts: Mapping[str, nn.Module], *, preset: st
 
     Raises:
         InputError: what :func:`read_weights` raises; ``wrong_weights`` where the file is for another preset or other
-            model settings, or lacks a part.
+            model settings, or lacks a part or has another version of one. All modules are then as they were.
     """
     weights = read_weights(path)
     if weights.preset != preset:
@@ -130,15 +130,15 @@ def load_weights(path: Path | str, parts: Mapping[str, nn.Module], *, preset: st
     ]
     if different:
         raise InputError("wrong_weights", f"{path} does not fit the configuration: {'; '.join(different)}")
-    for name, module in parts.items():
-        state = weights.part(name)
+    states = {name: weights.part(name) for name in parts}
+    for name, state in states.items():
         if not state:
             known = sorted({key.split(".", 1)[0] for key in weights.tensors})
             raise InputError("wrong_weights", f"{path} has no part {name!r}; it has {', '.join(known)}")
-        try:
-            module.load_state_dict(state)
-        except RuntimeError as error:
-            raise InputError("wrong_weights", f"{path} was made by another version of {name}: {error}") from None
+        if misfits := _misfits(state, parts[name].state_dict()):
+            raise InputError("wrong_weights", f"{path} was made by another version of {name}: {'; '.join(misfits)}")
+    for name, module in parts.items():
+        module.load_state_dict(states[name])
     return weights
 
 
@@ -169,6 +169,16 @@ def _shipped_folders() -> list[Path]:
     prefixes = [sys.prefix, *filter(None, os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep))]
     source = Path(__file__).resolve().parents[2] / "models"
     return [source, *(Path(prefix) / "share" / "nr_tracking" / "models" for prefix in dict.fromkeys(prefixes))]
+
+
+def _misfits(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> list[str]:
+    """In what the tensors of a file differ from those of a module, by name and shape."""
+    theirs, ours = ({name: tuple(value.shape) for name, value in each.items()} for each in (state, wanted))
+    return [
+        f"{name} is {theirs.get(name, 'missing')} there, {ours.get(name, 'missing')} here"
+        for name in sorted(theirs.keys() | ours.keys())
+        if theirs.get(name) != ours.get(name)
+    ]
 
 
 def _settings(model: ModelConfig) -> str:
