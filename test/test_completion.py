@@ -14,6 +14,7 @@ from nr_tracking.fields.field import lattice
 from nr_tracking.fields.fusion import FrameFusion, sinusoidal_places
 from nr_tracking.fields.sparse import SparseGrid
 from nr_tracking.sensing.ray_images import FAR, RayImages, continued, joined
+from nr_tracking.sensing.tensors import cuda_has_bfloat16
 from nr_tracking.sensing.tsdf import TsdfWindow
 from nr_tracking.types import InputError
 
@@ -324,3 +325,17 @@ def test_cells_that_are_not_kept_pass_unchanged_and_are_not_seen(mode):
     torch.testing.assert_close(again[cells], fused[cells])
     for earlier in (1, 3):
         torch.testing.assert_close(fusion(latent, 4, keep, earlier), fused[earlier:])
+
+
+@pytest.mark.parametrize(("capability", "able"), [((7, 5), False), ((8, 0), True), ((9, 0), True)])
+def test_a_gpu_that_only_imitates_bfloat16_is_not_asked_for_it(capability, able, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+    cuda_has_bfloat16.cache_clear()
+    try:
+        net = network()
+        assert net.uses_bfloat16(torch.device("cuda", 0)) == able
+        net.mixed_precision = False
+        assert not net.uses_bfloat16(torch.device("cuda", 0))
+    finally:
+        cuda_has_bfloat16.cache_clear()

@@ -38,7 +38,7 @@ from nr_tracking.fields.pointwise import Linear
 from nr_tracking.fields.ray_prior import RayPrior
 from nr_tracking.fields.rays import RayField, RayNetwork
 from nr_tracking.fields.sparse import DownConv, SparseGrid, SubmanifoldConv, UpConv, linear_keys
-from nr_tracking.sensing.tensors import cpu_has_bfloat16
+from nr_tracking.sensing.tensors import cpu_has_bfloat16, cuda_has_bfloat16
 from nr_tracking.types import InputError
 
 if TYPE_CHECKING:
@@ -288,8 +288,9 @@ class CompletionNetwork(nn.Module):
 
     def uses_bfloat16(self, device: torch.device) -> bool:
         """Whether convolutions run in bfloat16 here."""
-        single = self.distance.last.weight.dtype == torch.float32
-        return self.mixed_precision and single and (device.type != "cpu" or cpu_has_bfloat16())
+        if not self.mixed_precision or self.distance.last.weight.dtype != torch.float32:
+            return False
+        return cpu_has_bfloat16() if device.type == "cpu" else device.type != "cuda" or cuda_has_bfloat16(device)
 
 
 def _hinted(skip: tuple[SparseGrid, Tensor], grid: SparseGrid, prior: RayPrior | None) -> Tensor:

@@ -49,6 +49,12 @@ def cpu_has_bfloat16() -> bool:
     return bool(check and check())
 
 
+@cache
+def cuda_has_bfloat16(device: torch.device) -> bool:
+    """Whether this CUDA device multiplies bfloat16 in hardware, from compute capability 8 on; older ones imitate it."""
+    return torch.cuda.is_available() and torch.cuda.get_device_capability(device)[0] >= 8
+
+
 def recorded(*tensors: Tensor) -> bool:
     """Whether gradients by any of ``tensors`` will be asked for."""
     return torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)
