@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import struct
 from dataclasses import replace
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -18,7 +20,7 @@ from nr_tracking.commands.evaluate import evaluate, family_of, find_sequences
 from nr_tracking.config import load_config
 from nr_tracking.data.adapters.cape import Cape
 from nr_tracking.data.adapters.catalogue import open_dataset
-from nr_tracking.data.adapters.dataset import choose
+from nr_tracking.data.adapters.dataset import MeshSequence, choose
 from nr_tracking.data.adapters.deforming_things import DeformingThings, read_anime
 from nr_tracking.data.adapters.dfaust import SPLITS, DynamicFaust
 from nr_tracking.data.adapters.human_outfit import HumanOutfit, read_obj
@@ -297,6 +299,55 @@ def test_one_command_makes_the_recordings_of_a_fold(tmp_path: Path, capsys: pyte
     ):
         assert cli.main(wrong) == 2
         assert says in capsys.readouterr().err
+
+
+def outside(path: Path) -> np.ndarray:
+    """How far from the middle of the image, over the way to the border, each true point of a recording is (T, V)."""
+    sequence = read_sequence(path)
+    truth, lens = sequence.ground_truth(), sequence.intrinsics
+    assert truth is not None and truth.vertices[..., 2].min() > 0
+    place = truth.vertices[..., :2] / truth.vertices[..., 2:] * (lens.fx, lens.fy) + (lens.cx, lens.cy)
+    return np.abs((place + 0.5) / (lens.width, lens.height) * 2 - 1).max(-1)
+
+
+class Walks:
+    """A dataset of somebody who walks so many metres, as the name of the sequence says."""
+
+    name = "walks"
+    splits: ClassVar[dict[str, tuple[str, ...]]] = {}
+
+    def sequences(self) -> list[str]:
+        return ["1", "4.0", "4.1", "16", "90", "2"]
+
+    def read(self, name: str, frames: int | None = None) -> MeshSequence:
+        steps = np.linspace(0, float(name), 4)[:, None, None] * [0, 0, 1]
+        return MeshSequence(name, (MOVED[:1] * [0.7, 2.8, 0.7] + steps).astype(np.float32), FACES, 30.0)
+
+
+@pytest.mark.parametrize("noisy", [False, True])
+def test_a_subject_stays_in_the_image_wherever_it_walks(tmp_path: Path, noisy: bool) -> None:
+    lines: list[str] = []
+    made = record_dataset(Walks(), Walks().sequences(), tmp_path, noisy=noisy, report=lines.append)
+    assert [path.name for path in made] == Walks().sequences()
+    for path in made:
+        assert outside(path).max() == pytest.approx(0.7, abs=1e-4)
+        sequence, truth = read_sequence(path), read_sequence(path).ground_truth()
+        assert sequence.depth_unit_m == pytest.approx(max(0.0002, truth.vertices[..., 2].max() / 65_000))
+        assert (sequence.frame(0).depth > 0).any()
+    assert "raise subject.depth_max_m" in lines[3] and "raise" not in lines[2]
+    steps = [read_sequence(path).depth_unit_m > 0.0002 for path in made]
+    assert steps == [False, False, False, True, True, False]
+
+
+def test_recordings_of_an_older_version_are_made_again(tmp_path: Path) -> None:
+    (path,) = record_dataset(Walks(), ["1"], tmp_path, report=len)
+    about = json.loads((path / "meta.json").read_text())
+    about.pop("generator")
+    (path / "meta.json").write_text(json.dumps(about))
+    lines: list[str] = []
+    for _ in range(2):
+        record_dataset(Walks(), ["1"], tmp_path, report=lines.append)
+    assert len(lines) == 1
 
 
 def test_a_subject_that_walks_stays_within_the_range_that_is_looked_at() -> None:

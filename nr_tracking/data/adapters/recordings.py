@@ -2,8 +2,9 @@
 
 The tables that these recordings reproduce render depth from the meshes and do not say from where. Here the camera
 stands still, anywhere around the subject and between 20 degrees below and 45 above it, drawn by the seed and the
-sequence's name; the subject fills 70 % of the image over its whole motion, and stays within the range in which a
-subject is looked for by default. Where no camera sees all of a long way like that, one that comes near to it is taken.
+sequence's name. Over the whole motion nothing of the subject leaves the image: what comes farthest out lies 70 % of the
+way from the middle to the border. It stays within the range in which a subject is looked for by default; where no
+camera sees all of a long way from that near, the one that comes nearest to it is taken.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import json
 import zlib
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -26,9 +28,14 @@ from nr_tracking.data.sequence import GroundTruth, write_sequence
 from nr_tracking.types import DepthFrame, Float32, Int32
 
 DEPTH_UNIT_M = 0.0002
+"""Metres per unit of depth; coarser only where a subject goes farther away than 16 bits of it reach."""
+GENERATOR = 2
+"""Counts the changes after which the same request gives other recordings; those of older ones are made again."""
 _SIZE = (640, 480)
 _FILL = 0.7
 _DRAWS = 64
+_NEAREST_M = 0.3
+_UNITS = 65_000  # of the 65,535 that 16 bits have: some are left for what a sensor takes to be farther than it is
 _RANGE_M = SubjectConfig().depth_max_m
 
 
@@ -54,6 +61,7 @@ def record_dataset(
         path = output / name.replace("/", "_")
         family = f"{dataset.name} {fold}".strip()
         meta = {"family": family, "sequence": name, "seed": seed, "frames": frames, "noisy": noisy}
+        meta |= {"generator": GENERATOR}
         if not _same_request(path / "meta.json", meta):
             motion = dataset.read(name, frames)
             farthest = _record(motion, path, meta, structured_light() if noisy else None)
@@ -71,10 +79,9 @@ def _record(motion: MeshSequence, path: Path, meta: dict[str, object], sensor: S
     scans = [(_seen_by(camera, scan), faces) for scan, faces in motion.scans]
     with written_folder(path, recognised_by="camera.json") as folder:
         surfaces = scans or [(surface, motion.faces) for surface in truth.vertices]
-        shots = _shots(surfaces, camera, motion.fps, sensor, rng)
-        written = write_sequence(
-            folder / "sequence", shots, fps=motion.fps, depth_unit_m=DEPTH_UNIT_M, ground_truth=truth
-        )
+        unit = max(DEPTH_UNIT_M, farthest / _UNITS)
+        shots = _shots(surfaces, camera, motion.fps, sensor, rng, reach=unit * np.iinfo(np.uint16).max)
+        written = write_sequence(folder / "sequence", shots, fps=motion.fps, depth_unit_m=unit, ground_truth=truth)
         if scans:
             write_scans(written, scans)
         (written / "meta.json").write_text(json.dumps(meta, indent=1) + "\n")
@@ -85,13 +92,13 @@ def _record(motion: MeshSequence, path: Path, meta: dict[str, object], sensor: S
 
 
 def _camera_within_range(subject: Float32, rng: np.random.Generator) -> tuple[Camera, float]:
-    """A camera that has no point of ``subject`` (T, V, 3) beyond what is looked at, and how far the farthest one is.
+    """A camera that sees all of ``subject`` (T, V, 3) within what is looked at, and how far its farthest point is.
 
-    Of a few draws the first that is so, else that which comes nearest to it.
+    Of a few draws the first that is so, else that which comes nearest to it; all of them see all of the subject.
     """
     best: tuple[Camera, float] | None = None
     for _ in range(_DRAWS):
-        camera = draw_camera(subject, rng, size=_SIZE, fill=_FILL, aim_off=0.0)
+        camera = _filled(draw_camera(subject, rng, size=_SIZE, fill=_FILL, aim_off=0.0), subject)
         farthest = float(camera.to_camera(subject)[..., 2].max())
         if best is None or farthest < best[1]:
             best = camera, farthest
@@ -101,17 +108,36 @@ def _camera_within_range(subject: Float32, rng: np.random.Generator) -> tuple[Ca
     return best
 
 
+def _filled(camera: Camera, subject: Float32) -> Camera:
+    """The camera moved along its view until what comes farthest out of ``subject`` (T, V, 3) fills its share exactly.
+
+    A point before or behind the middle of the subject comes out farther, or less far, than one at its depth.
+    """
+    points, lens = camera.to_camera(subject.reshape(-1, 3).astype(np.float64)), camera.intrinsics
+    middle = np.array([lens.width - 1, lens.height - 1]) / 2
+    border = _FILL * np.array([lens.width, lens.height]) / 2
+    centre = middle - (lens.cx, lens.cy)  # of the image, from where the optical axis meets it
+    # A point (x, z) is within x f <= (centre + border) z and x f >= (centre - border) z, which hold from some z on.
+    reach = points[:, :2] * (lens.fx, lens.fy)
+    needed = np.maximum(reach / (centre + border), reach / (centre - border)).max(1)
+    step = max(float((needed - points[:, 2]).max()), _NEAREST_M - float(points[:, 2].min()))
+    return replace(camera, translation=camera.translation + np.array([0, 0, step]))
+
+
 def _shots(
     surfaces: list[tuple[Float32, Int32]],
     camera: Camera,
     fps: float,
     sensor: SensorModel | None,
     rng: np.random.Generator,
+    reach: float,
 ) -> Iterator[DepthFrame]:
+    """Images of the surfaces; what a sensor takes to be beyond ``reach`` metres gives no depth."""
     for number, (vertices, faces) in enumerate(surfaces):
         depth = render_depth(vertices, faces, camera.intrinsics)
         if sensor is not None:
             depth = sensor(depth, camera.intrinsics, rng)
+            depth[depth > reach] = 0
         yield DepthFrame(round(number / fps * 1e9), depth, camera.intrinsics)
 
 
