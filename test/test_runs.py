@@ -130,6 +130,57 @@ def test_journal_forgets_what_will_be_done_again(tmp_path):
     assert [json.loads(line)["step"] for line in journal.path.read_text().splitlines()] == [0, 1, 2, 3]
 
 
+def test_journal_keeps_the_scores_that_came_before_a_checkpoint(tmp_path):
+    journal = Journal(tmp_path / "log.jsonl")
+    assert journal.size == 0
+    for step in range(2):
+        journal.write("step", step, loss=1.0)
+    journal.write("validation", 2, iou=0.5)
+    saved = journal.size
+    journal.write("gate", 2, reached=0.5)
+    journal.write("step", 2, loss=1.0)
+    journal.write("validation", 3, iou=0.6)
+    for _ in range(2):  # killed once more before anything was logged
+        journal.rewind(2, saved)
+        assert [(entry["kind"], entry["step"]) for entry in journal.entries()] == [
+            *(("step", 0), ("step", 1), ("validation", 2)),
+        ]
+        assert journal.size == saved
+
+
+def scores_logged(run):
+    entries = Journal(run / "log.jsonl").entries()
+    return [(entry["kind"], entry["step"]) for entry in entries if entry["kind"] != "step"]
+
+
+def test_a_run_that_is_extended_keeps_the_scores_that_it_had(cache, tmp_path):
+    config = load_config("test", training=SMALL)
+    for steps in (2, 2, 3):
+        train(config, cache, tmp_path, steps=steps, validation=cache)
+    assert scores_logged(tmp_path) == [(kind, step) for step in (2, 3) for kind in ("validation", "noisy_validation")]
+    steps = [entry["step"] for entry in Journal(tmp_path / "log.jsonl").entries("step")]
+    assert steps == [0, 1, 2]
+
+
+def test_scores_that_are_found_again_after_a_kill_are_logged_once(cache, tmp_path, monkeypatch):
+    config = load_config("test", training={**SMALL, "checkpoint_minutes": 1e-6})
+    with monkeypatch.context() as patch:
+        patch.setattr("nr_tracking.training.trainer.export_weights", lambda *given: None)
+        checkpoint = Run.checkpoint
+
+        def killed(run):
+            if run.finished and scores_logged(tmp_path):
+                raise KeyboardInterrupt
+            checkpoint(run)
+
+        patch.setattr(Run, "checkpoint", killed)
+        with pytest.raises(KeyboardInterrupt):
+            train(config, cache, tmp_path, steps=2, validation=cache)
+    assert scores_logged(tmp_path) == [("validation", 2), ("noisy_validation", 2)]
+    train(config, cache, tmp_path, steps=2, validation=cache)
+    assert scores_logged(tmp_path) == [("validation", 2), ("noisy_validation", 2)]
+
+
 @pytest.mark.parametrize("workers", [0, 1])
 def test_a_window_that_cannot_be_read_is_named_whoever_reads_it(cache, tmp_path, workers):
     shutil.copytree(cache, tmp_path / "cache")

@@ -26,11 +26,27 @@ class Journal:
         self.path = path
         prepare_folder(path.parent)
 
-    def rewind(self, step: int) -> None:
-        """Drop what was logged at ``step`` and later, and a last line that a kill cut short: it will be done again."""
-        kept = [entry for entry in self.entries() if entry["step"] < step]
+    @property
+    def size(self) -> int:
+        """How many bytes have been logged."""
+        return self.path.stat().st_size if self.path.is_file() else 0
+
+    def rewind(self, step: int, done: float = 0) -> None:
+        """Drop what a run that goes on from before ``step`` does again, and a last line that a kill cut short.
+
+        That is ``step`` itself and those after it, and of what else was logged between it and the step before, all but
+        what lies within the first ``done`` bytes: the :attr:`size` that the log had when the run was saved.
+        """
+        kept, place = [], 0
+        for line in self.path.read_bytes().splitlines(keepends=True) if self.path.is_file() else ():
+            place += len(line)
+            entry = _entry(line)
+            # Lines are kept as they are, so that a size that was saved before still means the same.
+            between = entry is not None and entry["kind"] != "step" and entry["step"] == step
+            if entry and (entry["step"] < step or (between and place <= done)):
+                kept.append(line)
         with written_file(self.path) as partial:
-            partial.write_text("".join(json_text(entry) + "\n" for entry in kept))
+            partial.write_bytes(b"".join(kept))
 
     def write(self, kind: str, step: int, **values: Any) -> None:
         """Append one entry."""
@@ -41,12 +57,9 @@ class Journal:
         """Read the entries back, in order; one that was cut short is left out."""
         if not self.path.is_file():
             return
-        for line in self.path.read_text().splitlines():
-            try:
-                entry = json.loads(line)
-            except ValueError:
-                continue
-            if kind is None or entry["kind"] == kind:
+        for line in self.path.read_bytes().splitlines():
+            entry = _entry(line)
+            if entry and (kind is None or entry["kind"] == kind):
                 yield entry
 
     def plot(self, path: Path) -> None:
@@ -63,6 +76,15 @@ class Journal:
             if len(scores):
                 _draw(canvas, np.minimum(scores[:, 0] / last, 1.0), scores[:, 1], (200, 30, 30))
         imsave(path, canvas, check_contrast=False)
+
+
+def _entry(line: bytes) -> dict[str, Any] | None:
+    """What a line says; None for one that was cut short."""
+    try:
+        entry: dict[str, Any] = json.loads(line)
+    except ValueError:
+        return None
+    return entry
 
 
 def _running_mean(values: np.ndarray, width: int) -> np.ndarray:

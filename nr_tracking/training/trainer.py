@@ -328,7 +328,8 @@ class Run:
             **_prefixed("average", self.average.state_dict()),
             **_prefixed("optimizer", optimizer_tensors(self.optimizer)),
         }
-        save_checkpoint(self.folder / "checkpoint", tensors, {**self.identity(), **self.place()})
+        state = {**self.identity(), **self.place(), "logged": self.journal.size}
+        save_checkpoint(self.folder / "checkpoint", tensors, state)
 
     def resume(self) -> None:
         """Go on from the last checkpoint, if there is one.
@@ -350,7 +351,9 @@ class Run:
         for key in self.place():
             setattr(self, key, saved.state[key])
         if self.team.leads:
-            self.journal.rewind(self.step_count)
+            # A run that has come to its end scores itself again, one that is extended does not. Older checkpoints do
+            # not say how much was logged before them: nearly always all that is there.
+            self.journal.rewind(self.step_count, 0 if self.finished else saved.state.get("logged", math.inf))
 
     def place(self) -> dict[str, Any]:
         """Where in the plan and in the data the run stands."""
