@@ -127,6 +127,8 @@ def check_intrinsics(intrinsics: Intrinsics) -> None:
 def normalised(frame: DepthFrame) -> DepthFrame:
     """The frame with depth as contiguous float32 and mask as contiguous bool, whatever floats and truths they were.
 
+    Both are copies, and so is the pose: whoever made the frame may fill its arrays anew for the next one.
+
     Raises InputError ``wrong_type`` for depth that is not of floats, such as millimetres that were not yet multiplied
     by their unit, and for a mask that is neither of booleans nor of integers.
     """
@@ -142,9 +144,10 @@ def normalised(frame: DepthFrame) -> DepthFrame:
             "wrong_type", f"a mask is a numpy array of bool or uint8, True or non-zero on the subject, not {found}"
         )
     with np.errstate(over="ignore"):  # what is beyond float32 becomes infinite, which check_frame names
-        metres = np.ascontiguousarray(depth, np.float32)
+        metres = np.array(depth, np.float32, order="C")
     truth = None if mask is None else np.ascontiguousarray(mask != 0)
-    return dataclasses.replace(frame, depth=metres, mask=truth)
+    pose = None if frame.pose is None else np.array(frame.pose, np.float64)
+    return dataclasses.replace(frame, depth=metres, mask=truth, pose=pose)
 
 
 def check_frame(frame: DepthFrame) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 from nr_tracking.deformation.carrier import Growth, part_of
 from nr_tracking.deformation.normal_equations import Motion, blended_maps
 from nr_tracking.deformation.rotations import straightened
-from nr_tracking.tracking.rigid import Rigid
+from nr_tracking.sensing.rigid import Rigid
 from nr_tracking.types import Bool, Float64
 
 _LEAST_VOLUME = 0.2  # that a blend of rotations leaves of what it moves

@@ -30,8 +30,8 @@ from scipy.sparse import csr_matrix
 
 from nr_tracking.deformation.normal_equations import DeformationGraph
 from nr_tracking.loops import compiled_loops
+from nr_tracking.sensing.rigid import Rigid
 from nr_tracking.tracking.pose import Birth, CarriedPose
-from nr_tracking.tracking.rigid import Rigid
 from nr_tracking.types import Bool, Float64, Int32, Int64, check_same_shape
 
 _AT_ONCE = 1.25  # times the strength: standard deviations of noise beyond which one frame is enough

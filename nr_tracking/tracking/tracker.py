@@ -28,13 +28,13 @@ from nr_tracking.fields.averaging import AveragedField
 from nr_tracking.fields.completion import CompletionNetwork
 from nr_tracking.fields.weights import load_weights, weights_path
 from nr_tracking.sensing.camera import normalised
+from nr_tracking.sensing.rigid import Rigid, change_of_view, check_pose, fixed_frame
 from nr_tracking.sensing.stamps import StampOrder
 from nr_tracking.sensing.volume import Volume, fit_volume, follow
 from nr_tracking.tracking.adaptation import DecoderAdapter, PatchedFrame
 from nr_tracking.tracking.fitting import Cues
 from nr_tracking.tracking.parallel import Workers
 from nr_tracking.tracking.reconstruction import PendingWindow, Reconstructor, View, observe
-from nr_tracking.tracking.rigid import Rigid, change_of_view, check_pose, fixed_frame
 from nr_tracking.tracking.timing import StageClock
 from nr_tracking.tracking.tracks import PersistentTracks
 from nr_tracking.tracking.velocities import MotionEstimator
@@ -140,6 +140,7 @@ class Tracker:
             self.config.refinement, self.config.tracks, self._tracks.next_id, self.config.device
         )
         self._last: _Step | None = None
+        self._to_first: Rigid | None = None  # from the fixed frame to the camera of the first tracked frame
         self._estimator = MotionEstimator()
         if self._adapter is not None:
             self._adapter.reset()
@@ -158,7 +159,7 @@ class Tracker:
 
         A stamp far back in time (a recording that starts again) finishes what was begun and starts anew. Raises
         :class:`~nr_tracking.types.InputError` for a frame that cannot be used; nothing is changed by it and the next
-        frame may come.
+        frame may come. The frame's arrays are copied: the caller may fill them anew.
         """
         check_pose(frame.pose)
         restarted = self._order.jumped_back(frame.stamp_ns)
@@ -166,7 +167,8 @@ class Tracker:
             raise InputError(
                 "bad_pose", "frames with and without a pose of the camera cannot follow each other: reset the tracker"
             )
-        view = observe(normalised(frame), self.config.subject, None if restarted else self._expected(frame.pose))
+        frame = normalised(frame)
+        view = observe(frame, self.config.subject, None if restarted else self._expected(frame.pose))
         results = []
         if restarted:
             results = self.flush()
@@ -288,8 +290,12 @@ class Tracker:
                 tracks = self._tracks.advance(surface, stamp, cues)
                 arrived = self._tracks.patches(last.surface, last.graph)
         with clock("tracks"):
-            # In the fixed frame: a moving camera is no motion of the subject.
-            fixed = fixed_frame(pose)
+            # As the first camera would have seen it: a moving camera is no motion of the subject, and the origin of the
+            # fixed frame may be so far away that single precision tells nothing of it.
+            here = fixed_frame(pose)
+            if self._to_first is None:
+                self._to_first = here.inverse()
+            fixed = self._to_first.after(here)
             places, speeds = fixed.points(tracks.positions), fixed.vectors(tracks.velocities)
             self._estimator.observe(tracks.ids, places.astype(np.float32), stamp, speeds.astype(np.float32))
             velocities = fixed.inverse().vectors(self._estimator.velocities)

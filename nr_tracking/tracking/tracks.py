@@ -37,11 +37,11 @@ from nr_tracking.deformation.patches import PatchGraph, build_patches
 from nr_tracking.deformation.projection import PointIndex, Projection, SurfaceIndex, sample_evenly
 from nr_tracking.deformation.rotations import fit_rigid, straightened
 from nr_tracking.loops import compiled_loops
+from nr_tracking.sensing.rigid import Rigid
 from nr_tracking.tracking.confidence import Evidence, calibrated, error_limit
 from nr_tracking.tracking.fitting import Cues, GraphFitter, Passage
 from nr_tracking.tracking.population import Population, uncovered
 from nr_tracking.tracking.pose import Birth, CarriedPose
-from nr_tracking.tracking.rigid import Rigid
 from nr_tracking.tracking.steadying import Steadier
 from nr_tracking.types import Bool, Float32, Float64, InputError, Int64, Patches, Surface, Tracks
 
