@@ -112,12 +112,111 @@ def test_after_a_while_another_subject_takes_its_place_and_that_is_said(choice):
     assert "another subject is followed after 0.90 s" in events[-1]
 
 
-def test_what_comes_back_to_its_place_after_a_while_is_a_new_subject():
-    follower = SubjectFollower()
+@pytest.mark.parametrize("gone", ["another is there", "nobody is there", "the camera is covered"])
+def test_what_comes_back_to_its_place_after_a_while_is_a_new_subject_and_called_so(gone):
+    events = []
+    follower = SubjectFollower(events.append)
     config = SubjectConfig(choice="nearest", lost_s=0.5)
     follower.choose(two(), config)
     assert not follower.choose(two(stamp=0.4), config)[1]
+    image = scene((BIG, 0.4) if gone == "another is there" else ((0.0, 0.0, 9.0), 0.1), stamp=0.5)
+    if gone == "the camera is covered":
+        image = replace(image, depth=np.zeros_like(image.depth))
+    with pytest.raises(InputError) as caught:
+        follower.choose(image, config)
+    follower.refused(image.stamp_ns, caught.value)
     assert follower.choose(two(stamp=1.0), config)[1]
+    assert "another subject is followed after 0.60 s" in events[-1] and "found again" not in " ".join(events)
+    assert not follower.choose(two(stamp=1.1), config)[1]
+
+
+@pytest.mark.parametrize("choice", ["clicked", "nearest"])
+@pytest.mark.parametrize("lost_s", [0.0, 0.5])
+def test_images_that_are_far_apart_lose_nobody(choice, lost_s):
+    follower = SubjectFollower()
+    config = SubjectConfig(choice=choice, point_m=SMALL, lost_s=lost_s)
+    assert [follower.choose(two(stamp=stamp), config)[1] for stamp in (0.0, 0.6, 3.0, 60.0)] == [True] + 3 * [False]
+    with pytest.raises(InputError, match="lost_s"):
+        follower.choose(scene((BIG, 0.4), stamp=90.0), config)
+    found, another = follower.choose(scene((BIG, 0.4), stamp=90.5), config)
+    assert another and where(found.mask) < 0.4
+
+
+def test_a_click_on_an_image_without_depth_still_chooses_anew():
+    follower, config = SubjectFollower(), SubjectConfig(choice="clicked", point_m=SMALL)
+    with pytest.raises(InputError):
+        follower.choose(replace(two(), depth=np.zeros((CAMERA.height, CAMERA.width), np.float32)), config)
+    assert follower.choose(two(stamp=0.1), config)[1]
+
+
+TWINS = np.array([[0.0, 0.0, 2.0], [-0.9, 0.0, 2.0]])  # in the fixed frame; the camera turns from one to the other
+
+
+def turned(index):
+    """Two bodies that stand still, with the pose of a camera that turns by 15 degrees an image, two a second."""
+    angle, pose = np.deg2rad(-15.0 * index), np.eye(4)
+    pose[:3, :3] = [[np.cos(angle), 0, np.sin(angle)], [0, 1, 0], [-np.sin(angle), 0, np.cos(angle)]]
+    image = scene(*((place, 0.25) for place in TWINS @ pose[:3, :3]), stamp=0.5 * index)
+    return replace(image, pose=pose)
+
+
+def followed(frame):
+    """Which of the two bodies a mask is on."""
+    v, u = (pixels.mean() for pixels in np.nonzero(frame.mask))
+    z = float(frame.depth[frame.mask].mean())
+    seen = np.array([(u - CAMERA.cx) / CAMERA.fx * z, (v - CAMERA.cy) / CAMERA.fy * z, z])
+    return int(np.linalg.norm(TWINS @ frame.pose[:3, :3] - seen, axis=1).argmin())
+
+
+@pytest.mark.parametrize("settings", [{"choice": "clicked", "point_m": tuple(TWINS[0])}, {"choice": "nearest"}])
+def test_a_subject_is_stayed_with_while_the_camera_turns(settings):
+    events = []
+    follower, config = SubjectFollower(events.append), SubjectConfig(**settings)
+    first = follower.choose(turned(0), config)[0]
+    pose = np.eye(4)
+    for index in (1, 2):
+        image = turned(index)
+        pose[:] = image.pose  # a caller may fill one matrix anew
+        found, another = follower.choose(replace(image, pose=pose), config)
+        assert not another and followed(found) == followed(first) == 0
+    with pytest.raises(InputError) as caught:  # out of the view, and the other one is where it was in the image
+        follower.choose(turned(4), config)
+    assert caught.value.reason == "subject_lost"
+    found, another = follower.choose(turned(2.5), config)
+    assert not another and followed(found) == 0 and "found again" in events[-1]
+
+
+def test_a_pose_that_is_none_is_refused_by_name():
+    with pytest.raises(InputError) as caught:
+        SubjectFollower().choose(replace(two(), pose=np.ones((4, 4))), SubjectConfig(choice="nearest"))
+    assert caught.value.reason == "bad_pose"
+
+
+def test_a_node_stays_with_its_subject_while_the_camera_turns():
+    from test_worker import Bench
+
+    from nr_tracking.ros.messages import frame_messages
+    from nr_tracking.ros.pairing import PairedFrame
+
+    images = {image.stamp_ns: image for image in map(turned, range(4))}
+
+    def locate(source):
+        if source.stamp_ns == 3 * SECOND // 2:
+            raise InputError("no_transform", "TF is late")
+        return images[source.stamp_ns].pose
+
+    bench = Bench(locate=locate, policy="all")
+    subject = SubjectConfig(choice="clicked", point_m=tuple(TWINS[0]))
+    bench.tracker.config = bench.tracker.config.model_copy(update={"subject": subject})
+    try:
+        for stamp, image in images.items():
+            messages = frame_messages(image, "optical")
+            bench.submit(PairedFrame(stamp, messages["depth"], messages["camera_info"], None))
+        assert bench.stamps() == [0, SECOND // 2, SECOND]
+        assert [followed(frame) for frame in bench.tracker.pushed] == [0, 0, 0]
+        assert bench.dropped() == {"no_transform": 1} and bench.tracker.resets == 1
+    finally:
+        bench.worker.stop()
 
 
 def test_an_empty_view_says_lost_once_and_a_new_click_chooses_anew():
