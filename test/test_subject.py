@@ -185,6 +185,16 @@ def test_a_mask_that_reaches_onto_the_wall_is_cut_back_and_a_leg_behind_a_table_
     assert precision > 0.99
 
 
+def test_a_mask_whose_subject_is_too_small_is_refused_however_much_wall_it_holds():
+    near = np.where((np.abs(U - 160) < 4) & (np.abs(V - 120) < 4), 1.0, np.inf)  # 7 x 7 pixels
+    wide = (np.abs(U - 160) < 5) & (np.abs(V - 120) < 5)
+    scene = frame(near, plane((0.0, 0.0, 1.0), 3.0), mask=wide)
+    assert find_subject(scene, SubjectConfig(minimum_pixels=49)).sum() == 49
+    with pytest.raises(InputError, match="only 49 pixels with depth under the mask") as caught:
+        find_subject(scene, SubjectConfig(minimum_pixels=50))
+    assert caught.value.reason == "no_subject"
+
+
 def test_planes_stay_where_that_is_asked_for():
     scene = frame(figure(), WALL)
     config = SubjectConfig(remove_plane=False, component_ratio=5.0)

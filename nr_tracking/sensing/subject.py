@@ -31,7 +31,9 @@ def find_subject(frame: DepthFrame, config: SubjectConfig, place: Float32 | None
     if frame.mask is not None:
         subject = _at(pixels, depth.shape) & frame.mask
         _require(int(np.count_nonzero(subject)), config, "under the mask")
-        return without_spill(depth, subject, config)
+        subject = without_spill(depth, subject, config)
+        _require(int(np.count_nonzero(subject)), config, "under the mask, without the background along its outline,")
+        return subject
     heights = None
     if config.remove_plane:
         heights = heights_over_supports(cloud, pixels, depth.shape, config)
