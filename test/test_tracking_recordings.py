@@ -36,7 +36,7 @@ from nr_tracking.deformation.decoder import DeformationDecoder
 from nr_tracking.fields.sparse import SparseGrid
 from nr_tracking.tracking.adaptation import DecoderAdapter
 from nr_tracking.tracking.result import read_output
-from nr_tracking.types import DepthFrame, InputError
+from nr_tracking.types import DepthFrame, InputError, TrackedFrame
 
 pytestmark = pytest.mark.usefixtures("small_pictures")
 
@@ -98,6 +98,26 @@ def test_a_bad_frame_keeps_its_row_and_is_named(tmp_path: Path) -> None:
     np.testing.assert_array_equal(output.stamps_ns, [frame.stamp_ns for frame in frames])
     html = (done.output / "report.html").read_text()
     assert "every pixel is 0" in html and "000006.png is no PNG" in html
+
+
+def test_a_frame_without_a_surface_says_so_whether_or_not_tracking_begins_anew_later(tmp_path: Path) -> None:
+    frames = ball_frames(20)
+    frames[8:12] = map(emptied, frames[8:12])
+    ball = write_sequence(tmp_path / "ball", frames, fps=30.0, depth_unit_m=0.0001)
+
+    class Blind(BallTracker):
+        def flush(self) -> list[TrackedFrame]:
+            bare = [frames[row].stamp_ns for row in (2, 7)]  # the last one before the subject is lost, too
+            return [result for result in super().flush() if result.stamp_ns not in bare]
+
+    def trackers(config: Config) -> tuple[BallTracker, str]:
+        return Blind(), "weights of a ball"
+
+    for lost_s in (1.0, 0.1):
+        config = CONFIG.model_copy(update={"subject": CONFIG.subject.model_copy(update={"lost_s": lost_s})})
+        done = track(open_recordings(ball)[0], tmp_path / "out", config, points=2000, trackers=trackers).run
+        assert list(done.dropped) == [2, *range(7, 12)]
+        assert done.dropped[2] == done.dropped[7] == "no surface was found in the frame"
 
 
 def test_a_subject_that_returns_late_is_another_one(tmp_path: Path) -> None:

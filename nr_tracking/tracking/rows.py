@@ -46,12 +46,15 @@ class Rows:
         self.dropped[row] = reason
 
     def place(self, result: TrackedFrame) -> int:
-        """The row of a result; rows before it that still wait get none any more."""
+        """The row of a result; rows before it that still wait get none any more.
+
+        A tracker finishes what it was given before it starts anew, so there was nothing to be found in their images.
+        """
         while self._waiting:
             row = self._waiting.popleft()
             if self.stamps[row] == result.stamp_ns:
                 return row
-            self.dropped[row] = "tracking was reset before its window was complete"
+            self.dropped[row] = "no surface was found in the frame"
         raise ValueError(f"a result of stamp {result.stamp_ns}, but no image of that stamp is waiting for one")
 
     def placed(self) -> list[int]:
