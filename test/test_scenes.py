@@ -70,6 +70,19 @@ def test_a_background_lies_behind_the_whole_subject_and_not_only_what_is_seen_of
     assert behind > 500
 
 
+def test_there_is_no_floor_between_the_subject_and_a_camera_that_looks_up_at_it(window: WindowSample) -> None:
+    steep = replace(window, up=np.array([0, -1, 1], np.float32) / np.float32(np.sqrt(2)))
+    assert (steep.surface @ steep.up).min() > 0.3, "all of the subject is higher than the camera"
+    walls = 0
+    for seed in range(12):
+        depth, mask, camera = background_of(steep, seed)
+        pad = (camera.width - window.intrinsics.width) // 2
+        alone = np.pad(window.depth, ((0, 0), (pad, pad), (pad, pad))) == 0
+        assert (depth >= 0).all() and mask.sum() > 0.6 * (window.depth > 0).sum()
+        walls += (depth[alone] > 0).mean() > 0.3
+    assert walls > 4
+
+
 def test_a_background_stays_behind_what_stands_before_the_subject(window: WindowSample) -> None:
     depth, mask = occlude(window.depth, window.depth > 0, window.intrinsics, np.random.default_rng(1))
     scene, subject, camera = background_of(window, 0, depth, mask)

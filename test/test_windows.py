@@ -21,11 +21,11 @@ from nr_tracking.data.cache import (
     write_manifest,
     write_shard,
 )
-from nr_tracking.data.cameras import IMAGE_SIZES, draw_camera
+from nr_tracking.data.cameras import IMAGE_SIZES, Camera, draw_camera
 from nr_tracking.data.clips import Clip, static_correspondence_error
 from nr_tracking.data.families import FAMILIES, available_families
 from nr_tracking.data.objects import rest_surface
-from nr_tracking.data.recordings import make_recordings
+from nr_tracking.data.recordings import make_recordings, record
 from nr_tracking.data.sequence import read_sequence
 from nr_tracking.data.splits import split_of_character, split_of_clothes, split_of_motion
 from nr_tracking.data.windows import make_window
@@ -282,6 +282,27 @@ def test_the_test_recordings_have_a_thing_and_no_recording_depends_on_the_others
     np.testing.assert_array_equal(one.vertices, other.vertices)
     (val,) = make_recordings(tmp_path / "val", split="val", frames=17, report=len)
     assert val.name == "procedural_0"
+
+
+def test_no_camera_looks_at_a_room_from_under_its_floor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("NR_TRACKING_DATA", raising=False)
+    monkeypatch.setattr("nr_tracking.data.recordings._SIZE", (80, 60))
+    above: dict[bool, list[float]] = {False: [], True: []}
+    cameras: dict[bool, list[bytes]] = {False: [], True: []}
+
+    def recorded(clip: Clip, camera: Camera, *given: object, cluttered: bool, **named: object) -> tuple:
+        foot = camera.to_camera(np.array([0, clip.vertices[..., 1].min(), 0]))
+        above[cluttered].append(float(-foot @ camera.up))  # of the camera, which is at 0, over the floor
+        cameras[cluttered].append(camera.rotation.tobytes() + camera.translation.tobytes())
+        return record(clip, camera, *given, cluttered=cluttered, **named)
+
+    monkeypatch.setattr("nr_tracking.data.recordings.record", recorded)
+    for cluttered in (False, True):
+        place, counts = tmp_path / str(cluttered), {"object": 2}
+        make_recordings(place, counts=counts, seed=12, frames=17, cluttered=cluttered, report=len)
+    assert min(above[False]) < 0 < min(above[True])
+    same = [one == other for one, other in zip(cameras[False], cameras[True], strict=True)]
+    assert same == [height > 0 for height in above[False]], "the others stay where they are"
 
 
 def test_recordings_move_and_carry_their_truth(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

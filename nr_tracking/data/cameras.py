@@ -27,6 +27,11 @@ class Camera:
         return points @ self.rotation.T + self.translation
 
     @property
+    def place(self) -> np.ndarray:
+        """Where it stands (3,) in the world."""
+        return -self.translation @ self.rotation
+
+    @property
     def up(self) -> np.ndarray:
         """The direction against gravity (3,) in the camera optical frame."""
         return self.rotation[:, 1]

@@ -20,7 +20,8 @@ def furnished(
 
     ``surface`` (N, V, 3) are the subject's vertices in the camera optical frame, ``up`` (3,) points against gravity.
     The floor touches the lowest of them; boxes of a tenth to half of the subject's size stand 0.4 to 1.5 of its size
-    from where it moves, behind it or beside it. Nothing comes before the subject.
+    from where it moves, behind it or beside it. Nothing comes before the subject, as long as the camera is above the
+    floor.
     """
     points = surface.reshape(-1, 3).astype(np.float64)
     size = float(np.ptp(points, axis=0).max())

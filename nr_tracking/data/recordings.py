@@ -47,7 +47,7 @@ def record(
     """Depth frames of a clip seen by ``camera``, through a noisy ``sensor`` where one is given, and the truth.
 
     With ``occluded``, something stands before the subject, and the frames have masks that leave it out; with
-    ``cluttered``, it stands in a room with boxes.
+    ``cluttered``, it stands in a room with boxes, on a floor that the camera has to be above.
     """
     vertices = camera.to_camera(clip.vertices.astype(np.float64)).astype(np.float32)
     lens = camera.intrinsics
@@ -83,8 +83,8 @@ def make_recordings(
     ``counts`` says how many of each family (default :data:`COUNTS`, those that are available), each another body. With
     the same seed, a ``noisy`` set shows the same clips through the same cameras with a sensor's noise; an ``occluded``
     one shows them from near, cut by the border of the image and with something standing before them, with masks; in a
-    ``cluttered`` one they stand in a room, and the subject has to be found. Needs 17 frames; bodies that hardly
-    move, or run out of sight, are drawn again.
+    ``cluttered`` one they stand in a room, and the subject has to be found; a camera that would look from under its
+    floor is drawn again. Needs 17 frames; bodies that hardly move, or run out of sight, are drawn again.
     """
     if split not in SPLITS:
         raise InputError("unknown_split", f"split {split!r} is none of {', '.join(SPLITS)}")
@@ -106,6 +106,9 @@ def make_recordings(
             seen.add(clip.identity)
             fill, aim_off = (rng.uniform(0.9, 1.3), 0.2) if occluded else (rng.uniform(0.55, 0.9), 0.03)
             camera = draw_camera(clip.vertices, rng, size=_SIZE, fill=fill, aim_off=aim_off)
+            # A room has a floor, which a camera below it would see before the subject.
+            while cluttered and camera.place[1] <= clip.vertices[..., 1].min():
+                camera = draw_camera(clip.vertices, rng, size=_SIZE, fill=fill, aim_off=aim_off)
             sensor = (structured_light, time_of_flight)[number % 2]() if noisy else None
             shots, truth = record(clip, camera, sensor, rng, occluded=occluded, cluttered=cluttered)
             path = Path(output) / f"{family}_{number}"

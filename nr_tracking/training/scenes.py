@@ -57,8 +57,8 @@ def with_background(
 
     The floor lies under the whole subject and the wall behind it, seen or not: ``surface`` (N, S, 3) are points all
     over it, ``up`` (3,) points against gravity. The image, cropped to the subject, is widened by half its size on each
-    side, so that the background fills the view of the cube. Pixels within a tolerance of a plane may leave the mask, as
-    when planes are taken for the subject's support.
+    side, so that the background fills the view of the cube. There is no floor where the camera would be below it.
+    Pixels within a tolerance of a plane may leave the mask, as when planes are taken for the subject's support.
     """
     pad = max(depth.shape[1:]) // 2
     camera = replace(
@@ -79,6 +79,8 @@ def with_background(
     rays = back_project(np.ones(depth.shape[1:], np.float32), camera)
     behind = np.full(rays.shape[:2], np.inf)
     for normal, offset in planes:
+        if offset <= 0:  # no camera looks up through a floor
+            continue
         slope = rays @ normal
         behind = np.minimum(behind, np.where(slope > 1e-3, offset / np.maximum(slope, 1e-3), np.inf))
         mask = mask & ~(offset - slope * depth < depth_tolerance(depth, taken))
