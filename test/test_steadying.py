@@ -6,7 +6,7 @@ from moving_shapes import figure_distance, mesh_of, rotation, surface_of
 
 from nr_tracking.config import RefinementConfig, TracksConfig
 from nr_tracking.normals import vertex_normals
-from nr_tracking.tracking.rigid import Rigid
+from nr_tracking.sensing.rigid import Rigid
 from nr_tracking.tracking.tracks import PersistentTracks
 
 STEP_NS = 33_333_333

@@ -28,10 +28,11 @@ from numpy.typing import NDArray
 
 from nr_tracking.arrays import Empty, mapped_arrays, read_array, read_arrays, temporary_arrays
 from nr_tracking.atomic import check_replaceable, written_folder
+from nr_tracking.sensing.rigid import Rigid
 from nr_tracking.tracking.colours import canonical_box, correspondence_colours
 from nr_tracking.tracking.ply import read_ply, write_ply
-from nr_tracking.tracking.rigid import Rigid, seen_from_first, views_of_first
 from nr_tracking.tracking.velocities import velocities_of
+from nr_tracking.tracking.views import seen_from_first, views_of_first
 from nr_tracking.types import Bool, Float32, Float64, InputError, Int32, Int64, Patches, TrackedFrame
 
 RECOGNISED_BY = "tracks.npz"

@@ -9,8 +9,6 @@ import numpy as np
 from nr_tracking.sensing.rigid import Rigid, fixed_frame
 from nr_tracking.types import Float32
 
-__all__ = ["Rigid", "seen_from_first", "views_of_first"]
-
 
 def views_of_first(poses: Sequence[np.ndarray]) -> list[Rigid]:
     """From the camera of each of ``poses`` (4, 4) to that of the first one.
