@@ -5,10 +5,10 @@ from scipy.spatial import cKDTree
 
 from nr_tracking.config import RefinementConfig, TracksConfig
 from nr_tracking.deformation.patches import build_patches
+from nr_tracking.sensing.rigid import Rigid
 from nr_tracking.tracking.fitting import Cues
 from nr_tracking.tracking.tracks import PersistentTracks
 from nr_tracking.tracking.velocities import MotionEstimator
-from nr_tracking.tracking.views import Rigid
 from nr_tracking.types import InputError
 
 CELLS = 40
