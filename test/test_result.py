@@ -218,10 +218,10 @@ def test_rows_match_results_to_images_through_drops_and_resets() -> None:
         if index == 4:
             tracker.reset()
         placed += [rows.place(result) for result in tracker.push(frame)]
-    # 0 and 3 make a window; then a reset, 4 and 5 make one; 6 never gets a second frame.
+    # 0 and 3 make a window; then a reset, 4 and 5 make one; 6 never gets a result.
     assert placed == [0, 3, 4, 5]
     np.testing.assert_array_equal(rows.finish(), [frame.stamp_ns for frame in frames])
-    assert rows.dropped == {1: "cannot be read", 2: "no depth", 6: "its window was never completed"}
+    assert rows.dropped == {1: "cannot be read", 2: "no depth", 6: "no surface was found in the frame"}
 
 
 def test_rows_refuse_results_of_images_that_were_never_asked_for() -> None:

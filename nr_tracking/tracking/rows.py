@@ -15,6 +15,7 @@ from nr_tracking.types import Int64, TrackedFrame
 
 NO_STAMP = -1
 """Stamp of a row whose image could not even be decoded."""
+_NOTHING_FOUND = "no surface was found in the frame"
 
 
 @dataclass
@@ -54,7 +55,7 @@ class Rows:
             row = self._waiting.popleft()
             if self.stamps[row] == result.stamp_ns:
                 return row
-            self.dropped[row] = "no surface was found in the frame"
+            self.dropped[row] = _NOTHING_FOUND
         raise ValueError(f"a result of stamp {result.stamp_ns}, but no image of that stamp is waiting for one")
 
     def placed(self) -> list[int]:
@@ -63,9 +64,9 @@ class Rows:
         return [row for row in range(len(self.stamps)) if row not in without]
 
     def finish(self) -> Int64:
-        """Close what still waits and return the stamps (T,) of all rows."""
+        """Close what still waits, once the tracker has finished what it was given; the stamps (T,) of all rows."""
         for row in self._waiting:
-            self.dropped[row] = "its window was never completed"
+            self.dropped[row] = _NOTHING_FOUND
         self._waiting.clear()
         self.dropped = dict(sorted(self.dropped.items()))
         return np.array(self.stamps, np.int64)
