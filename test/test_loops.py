@@ -123,5 +123,6 @@ for module in iter_modules(loops.__path__):
     by_loops = {"bends.bend_row", "bends.lower_heights", "extents.axes_of", "extents.moments"}
     by_loops |= {"percentiles.percentiles", "percentiles.sort"}
     training = {"normalisation.gradients", "quarters.gathered"}
-    elsewhere = {"winograd.into_tiles", "winograd.from_tiles"} if cpu_has_bfloat16() else {"neighbours.gather"}
+    single = {"winograd.into_tiles", "winograd.from_tiles", "products.multiply", "products.vectors_of_panel"}
+    elsewhere = single if cpu_has_bfloat16() else {"neighbours.gather"}
     assert set(answer(script).stdout.split()) <= seldom | by_loops | training | elsewhere
