@@ -96,7 +96,7 @@ def test_the_same_edges(corners):
     compiled, plain = both(lambda: patches.mesh_edges(faces))
     np.testing.assert_array_equal(compiled, plain)
     owner = np.array([0, 2, 1, 1, 0, 2, 3], np.int32)
-    compiled, plain = both(lambda: patches._adjacent(owner, patches.mesh_edges(faces)))
+    compiled, plain = both(lambda: patches.adjacent(owner, patches.mesh_edges(faces)))
     np.testing.assert_array_equal(compiled, plain)
 
 

@@ -5,7 +5,7 @@ from scipy.spatial.distance import cdist
 
 from nr_tracking.deformation.carrier import build_carrier, grow_carrier, part_of
 from nr_tracking.deformation.normal_equations import Motion, carried, still
-from nr_tracking.deformation.patches import build_patches
+from nr_tracking.deformation.patches import build_patches, mesh_edges
 from nr_tracking.deformation.projection import sample_evenly
 from nr_tracking.tracking.pose import Birth, CarriedPose
 
@@ -86,11 +86,11 @@ def test_limbs_that_touch_are_carried_apart_by_the_nodes_that_they_gain(joined):
     vertices, faces, limb = hairpin(0.0, 0.5, joined)
     patches = build_patches(vertices.astype(np.float32), faces, 20)
     nodes, graph = build_carrier(patches, vertices, np.arange(len(vertices)))
-    points, _, side = hairpin(0.5, 0.9, joined)
+    points, more, side = hairpin(0.5, 0.9, False)
     other = limb != side[:, None]
     like = (cdist(points, vertices) + other).argmin(axis=1)
     spacing = np.sqrt(0.1 / len(nodes))
-    growth = grow_carrier(graph, nodes, points, like, spacing, 1000)
+    growth = grow_carrier(graph, nodes, points, like, spacing, 1000, mesh_edges(more))
     grown = growth.graph
 
     every = np.concatenate((nodes, growth.nodes))
@@ -105,3 +105,38 @@ def test_limbs_that_touch_are_carried_apart_by_the_nodes_that_they_gain(joined):
     away = Motion(still(every).rotations, every + 0.2 * of_node[:, None] * [0, 1, 0])
     moved, _ = carried(newborn, every, points, np.tile([0.0, 1, 0], (len(points), 1)), away)
     np.testing.assert_allclose(moved, points + 0.2 * side[:, None] * [0, 1, 0], atol=1e-3)
+
+
+def half_cylinder(first, last, count):
+    """A half of a body's trunk, 0.15 in radius and 0.5 high, between two angles: vertices, normals and faces."""
+    angle, height = np.meshgrid(np.linspace(first, last, count), np.linspace(0, 0.5, count), indexing="ij")
+    normals = np.stack((np.cos(angle), np.zeros_like(angle), np.sin(angle)), 2)
+    vertices = 0.15 * normals + np.stack((np.zeros_like(angle), height, np.zeros_like(angle)), 2)
+    corner = np.arange(count**2).reshape(count, count)
+    a, b, c, d = corner[:-1, :-1], corner[1:, :-1], corner[:-1, 1:], corner[1:, 1:]
+    faces = np.stack((a, b, c, b, d, c), axis=2).reshape(-1, 3)
+    return vertices.reshape(-1, 3), normals.reshape(-1, 3), faces
+
+
+def test_a_back_that_comes_into_view_from_both_sides_is_one_piece():
+    vertices, normals, faces = half_cylinder(np.pi, 2 * np.pi, 45)
+    nodes, graph = build_carrier(build_patches(vertices.astype(np.float32), faces, 40), vertices, np.arange(45**2))
+    points, sides, back = half_cylinder(0.03, np.pi - 0.03, 40)
+    like = (cdist(points, vertices) + 9.0 * (sides @ normals.T < 0.5)).argmin(axis=1)
+    spacing = np.sqrt(np.pi * 0.15 * 0.5 / len(nodes))
+    growth = grow_carrier(graph, nodes, points, like, spacing, 1000, mesh_edges(back))
+    apart = cdist(growth.nodes, growth.nodes)
+    tied = np.zeros(apart.shape, bool)
+    new = growth.graph.edges[len(graph.edges) :] - len(nodes)
+    new = new[(new >= 0).all(axis=1)]
+    tied[new[:, 0], new[:, 1]] = tied[new[:, 1], new[:, 0]] = True
+    near = (apart < 1.2 * spacing) & ~np.eye(len(apart), dtype=bool)
+    left = growth.nodes[:, 0] < 0
+    assert (near & left[:, None] & ~left).any()
+    assert tied[near].all()
+    # Points where the halves meet go with nodes of either side.
+    newborn = part_of(growth.graph, np.arange(45**2, len(growth.graph.index)))
+    every = np.concatenate((nodes, growth.nodes))
+    of_left = (newborn.weight * (every[newborn.index][:, :, 0] < 0)).sum(axis=1)
+    middle = np.abs(points[:, 0]) < 0.25 * spacing
+    assert ((of_left[middle] > 0.05) & (of_left[middle] < 0.95)).mean() > 0.3

@@ -29,6 +29,7 @@ CHECKPOINT_FRAMES = 32
 REPORT_POINTS = 30_000
 """For the scores, a third of what `evaluate` takes: the report should not cost more than the tracking."""
 _CHECKPOINT = "checkpoint.npz"
+_FORMAT = 2  # counts the changes of what trackers and fields consist of
 _LAST = "report.html"  # the last file that a run writes: where it is, all others are
 
 
@@ -136,9 +137,9 @@ class _Session:
         """Take up the state of an interrupted run of the same request."""
         _require_same(self.folder, Run.read(self.folder), self.run)
         state = checkpoint.load(self._checkpoint, self._modules)
-        if missing := {"tracker", "rows", "whereabouts", "events", "done", "digest"} - state.keys():
-            lacks = f"{self._checkpoint} lacks {', '.join(sorted(missing))}: another version wrote it"
-            raise InputError("bad_checkpoint", f"{lacks}; run without --resume")
+        known = {"tracker", "rows", "whereabouts", "events", "done", "digest"}
+        if state.get("format") != _FORMAT or known - state.keys():
+            raise InputError("bad_checkpoint", f"another version wrote {self._checkpoint}; run without --resume")
         vars(self.tracker).update(state["tracker"])
         self.rows = state["rows"]
         self.events[:] = state["events"]
@@ -183,6 +184,7 @@ class _Session:
 
     def _save(self, done: int, digest: str) -> None:
         state = {
+            "format": _FORMAT,
             "tracker": vars(self.tracker),
             "rows": self.rows,
             "whereabouts": self._follower.whereabouts,

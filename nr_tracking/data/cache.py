@@ -190,7 +190,8 @@ def read_manifest(folder: Path) -> dict[str, Any]:
 class WindowCache:
     """The windows of a folder by number: ``len(cache)``, ``cache[i] -> WindowSample``.
 
-    The numbers of windows never change: new shards come behind, and one that is made again takes its old place.
+    The numbers of windows never change: new shards come behind, and one that is made again takes its old place. Those
+    behind one that is not there wait for it.
     """
 
     def __init__(self, folder: str | Path) -> None:
@@ -205,6 +206,8 @@ class WindowCache:
         for entry in read_manifest(self.folder)["shards"]:
             if entry["file"] in self._known:
                 continue
+            if not (self.folder / entry["file"]).is_file():
+                break
             self._known.add(entry["file"])
             self._index += [(entry["file"], i) for i in range(entry["windows"])]
             self.families += entry["window_families"]

@@ -75,7 +75,8 @@ def synthesize(
         write_manifest(folder, manifest)
         pace = (time.monotonic() - started) / finished
         total = sum(entries[known]["windows"] for known in there)
-        report(f"{entry['file']}: {total} of {windows} windows, {pace * (len(missing) - finished):.0f} s to go")
+        left = pace * (len(missing) - finished)
+        report(f"{entry['file']}: {total} of {count * SHARD_WINDOWS} windows, {left:.0f} s to go")
     write_contact_sheet(folder)
     return folder
 

@@ -51,14 +51,21 @@ class Growth:
 
 
 def grow_carrier(
-    graph: DeformationGraph, nodes: Float64, points: Float64, like: Int64, spacing: float, most: int
+    graph: DeformationGraph,
+    nodes: Float64,
+    points: Float64,
+    like: Int64,
+    spacing: float,
+    most: int,
+    adjoining: Int32 | None = None,
 ) -> Growth:
     """Hang further ``points`` (K, 3) on a graph at ``nodes`` (P, 3), adding nodes where it does not reach.
 
     ``like`` (K,) is a point of the graph that lies on the same part of the body as each new one: its nodes, and no
     nearer ones of a limb that happens to touch, are those that the new point may hang on. A point farther than 1.5
     ``spacing`` (the distance between nodes) from all of these gets a node of its own or shares a new one; new nodes too
-    serve the part of the body that the old ones beside them serve, and no other. ``most`` bounds the number of nodes.
+    serve the part of the body that the old ones beside them serve, and no other, but for where two parts grow together:
+    ``adjoining`` (M, 2) are new points next to each other on the surface. ``most`` bounds the number of nodes.
     """
     offered = graph.index[like]
     distance = np.linalg.norm(points[:, None] - nodes[offered], axis=2)
@@ -68,18 +75,27 @@ def grow_carrier(
     first, shared = _of_each_part(np.floor(points[bare] / spacing).astype(np.int64), closest[bare], joined)
     fresh = bare[first[:room]]
     added, beside = points[fresh], closest[fresh]
+    usable = joined[np.ix_(closest, beside)]
+    group = np.full(len(points), len(fresh))
+    group[bare] = np.minimum(shared, len(fresh))
+    known = group < len(fresh)
+    usable[known, group[known]] = True
+    together = joined[np.ix_(beside, beside)]
+    for one, other in () if adjoining is None else (adjoining.T, adjoining.T[::-1]):
+        one, other = one[known[other]], other[known[other]]
+        usable[one, group[other]] = True
+        together[group[one[known[one]]], group[other[known[one]]]] = True
+    usable[known] |= together[group[known]]
 
     # Every new node holds on to the node beside it and to the new nodes around it.
     number = len(nodes) + np.arange(len(fresh))
-    apart = np.where(joined[np.ix_(beside, beside)], cdist(added, added), np.inf)
+    apart = np.where(together, cdist(added, added), np.inf)
     first, second = np.nonzero(np.triu(apart < 2.5 * spacing, 1))
     edges = np.concatenate((np.stack((beside, number), 1), np.stack((number[first], number[second]), 1)))
     every = np.concatenate((nodes, added))
     lengths = np.linalg.norm(every[edges[:, 0]] - every[edges[:, 1]], axis=1)
 
     if len(fresh):
-        usable = joined[np.ix_(closest, beside)]
-        usable[bare[shared < room], shared[shared < room]] = True
         apart = np.where(usable, cdist(points, added), np.inf)
         near = np.argsort(apart, axis=1)[:, :2]
         found = np.isfinite(np.take_along_axis(apart, near, 1))

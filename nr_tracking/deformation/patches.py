@@ -61,7 +61,7 @@ class PatchGraph:
         parents = []
         for coarser in self.hierarchy:
             seeds, parent = _cells(centres, neighbours, coarser)
-            neighbours, centres = _adjacent(parent, neighbours), centres[seeds]
+            neighbours, centres = adjacent(parent, neighbours), centres[seeds]
             parents.append(parent)
             found.append((centres, neighbours))
         parents.append(np.empty(0, np.int32))
@@ -85,7 +85,7 @@ def build_patches(vertices: np.ndarray, faces: np.ndarray, count: int, hierarchy
     points = np.asarray(vertices, np.float64)
     edges = mesh_edges(faces)
     index, owner = _cells(points, edges, count)
-    centres, neighbours = points[index], _adjacent(owner, edges)
+    centres, neighbours = points[index], adjacent(owner, edges)
     widths = _widths(centres, neighbours, points, owner)
 
     return PatchGraph(index, owner, widths.astype(np.float32), centres.astype(np.float32), neighbours, tuple(hierarchy))
@@ -200,7 +200,7 @@ def _middle(points: Float64, owner: Int32, count: int) -> np.ndarray:
     return order[starts]
 
 
-def _adjacent(owner: Int32, edges: Int32) -> Int32:
+def adjacent(owner: Int32, edges: Int32) -> Int32:
     """Pairs of cells that an edge joins, (E, 2), each once."""
     if (loops := compiled_loops("patches")) is not None:
         found: Int32 = loops.adjacent(owner, edges)

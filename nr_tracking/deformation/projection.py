@@ -149,12 +149,12 @@ class PointIndex:
 class SurfaceIndex:
     """A mesh prepared for nearest-place queries and for matching.
 
-    ``points`` (V, 3) and ``normals`` (V, 3) of its vertices.
+    ``points`` (V, 3) and ``normals`` (V, 3) of its vertices; ``faces`` (F, 3).
     """
 
     def __init__(self, vertices: np.ndarray, faces: np.ndarray) -> None:
         self.points: Float64 = np.ascontiguousarray(vertices, np.float64)
-        self.normals = vertex_normals(self.points, faces)
+        self.faces, self.normals = faces, vertex_normals(self.points, faces)
         self._near = PointIndex(self.points)
 
     def target(self, samples: int) -> Target:

@@ -33,7 +33,7 @@ from nr_tracking.config import RefinementConfig, TracksConfig
 from nr_tracking.deformation.carrier import build_carrier, grow_carrier, part_of
 from nr_tracking.deformation.matching import even_sample
 from nr_tracking.deformation.normal_equations import Motion, carried, disagreement, still
-from nr_tracking.deformation.patches import PatchGraph, build_patches
+from nr_tracking.deformation.patches import PatchGraph, adjacent, build_patches, mesh_edges
 from nr_tracking.deformation.projection import PointIndex, Projection, SurfaceIndex, sample_evenly
 from nr_tracking.deformation.rotations import fit_rigid, straightened
 from nr_tracking.loops import compiled_loops
@@ -229,7 +229,12 @@ class PersistentTracks:
         points, normals = index.points[chosen], index.normals[chosen]
         # A new point belongs to the part of the body whose nearest point faces as it does.
         beside = alive[living.facing(pose.normals[alive], points, normals, self._cosine, self._size)]
-        growth = grow_carrier(self._graph, pose.nodes, points, beside, self._node_spacing, self._most_nodes)
+        # Each bare vertex goes with one of them; two adjoin where an edge leads from one's vertices to the other's.
+        owner = np.full(len(index.points), -1, np.int32)
+        owner[bare] = PointIndex(points).facing(normals, index.points[bare], index.normals[bare], self._cosine)
+        edges = mesh_edges(index.faces)
+        adjoining = adjacent(owner, edges[(owner[edges] >= 0).all(axis=1)])
+        growth = grow_carrier(self._graph, pose.nodes, points, beside, self._node_spacing, self._most_nodes, adjoining)
 
         birth = Birth(pose, points, normals, growth)
         assert self._previous is not None

@@ -173,6 +173,10 @@ class Run:
         self.cache.refresh()  # where a process had looked before the first one did, and windows were added between
         if self.position == 0:
             self.epoch_windows = held
+        if held < self.epoch_windows:
+            raise InputError(
+                "few_windows", f"the run had {self.epoch_windows} windows, {held} are there: complete them to go on"
+            )
         if self.epoch_windows < self.together:
             raise InputError("few_windows", f"{self.epoch_windows} windows do not make a step of {self.together}")
         training, size = self.config.training, self.team.size

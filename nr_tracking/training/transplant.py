@@ -55,8 +55,8 @@ def _told(network: CompletionNetwork) -> set[str]:
 
 
 def _halved(network: CompletionNetwork) -> set[str]:
-    """Weights that are multiplied in bfloat16 somewhere."""
-    layers = set(network.multiplied_in_bfloat16(torch.device("cuda")))
+    """Weights that are multiplied in bfloat16 wherever the hardware has it: not those of the attention."""
+    layers = set(network.multiplied_in_bfloat16(torch.device("cpu")))
     return {f"{name}.weight" for name, module in network.named_modules() if module in layers}
 
 
