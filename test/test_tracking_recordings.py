@@ -286,6 +286,15 @@ def test_resume_refuses_what_does_not_agree(ball: Path, stopped: Path, finished:
     assert (contents(stopped) if finished else None) == before
 
 
+def test_a_state_that_another_version_left_is_refused(
+    ball: Path, stopped: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(track_module, "_FORMAT", track_module._FORMAT + 1)
+    with pytest.raises(InputError, match=r"another version wrote .*run without --resume") as caught:
+        run(ball, stopped, resume=True)
+    assert caught.value.reason == "bad_checkpoint"
+
+
 def test_resume_leaves_a_finished_run_as_it_is(ball: Path, tmp_path: Path) -> None:
     run(ball, tmp_path / "out")
     marks = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*")}

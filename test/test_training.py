@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import shutil
 import socket
 import time
 from dataclasses import replace
@@ -260,6 +261,20 @@ def test_two_processes_learn_what_one_learns_from_both_windows(cache, tmp_path):
         torch.testing.assert_close(second.part("completion")[name], value, rtol=1e-3, atol=1e-4)
     learn(cache, tmp_path / "single", 3)
     assert curve(tmp_path / "single")[0]["loss"] != pytest.approx(one[0]["loss"], rel=1e-3)
+
+
+def test_a_run_does_not_go_on_with_fewer_windows_than_it_had(cache, tmp_path):
+    config = load_config("test", training=SMALL)
+    run = Run(config, cache, tmp_path / "run", "completion", Plan(50, None), None, None)
+    assert run.step(next(run.windows_of_epoch()))
+    run.checkpoint()
+    held = tmp_path / "cache"
+    shutil.copytree(cache, held)
+    next(iter(sorted(held.glob("shard_*.npz")))).unlink()
+    resumed = Run(config, held, tmp_path / "run", "completion", Plan(50, None), None, None)
+    resumed.resume()
+    with pytest.raises(InputError, match=r"the run had \d+ windows, \d+ are there"):
+        next(resumed.windows_of_epoch())
 
 
 def test_gradients_are_the_mean_over_windows(cache, tmp_path):
