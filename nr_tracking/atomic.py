@@ -19,12 +19,19 @@ _AT_FDCWD = -100
 _RENAME_EXCHANGE = 2
 
 
+_MASK = os.umask(0o022)
+os.umask(_MASK)
+_MODE = 0o666 & ~_MASK
+"""Of new files, as the user wants it: libraries that write by a temporary file of their own close it to all others."""
+
+
 @contextmanager
 def written_file(destination: Path) -> Iterator[Path]:
     """Yield the name of a file beside ``destination`` that replaces it when the block ends without an exception."""
     temporary = beside(destination, f"writing-{os.getpid()}")
     try:
         yield temporary
+        temporary.chmod(_MODE)
         temporary.replace(_behind_links(destination))
     finally:
         temporary.unlink(missing_ok=True)

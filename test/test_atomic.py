@@ -71,3 +71,11 @@ def test_a_folder_is_made_before_the_work_or_refused(tmp_path):
         prepare_folder(tmp_path / "windows" / "train" / "shard" / "x")
     with pytest.raises(InputError, match="shard is no folder"):
         check_replaceable(tmp_path / "windows" / "train" / "shard" / "x" / "y", "run.json")
+
+
+def test_files_are_as_open_to_others_as_any_whatever_a_library_made_of_them(tmp_path):
+    (tmp_path / "plain").write_text("")
+    with written_file(tmp_path / "closed") as partial:
+        partial.write_text("")
+        partial.chmod(0o600)
+    assert (tmp_path / "closed").stat().st_mode == (tmp_path / "plain").stat().st_mode
