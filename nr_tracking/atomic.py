@@ -10,7 +10,7 @@ import ctypes
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from nr_tracking.types import InputError
@@ -31,7 +31,8 @@ def written_file(destination: Path) -> Iterator[Path]:
     temporary = beside(destination, f"writing-{os.getpid()}")
     try:
         yield temporary
-        temporary.chmod(_MODE)
+        with suppress(OSError):  # not every file system has modes
+            temporary.chmod(_MODE)
         temporary.replace(_behind_links(destination))
     finally:
         temporary.unlink(missing_ok=True)
