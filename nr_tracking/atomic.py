@@ -38,6 +38,11 @@ def written_file(destination: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def finished(folder: Path) -> list[Path]:
+    """What is in a folder, by name, but for what is hidden: such is what a writer that was killed leaves behind."""
+    return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+
+
 @contextmanager
 def written_folder(destination: Path, recognised_by: str) -> Iterator[Path]:
     """Yield an empty folder beside ``destination`` that replaces it when the block ends without an exception.

@@ -299,11 +299,17 @@ def test_models_that_do_not_fit_together_are_refused():
         network(latent_channels=18, attention_heads=4)
 
 
-@pytest.mark.parametrize("mode", ["joint", "temporal"])
-def test_frames_that_are_only_attended_to_change_no_others(mode):
+def learnt_fusion(mode):
+    """One that changes what it is given: before training, the last layer is zero."""
     torch.manual_seed(0)
     fusion = FrameFusion(16, layers=2, heads=2, mode=mode)
     torch.nn.init.normal_(fusion.last.weight)
+    return fusion
+
+
+@pytest.mark.parametrize("mode", ["joint", "temporal"])
+def test_frames_that_are_only_attended_to_change_no_others(mode):
+    fusion = learnt_fusion(mode)
     latent, keep = torch.randn(5, 16, 3, 3, 3), torch.rand(5, 3, 3, 3) < 0.5
     torch.testing.assert_close(fusion(latent, 5, keep, earlier=3), fusion(latent, 5, keep)[3:])
     torch.testing.assert_close(fusion(latent, 5, torch.zeros_like(keep), earlier=3), latent[3:])
@@ -311,9 +317,7 @@ def test_frames_that_are_only_attended_to_change_no_others(mode):
 
 @pytest.mark.parametrize("mode", ["joint", "temporal"])
 def test_cells_that_are_not_kept_pass_unchanged_and_are_not_seen(mode):
-    torch.manual_seed(0)
-    fusion = FrameFusion(16, layers=2, heads=2, mode=mode)
-    torch.nn.init.normal_(fusion.last.weight)
+    fusion = learnt_fusion(mode)
     latent, keep = torch.randn(4, 16, 3, 3, 3), torch.rand(4, 3, 3, 3) < 0.5
     keep[:, 0, 0] = False  # at no time
     other = torch.where(keep[:, None], latent, torch.randn_like(latent))

@@ -18,7 +18,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from nr_tracking.atomic import prepare_folder, written_file
+from nr_tracking.atomic import finished, prepare_folder, written_file
 from nr_tracking.commands.progress import Progress
 from nr_tracking.commands.recordings import open_recordings
 from nr_tracking.tracking.result import Run
@@ -145,17 +145,13 @@ def batch(
 
 
 def find_recordings(folder: Path) -> list[tuple[str, Path]]:
-    """Names and paths of the SEQUENCEs and bags directly below a folder, by name; damaged ones among them.
-
-    Hidden ones are left out: such are what a writer that was killed leaves behind.
-    """
+    """Names and paths of the SEQUENCEs and bags directly below a folder, by name; damaged ones among them."""
     from nr_tracking.data.sequence import is_sequence
     from nr_tracking.ros.bags import is_bag
 
     if not folder.is_dir():
         raise InputError("no_such_path", f"there is no folder {folder}")
-    children = [path for path in folder.iterdir() if not path.name.startswith(".")]
-    found = sorted(path for path in children if is_sequence(path) or is_bag(path))
+    found = [path for path in finished(folder) if is_sequence(path) or is_bag(path)]
     if not found:
         open_recordings(folder)  # says what is there instead
         raise InputError("no_recording", f"{folder} is a recording, not a folder of recordings")

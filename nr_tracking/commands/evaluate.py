@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from nr_tracking.atomic import written_folder
+from nr_tracking.atomic import finished, written_folder
 from nr_tracking.commands.progress import Progress
 from nr_tracking.commands.recordings import Unusable, frames_of, scans_of
 from nr_tracking.commands.track import TrackerLike, make_tracker
@@ -183,13 +183,11 @@ def evaluate_output(output: Output, sequence: Sequence, *, length: int = LENGTH,
 def find_sequences(paths: Iterable[Path]) -> list[Path]:
     """SEQUENCE folders: those named, and those within a folder that is none itself, by name.
 
-    Hidden ones within a folder are left out: such are what a writer that was killed leaves behind.
     A path that is neither is given back as it is, for the reader of sequences to say what is wrong with it.
     """
     found: list[Path] = []
     for path in paths:
-        inside = [] if is_sequence(path) or not path.is_dir() else sorted(path.iterdir())
-        within = [child for child in inside if is_sequence(child) and not child.name.startswith(".")]
+        within = [] if is_sequence(path) or not path.is_dir() else list(filter(is_sequence, finished(path)))
         found += within or [path]
     return found
 

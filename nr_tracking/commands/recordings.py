@@ -71,9 +71,7 @@ def open_recordings(
             "missing_package",
             f"{path} is no SEQUENCE, and reading bags needs {error.name}: pip install 'rosbags>=0.11'",
         ) from None
-    bags = [path]
-    if path.is_dir() and not is_bag(path):  # a hidden bag within it is what a writer that was killed left behind
-        bags = [bag for bag in find_bags(path) if not bag.name.startswith(".")]
+    bags = [path] if is_bag(path) or not path.is_dir() else find_bags(path)
     if not bags:
         held = ", ".join(sorted(child.name for child in path.iterdir())[:8]) or "nothing"
         raise InputError(

@@ -75,17 +75,10 @@ def grow_carrier(
     first, shared = _of_each_part(np.floor(points[bare] / spacing).astype(np.int64), closest[bare], joined)
     fresh = bare[first[:room]]
     added, beside = points[fresh], closest[fresh]
-    usable = joined[np.ix_(closest, beside)]
-    group = np.full(len(points), len(fresh))
-    group[bare] = np.minimum(shared, len(fresh))
-    known = group < len(fresh)
-    usable[known, group[known]] = True
-    together = joined[np.ix_(beside, beside)]
-    for one, other in () if adjoining is None else (adjoining.T, adjoining.T[::-1]):
-        one, other = one[known[other]], other[known[other]]
-        usable[one, group[other]] = True
-        together[group[one[known[one]]], group[other[known[one]]]] = True
-    usable[known] |= together[group[known]]
+    own = np.full(len(points), -1)  # the new node that a point shares
+    own[bare] = np.where(shared < len(fresh), shared, -1)
+    pairs = np.empty((0, 2), np.int32) if adjoining is None else adjoining
+    usable, together = _serving(joined, closest, beside, own, np.concatenate((pairs, pairs[:, ::-1])))
 
     # Every new node holds on to the node beside it and to the new nodes around it.
     number = len(nodes) + np.arange(len(fresh))
@@ -133,6 +126,23 @@ def _joined(graph: DeformationGraph) -> Bool:
     joined = np.eye(graph.count, dtype=bool)
     joined[graph.index[:, :, None], graph.index[:, None]] = True
     return joined
+
+
+def _serving(joined: Bool, closest: Int64, beside: Int64, own: Int64, pairs: Int32) -> tuple[Bool, Bool]:
+    """Which of Q new nodes, next to the old ones ``beside`` (Q,), each of K points may hang on, and which are tied.
+
+    ``closest`` (K,) are the points' old nodes, ``own`` (K,) the new ones that they share, or -1; ``pairs`` (M, 2) of
+    points adjoin, each in both orders. Returns (K, Q) and (Q, Q).
+    """
+    usable, together = joined[np.ix_(closest, beside)], joined[np.ix_(beside, beside)]
+    known = own >= 0
+    usable[known, own[known]] = True
+    one, other = pairs[known[pairs[:, 1]]].T
+    usable[one, own[other]] = True
+    one, other = pairs[known[pairs].all(axis=1)].T
+    together[own[one], own[other]] = True
+    usable[known] |= together[own[known]]
+    return usable, together
 
 
 def _of_each_part(cells: Int64, beside: Int64, joined: Bool) -> tuple[Int64, Int64]:

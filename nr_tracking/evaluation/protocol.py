@@ -244,17 +244,22 @@ def score(
 
 def summary(scores: list[Scores]) -> dict[str, float]:
     """Mean of every score over the sub-sequences that have it; :func:`unscored` says how many have not."""
-    columns = _columns(scores)
-    return {key: _mean(values[np.isfinite(values)]) for key, values in columns.items()}
+    by_score = columns(scores)
+    return {key: mean_of_known(values) for key, values in by_score.items()}
 
 
 def unscored(scores: list[Scores]) -> dict[str, int]:
     """How many sub-sequences lack a score that each should have, by score: a frame had no surface, or no track."""
-    missing = {key: int((~np.isfinite(values)).sum()) for key, values in _columns(scores).items()}
+    missing = {key: int((~np.isfinite(values)).sum()) for key, values in columns(scores).items()}
     return {key: count for key, count in missing.items() if count and key not in OPTIONAL}
 
 
-def _columns(scores: list[Scores]) -> dict[str, Float64]:
+def mean_of_known(values: Float64) -> float:
+    """The mean of those ``values`` (N,) that are not NaN; NaN where all are."""
+    return _mean(values[np.isfinite(values)])
+
+
+def columns(scores: list[Scores]) -> dict[str, Float64]:
     """Means by score, an entry for each sub-sequence."""
     means = [item.mean() for item in scores]
     return {key: np.array([row[key] for row in means]) for key in means[0]} if means else {}

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from nr_tracking.evaluation.protocol import OPTIONAL, Scores, by_family, summary, unscored
+from nr_tracking.evaluation.protocol import OPTIONAL, Scores, by_family, columns, mean_of_known, summary, unscored
 from nr_tracking.types import Float64
 
 _COLUMNS = (
@@ -67,10 +67,10 @@ def method_rows(scores: list[Scores]) -> list[list[str]]:
     out. A method that has a score nowhere, such as Corr without points to follow, leaves the others theirs.
     """
     methods = _by_method(scores)
-    columns = _shared(methods)
+    shared = _shared(methods)
     rows = []
     for number, (method, group) in enumerate(methods.items()):
-        means = {key: _mean(values[number]) for key, values in columns.items()}
+        means = {key: mean_of_known(values[number]) for key, values in shared.items()}
         seconds = sum(item.seconds for item in group) / len(group)
         rows.append([method, *score_cells(means), _cell(1000 * seconds, 0)])
     return rows
@@ -81,9 +81,9 @@ def methods_note(scores: list[Scores]) -> str:
     methods = _by_method(scores)
     count = len(next(iter(methods.values()), []))
     missing: dict[int, list[str]] = {}
-    columns = _shared(methods)
+    shared = _shared(methods)
     for heading, key, _ in _COLUMNS:
-        wanting = count - int(np.isfinite(columns[key]).any(axis=0).sum())
+        wanting = count - int(np.isfinite(shared[key]).any(axis=0).sum())
         if wanting and key not in OPTIONAL:
             missing.setdefault(wanting, []).append(heading)
     parts = [f"{', '.join(headings)} {number} of {count}" for number, headings in sorted(missing.items())]
@@ -101,19 +101,14 @@ def _by_method(scores: list[Scores]) -> dict[str, list[Scores]]:
 
 def _shared(methods: dict[str, list[Scores]]) -> dict[str, Float64]:
     """Scores (methods, sub-sequences) by name, NaN where a method lacks one that it has elsewhere."""
-    means = [[item.mean() for item in group] for group in methods.values()]
-    columns = {}
+    each = [columns(group) for group in methods.values()]
+    shared = {}
     for _, key, _ in _COLUMNS:
-        values = np.array([[row[key] for row in group] for group in means])
+        values = np.array([by_score[key] for by_score in each])
         known = np.isfinite(values)
         able = known.any(axis=1)
-        columns[key] = np.where(known[able].all(axis=0), values, np.nan)
-    return columns
-
-
-def _mean(values: Float64) -> float:
-    known = values[np.isfinite(values)]
-    return float(known.mean()) if len(known) else float("nan")
+        shared[key] = np.where(known[able].all(axis=0), values, np.nan)
+    return shared
 
 
 def unscored_note(scores: list[Scores]) -> str:

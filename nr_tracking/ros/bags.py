@@ -17,7 +17,7 @@ from typing import Any, Literal
 from rosbags.interfaces import Connection
 from rosbags.rosbag2 import StoragePlugin, Writer
 
-from nr_tracking.atomic import written_folder
+from nr_tracking.atomic import finished, written_folder
 from nr_tracking.ros.contents import Contents, Topics, read_contents
 from nr_tracking.ros.conversions import depth_frame, is_rectified
 from nr_tracking.ros.messages import MESSAGE_TYPES, DepthEncoding, Kind, frame_messages
@@ -155,7 +155,7 @@ def is_bag(path: str | Path) -> bool:
 
 def find_bags(folder: str | Path) -> list[Path]:
     """The rosbag2 recordings directly below a folder, sorted by name."""
-    return sorted(path for path in Path(folder).iterdir() if is_bag(path))
+    return list(filter(is_bag, finished(Path(folder))))
 
 
 def open_recording(

@@ -248,11 +248,18 @@ def main(args: list[str] | None = None) -> int:
     use_fastdds_profile()
     rclpy.init(args=args)
     try:
-        node = ReplayNode()
+        _play(ReplayNode())
     except InputError as error:
         print(f"replay_node: {error}", file=sys.stderr)
-        rclpy.try_shutdown()
         return 2
+    except KeyboardInterrupt:
+        pass
+    finally:
+        rclpy.try_shutdown()
+    return 0
+
+
+def _play(node: ReplayNode) -> None:
     executor = SingleThreadedExecutor()
     executor.add_node(node)
     spinning = threading.Thread(target=_spin, args=(executor.spin,), daemon=True)
@@ -260,17 +267,10 @@ def main(args: list[str] | None = None) -> int:
     try:
         sent = node.play()
         node.get_logger().info(f"{sent} depth images sent")
-    except InputError as error:
-        print(f"replay_node: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        pass
     finally:
         executor.shutdown()
         spinning.join(5.0)
         node.destroy_node()
-        rclpy.try_shutdown()
-    return 0
 
 
 def _spin(spin: Callable[[], None]) -> None:

@@ -41,9 +41,7 @@ NODE_NAME = "nr_tracking"
 _FINISH_S = 600.0  # a slow computer may take long for a full queue; beyond this something hangs
 _RESET_S = 60.0
 _TF_S = 10.0
-_RECORDED_TF_S = (
-    120.0  # of frames that wait however long it takes: compiling loops for a processor alone takes a minute
-)
+_RECORDED_TF_S = 120.0  # frames wait as long as it takes then: compiling loops for a processor alone takes a minute
 _NAMES = {setting.name for setting in settings(Config())}
 _LIVE = {setting.name for setting in settings(Config()) if setting.live}
 
