@@ -49,6 +49,9 @@ class TrainingConfig(Section):
     student_channels: tuple[int, int, int, int, int] = setting(
         (0, 0, 0, 0, 0), "model.ray_channels of a smaller ray network that learns beside the trained one; 0 for none"
     )
+    student_blocks: tuple[int, int, int, int, int] = setting(
+        (0, 0, 0, 0, 0), "model.ray_blocks of that network; 0: those of the trained one"
+    )
     distillation: float = setting(5.0, "weight of a student's distances along rays against its teacher's", ge=0)
     student_start: str = setting(
         "", "the student goes on from the ray network of these weights; empty: from the teacher's, narrowed"

@@ -19,8 +19,11 @@ def narrow_rays(teacher: RayNetwork, student: RayNetwork) -> None:
     """Give ``student`` the weights of ``teacher`` between the channels that it has room for.
 
     Both have the same blocks and depths. On each level one choice holds for all that blocks add up; inside of a block,
-    another one. Raises ``ValueError`` where the student is wider somewhere.
+    another one. Raises ``ValueError`` where the student is wider somewhere, or has other blocks.
     """
+    for level, (wide, narrow) in enumerate(zip(teacher.encoder, student.encoder, strict=True)):
+        if len(wide) != len(narrow):  # type: ignore[arg-type]
+            raise ValueError(f"on level {level} the student has other ray_blocks than its teacher")
     levels = [_kept(_stream_use(teacher, level), _width(student, level)) for level in range(len(teacher.encoder))]
     for level, (wide, narrow) in enumerate(zip(teacher.encoder, student.encoder, strict=True)):
         entry, norm = wide[0], wide[1]  # type: ignore[index]

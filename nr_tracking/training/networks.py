@@ -13,8 +13,9 @@ from nr_tracking.deformation.decoder import DeformationDecoder
 from nr_tracking.fields.completion import CompletionNetwork
 from nr_tracking.fields.filters import KeepsFilters
 from nr_tracking.fields.rays import RayNetwork
-from nr_tracking.fields.weights import load_weights, read_weights, save_weights
+from nr_tracking.fields.weights import read_weights, save_weights
 from nr_tracking.training.checkpoints import load_checkpoint
+from nr_tracking.training.deepening import load_grown
 from nr_tracking.training.narrowing import narrow_rays
 from nr_tracking.training.schedule import ScheduleName
 from nr_tracking.types import InputError
@@ -50,7 +51,7 @@ def build_networks(config: Config, schedule: ScheduleName, start: Path | str | N
         parts = {name: networks[name] for name in ("completion", "deformation") if name in networks}
         if not there("deformation"):
             parts.pop("deformation", None)
-        load_weights(start, parts, preset=config.preset, model=config.model)
+        load_grown(start, parts, config)
     if schedule in ("rays", "deformation"):
         completion.requires_grad_(False)
     if completion.rays is not None and schedule != "deformation":
@@ -64,13 +65,22 @@ def build_networks(config: Config, schedule: ScheduleName, start: Path | str | N
         if config.training.student_start:
             _resume_rays(rays, config.training.student_start)
         elif start is not None:
-            narrow_rays(cast(RayNetwork, completion.rays), rays)
+            _narrow(cast(RayNetwork, completion.rays), rays)
         student.mixed_precision = config.training.bfloat16
         rays.requires_grad_(True)
     for layer in networks.modules():
         if isinstance(layer, KeepsFilters) and not any(weight.requires_grad for weight in layer.parameters()):
             layer.eval()  # what is made of weights that do not change is made once
     return networks
+
+
+def _narrow(teacher: RayNetwork, student: RayNetwork) -> None:
+    try:
+        narrow_rays(teacher, student)
+    except ValueError as error:
+        raise InputError(
+            "wrong_student", f"{error}: change training.student_*, or set training.student_start"
+        ) from None
 
 
 def _resume_rays(rays: RayNetwork, path: str) -> None:
@@ -83,8 +93,10 @@ def _resume_rays(rays: RayNetwork, path: str) -> None:
 
 
 def student_model(config: Config) -> ModelConfig:
-    """The model settings of the network that learns beside the trained one: its own but for narrower rays."""
-    return config.model.model_copy(update={"ray_channels": config.training.student_channels})
+    """The model settings of the network that learns beside the trained one: its own but for smaller rays."""
+    channels, blocks = config.training.student_channels, config.training.student_blocks
+    blocks = blocks if any(blocks) else config.model.ray_blocks
+    return config.model.model_copy(update={"ray_channels": channels, "ray_blocks": blocks})
 
 
 def export_weights(config: Config, run_folder: Path, path: Path, notes: dict[str, Any] | None = None) -> Path:
