@@ -98,6 +98,23 @@ def test_dense_convolutions(kind, shape, kernel, stride, padding, outputs):
 
 
 @torch.no_grad()
+@pytest.mark.parametrize("cells", [0, 1, 40, 512])
+def test_channels_that_are_zero_in_most_cells_are_multiplied_where_they_are_not(cells):
+    torch.manual_seed(cells)
+    plain = nn.Conv3d(24, 16, kernel_size=4, stride=2, padding=1)
+    conv = DenseConv3d(24, 16, kernel_size=4, stride=2, padding=1, scattered=20).eval()
+    conv.load_state_dict(plain.state_dict())
+    grid = torch.randn(3, 24, 8, 8, 8)  # each frame has cells of its own, the last one none
+    for frame in grid[:2]:
+        frame[:20].flatten(1)[:, torch.randperm(512)[cells:]] = 0
+    grid[2, :20] = 0
+    for order in (torch.contiguous_format, torch.channels_last_3d):
+        compiled, of_pytorch = both(lambda order=order: conv(grid.to(memory_format=order)))
+        torch.testing.assert_close(compiled, plain(grid), rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(of_pytorch, plain(grid), rtol=1e-5, atol=1e-5)
+
+
+@torch.no_grad()
 def test_what_no_kernel_fits_into_is_refused_as_usual():
     conv = DenseConv2d(4, 8, kernel_size=5)
     with pytest.raises(RuntimeError, match=r"[Kk]ernel size"):

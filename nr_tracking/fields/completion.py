@@ -87,7 +87,8 @@ class CompletionNetwork(nn.Module):
         self.rays = RayNetwork(*shape) if model.rays else None
         hints = 1 if model.rays else 0  # what the rays say about a voxel
         self.sparse_encoder = SparseEncoder(model.sparse_channels, model.convolutions)
-        self.dense_encoder = DenseEncoder(coarse + 2 + 8 * hints, model.latent_channels, octaves, model.dense_blocks)
+        inputs = coarse + 2 + 8 * hints  # of these, features of what was seen are in few cells
+        self.dense_encoder = DenseEncoder(inputs, model.latent_channels, octaves, model.dense_blocks, scattered=coarse)
         self.fusion = FrameFusion(
             model.latent_channels, model.attention_layers, model.attention_heads, model.attention_mode
         )

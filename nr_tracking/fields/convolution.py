@@ -10,8 +10,9 @@ wanted, all is as usual.
 
 from __future__ import annotations
 
-from typing import cast
+from typing import Any, cast
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -20,6 +21,7 @@ from nr_tracking.fields.filters import Filters, KeepsFilters
 from nr_tracking.fields.products import loops_for_products, multiplied, panels, places_around
 from nr_tracking.loops import compiled_loops
 from nr_tracking.sensing.tensors import cpu_has_bfloat16
+from nr_tracking.types import Int32
 
 _HAS_ONEDNN = torch.backends.mkldnn.is_available() and hasattr(torch, "mkldnn_convolution")
 # What PyTorch's own compiler calls; it documents no other way to keep weights in order.
@@ -38,7 +40,14 @@ class DenseConv2d(KeepsFilters, nn.Conv2d):
 
 
 class DenseConv3d(KeepsFilters, nn.Conv3d):
-    """A ``Conv3d`` with the same parameters."""
+    """A ``Conv3d`` with the same parameters.
+
+    Its first ``scattered`` channels are zero in most cells, and are multiplied only in those where they are not.
+    """
+
+    def __init__(self, *of: Any, scattered: int = 0, **options: Any) -> None:
+        super().__init__(*of, **options)
+        self.scattered = scattered
 
     def forward(self, grid: Tensor) -> Tensor:
         """(N, I, d, h, w) -> (N, O, d, h, w)."""
@@ -104,8 +113,23 @@ def _from_places(layer: nn.Conv2d | nn.Conv3d, grid: Tensor, filters: Filters) -
     places, sides = places_around(tuple(grid.shape[2:]), layer.kernel_size, layer.stride, padding)
     features = grid.movedim(1, -1).flatten(1, -2)
     found = grid.new_empty(len(grid), len(places), layer.out_channels)
-    multiplied(loops, features, places, filters.of("places", layer.weight, _by_place), layer.bias, found)
+    scattered = getattr(layer, "scattered", 0)
+    weights = filters.of("places", layer.weight, lambda weight: _by_place(weight[:, scattered:]))
+    multiplied(loops, features[..., scattered:], places, weights, layer.bias, found)
+    if scattered:
+        few = filters.of("scattered", layer.weight, lambda weight: _by_place(weight[:, :scattered]))
+        for frame, into in zip(features[..., :scattered], found, strict=True):
+            into += _of_scattered(loops, frame, places, few, layer.out_channels)
     return found.unflatten(1, sides).movedim(-1, 1)
+
+
+def _of_scattered(loops: Any, features: Tensor, places: Int32, weights: Tensor, outputs: int) -> Tensor:
+    """Sums (M, O) over ``places`` (M, T) of ``features`` (R, I), of which those that are zero count as absent."""
+    there = np.append(features.numpy().any(axis=1), False)
+    absent = np.int32(len(features))
+    found = features.new_empty(1, len(places), outputs)
+    multiplied(loops, features[None], np.where(there[places], places, absent), weights, None, found)
+    return found[0]
 
 
 def _by_place(weight: Tensor) -> Tensor:

@@ -75,15 +75,18 @@ class DenseResidual(nn.Module):
 class DenseEncoder(nn.Module):
     """Features at r = R / 4 -> latent grid, by as many strided convolutions as there are octaves between them.
 
-    ``blocks`` residual blocks follow each of them, where a convolution spans much of the body and costs little.
+    ``blocks`` residual blocks follow each of them, where a convolution spans much of the body and costs little. The
+    first ``scattered`` inputs are zero in most cells.
     """
 
-    def __init__(self, inputs: int, latent: int, octaves: int, blocks: int) -> None:
+    def __init__(self, inputs: int, latent: int, octaves: int, blocks: int, scattered: int = 0) -> None:
         super().__init__()
         widths = [inputs] + [min(latent, 64 << i) for i in range(octaves)]
         self.levels = nn.ModuleList(
             nn.Sequential(
-                DenseConv3d(widths[i], widths[i + 1], kernel_size=4, stride=2, padding=1),
+                DenseConv3d(
+                    widths[i], widths[i + 1], kernel_size=4, stride=2, padding=1, scattered=0 if i else scattered
+                ),
                 *norm_relu(widths[i + 1]),
                 *(DenseResidual(widths[i + 1]) for _ in range(blocks)),
             )
