@@ -145,7 +145,7 @@ class RefinementConfig(Section):
     backend: Literal["numpy", "torch"] = setting(
         "numpy", "numpy: sparse solver, fastest on a CPU; torch: dense solver on the device"
     )
-    iterations: int = setting(6, "Gauss-Newton steps at most; small ones end it sooner", ge=0, le=100)
+    iterations: int = setting(12, "Gauss-Newton steps at most; small ones end it sooner", ge=0, le=100)
     samples: int = setting(1000, "surface samples in each direction", ge=50, le=50_000)
     nodes: int = setting(150, "nodes of the deformation graph that carries the tracks", ge=8, le=2000)
     point_to_plane: float = setting(1.0, "weight of point-to-plane residuals", ge=0)
