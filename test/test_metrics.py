@@ -11,7 +11,7 @@ from nr_tracking.deformation.matching import space_order
 from nr_tracking.evaluation import baselines, metrics
 from nr_tracking.evaluation.metrics import Mesh
 from nr_tracking.evaluation.protocol import Candidate, Scores, score, subsequences, summary
-from nr_tracking.types import InputError
+from nr_tracking.types import InputError, Intrinsics
 
 COUNT = 20_000
 
@@ -233,6 +233,11 @@ def test_a_truth_whose_faces_look_inwards_is_turned() -> None:
     inwards = GroundTruth(truth.vertices, truth.faces[:, ::-1])
     found, expected = (figures(scored(perfect(truth), true)) for true in (inwards, truth))
     np.testing.assert_allclose(found, expected, rtol=0.02, atol=1e-6)
+    lens = Intrinsics(width=64, height=48, fx=60.0, fy=60.0, cx=31.5, cy=23.5)
+    scans = [Mesh(vertices, inwards.faces) for vertices in truth.vertices]
+    seen = scored(perfect(truth), inwards, intrinsics=lens).mean()
+    assert 0 <= seen["visible_error"] < 0.05 and 0 <= seen["hidden_error"] < 0.05
+    assert 0 <= scored(perfect(truth), inwards, intrinsics=lens, scans=scans).mean()["hidden_error"] < 0.05
 
 
 def test_a_vertex_that_belongs_to_no_face_is_not_in_the_box() -> None:

@@ -3,6 +3,7 @@
 import re
 import threading
 import time
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -20,8 +21,11 @@ from rosgraph_msgs.msg import Clock
 from nr_tracking.data.sequence import write_sequence
 from nr_tracking.ros import replay_node
 from nr_tracking.ros.bags import RecordedMessage, write_bag
+from nr_tracking.ros.conversions import intrinsics
+from nr_tracking.ros.messages import MESSAGE_TYPES
 from nr_tracking.ros.replay_node import ReplayNode, clipped
 from nr_tracking.ros.tracking_node import TrackingNode
+from nr_tracking.ros.typestore import TYPES
 from nr_tracking.types import DepthFrame, InputError, Intrinsics
 
 CAMERA = Intrinsics(64, 48, 70.0, 70.0, 31.5, 23.5)
@@ -153,12 +157,22 @@ def test_whole_numbers_are_rates_and_the_current_folder_is_a_recording(replay, t
         ("rate:=fast", "rate: 'fast' is no number"),
         ("loop:=1", "loop: 1 is no true or false"),
         ("input:=20240501", "input: 20240501 is no text; in quotes"),
+        ("image_rectified:=rarely", "image_rectified: 'rarely' is none of auto, always, never"),
     ],
 )
 def test_parameters_that_are_not_allowed_are_told_in_a_line(given, said, capfd):
     assert replay_node.main(["replay_node", "--ros-args", "-p", given]) == 2
     lines = [line for line in capfd.readouterr().err.splitlines() if line.startswith("replay_node: ")]
     assert len(lines) == 1 and re.search(said, lines[0])
+
+
+def test_it_can_be_told_that_images_are_free_of_the_lens(tmp_path):
+    lens = replace(CAMERA, distortion_model="plumb_bob", distortion=(0.1, 0.0, 0.0, 0.0, 0.0))
+    bag = write_bag(tmp_path / "recording", [replace(frame, intrinsics=lens) for frame in noisy_frames(1)])
+    for rectified, expected in (("auto", lens), ("always", CAMERA)):
+        messages = replay_node.open_source(bag, rectified=rectified).messages()
+        info = next(message.data for message in messages if message.kind == "camera_info")
+        assert intrinsics(TYPES.deserialize_cdr(info, MESSAGE_TYPES["camera_info"])) == expected
 
 
 def test_a_subscriber_is_waited_for_as_long_as_it_takes_and_that_is_said(replay, request, tmp_path, monkeypatch):

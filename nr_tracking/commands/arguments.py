@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import nr_tracking
 from nr_tracking.atomic import check_replaceable
@@ -12,8 +13,12 @@ from nr_tracking.commands.batch_options import add_batch
 from nr_tracking.commands.bench_options import add_bench_options, run_bench
 from nr_tracking.commands.synthesis import add_synthesize_options
 from nr_tracking.config import PRESETS, Config
+from nr_tracking.data.sequence import is_sequence
 from nr_tracking.training.schedule import SCHEDULES
 from nr_tracking.types import InputError
+
+if TYPE_CHECKING:
+    from nr_tracking.commands.track import Tracked
 
 DEMO = "demo"
 """The subcommand whose options belong to :mod:`nr_tracking.commands.demo`."""
@@ -69,17 +74,26 @@ def _add_batch(parser: argparse.ArgumentParser) -> None:
 
 def _track(options: argparse.Namespace) -> int:
     config = _config(options)
+    _refuse_topics(options)
     from nr_tracking.commands.recordings import open_recordings
     from nr_tracking.commands.track import track
-    from nr_tracking.evaluation.scoreboard import score_table
+
+    failed = 0
+
+    def fault(path: Path, error: InputError) -> None:
+        nonlocal failed
+        print(f"nr_tracking: {path.name}: {error}", file=sys.stderr)  # the others can do without it
+        failed += 1
 
     recordings = open_recordings(
         options.input,
         depth_topic=options.depth_topic,
         camera_info_topic=options.camera_info_topic,
         every_camera=options.every_camera,
+        ros=config.ros,
+        on_fault=fault,
     )
-    several, failed = len(recordings) > 1, 0
+    several = len(recordings) + failed > 1
     for recording in recordings:
         output = options.output / recording.name if several else options.output
         try:
@@ -87,17 +101,33 @@ def _track(options: argparse.Namespace) -> int:
         except InputError as error:
             if not several:
                 raise
-            print(f"nr_tracking: {recording.name}: {error}", file=sys.stderr)  # the others can do without it
-            failed += 1
+            fault(Path(recording.name), error)
             continue
-        print(f"{recording.name}: {done.run.tracked} of {done.run.frames} frames tracked; see {output / 'report.html'}")
-        for row, reason in done.run.dropped.items():
-            print(f"nr_tracking: frame {row} dropped: {reason}", file=sys.stderr)
-        for notice in done.run.notices:
-            print(f"nr_tracking: {notice}", file=sys.stderr)
-        if done.scores:
-            print(score_table(done.scores), end="")
+        _tell(recording.name, done)
     return 2 if failed else 0
+
+
+def _refuse_topics(options: argparse.Namespace) -> None:
+    """Raise an :class:`InputError` for options about the topics of a bag that would do nothing."""
+    given = [name for name in ("depth_topic", "camera_info_topic", "every_camera") if getattr(options, name)]
+    spelt = [f"--{name.replace('_', '-')}" for name in given]
+    if given and is_sequence(options.input):
+        raise InputError("bad_request", f"{spelt[0]} is for bags: {options.input} is a SEQUENCE, of one camera")
+    if options.every_camera and len(given) > 1:
+        raise InputError("bad_request", f"{spelt[0]} and --every-camera exclude each other: those are all its topics")
+
+
+def _tell(name: str, done: Tracked) -> None:
+    """Print what became of a recording."""
+    from nr_tracking.evaluation.scoreboard import score_table
+
+    print(f"{name}: {done.run.tracked} of {done.run.frames} frames tracked; see {done.output / 'report.html'}")
+    for row, reason in done.run.dropped.items():
+        print(f"nr_tracking: frame {row} dropped: {reason}", file=sys.stderr)
+    for notice in done.run.notices:
+        print(f"nr_tracking: {notice}", file=sys.stderr)
+    if done.scores:
+        print(score_table(done.scores), end="")
 
 
 def _add_evaluate(parser: argparse.ArgumentParser) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from nr_tracking.config import RosConfig
 from nr_tracking.data.scans import read_scans
 from nr_tracking.data.sequence import GroundTruth, Sequence, is_sequence, read_sequence
 from nr_tracking.evaluation.metrics import Mesh
@@ -54,11 +56,19 @@ class Recording:
 
 
 def open_recordings(
-    path: Path, *, depth_topic: str | None = None, camera_info_topic: str | None = None, every_camera: bool = False
+    path: Path,
+    *,
+    depth_topic: str | None = None,
+    camera_info_topic: str | None = None,
+    every_camera: bool = False,
+    ros: RosConfig | None = None,
+    on_fault: Callable[[Path, InputError], None] | None = None,
 ) -> list[Recording]:
     """Open a SEQUENCE or a bag (one recording), or a folder of bags (one for each, by name).
 
-    With ``every_camera`` each camera of a bag is a recording, named after the bag and its topic.
+    With ``every_camera`` each camera of a bag is a recording, named after the bag and its topic. No two have the same
+    name. ``ros`` tells of the images in bags what they do not: the unit of integer depth, and whether they are
+    rectified. Of several bags, those that cannot be opened go to ``on_fault``; without it the error is raised.
     """
     if not path.exists():
         raise InputError("no_such_path", f"there is no file or folder {path}")
@@ -79,15 +89,44 @@ def open_recordings(
             f"{path} is neither a SEQUENCE (camera.json, depth/) nor a rosbag2 (metadata.yaml) nor a folder of bags; "
             f"it holds {held}",
         )
-    if every_camera:
-        return [recording for bag in bags for recording in _open_cameras(bag)]
-    return [_open_bag(bag, depth_topic, camera_info_topic) for bag in bags]
+    settings = ros or RosConfig()
+    recordings: list[Recording] = []
+    for bag in bags:
+        try:
+            if every_camera:
+                recordings += _open_cameras(bag, settings)
+            else:
+                recordings.append(_open_bag(bag, depth_topic, camera_info_topic, settings))
+        except InputError as error:
+            if on_fault is None or len(bags) == 1:
+                raise
+            on_fault(bag, error)
+    return _told_apart(recordings)
+
+
+def _told_apart(recordings: list[Recording]) -> list[Recording]:
+    """The same recordings; where several have one name, all but the first are numbered: topics /a/b and /a_b, say."""
+    own = {recording.name for recording in recordings}
+    taken: set[str] = set()
+    named = []
+    for recording in recordings:
+        name, number = recording.name, 2
+        while name in taken or (name in own and name != recording.name):
+            name, number = f"{recording.name}_{number}", number + 1
+        taken.add(name)
+        named.append(replace(recording, name=name))
+    return named
+
+
+def name_of(path: Path) -> str:
+    """The name by which a path was given, and not that of what a link leads to: many may lead to a folder `bag`."""
+    return Path(os.path.abspath(path)).name
 
 
 def _open_sequence(path: Path) -> Recording:
     sequence = read_sequence(path)
     return Recording(
-        path.resolve().name,
+        name_of(path),
         len(sequence),
         lambda start, count: frames_of(sequence, start, count),
         sequence.ground_truth,
@@ -115,17 +154,20 @@ def scans_of(sequence: Sequence, frames: Iterable[int]) -> list[Mesh] | None:
     return None if scans is None else [Mesh(*scan) for scan in scans]
 
 
-def _open_bag(path: Path, depth_topic: str | None, camera_info_topic: str | None) -> Recording:
+def _open_bag(path: Path, depth_topic: str | None, camera_info_topic: str | None, ros: RosConfig) -> Recording:
     from nr_tracking.ros.bags import open_recording
 
-    return _recording_of(open_recording(path, depth_topic, camera_info_topic), path.resolve().name)
+    bag = open_recording(
+        path, depth_topic, camera_info_topic, depth_unit_m=ros.depth_unit_m, rectified=ros.image_rectified
+    )
+    return _recording_of(bag, name_of(path))
 
 
-def _open_cameras(path: Path) -> list[Recording]:
+def _open_cameras(path: Path, ros: RosConfig) -> list[Recording]:
     from nr_tracking.ros.bags import open_cameras
 
-    cameras = open_cameras(path)
-    name = path.resolve().name
+    cameras = open_cameras(path, ros.depth_unit_m, ros.image_rectified)
+    name = name_of(path)
     if len(cameras) == 1:
         return [_recording_of(cameras[0], name)]
     return [_recording_of(camera, f"{name}{camera.topics.depth.replace('/', '_')}") for camera in cameras]

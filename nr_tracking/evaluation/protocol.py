@@ -314,7 +314,10 @@ def _outward(surfaces: list[Mesh]) -> list[Mesh]:
     first = surfaces[0]
     corners = (first.vertices - first.vertices.mean(axis=0)).astype(np.float64)[first.faces]
     volume = np.einsum("fi,fi->", corners[:, 0], np.cross(corners[:, 1], corners[:, 2]))
-    return surfaces if volume >= 0 else [Mesh(mesh.vertices, mesh.faces[:, ::-1]) for mesh in surfaces]
+    if volume >= 0:
+        return surfaces
+    # As arrays of their own: torch takes none that is read backwards.
+    return [Mesh(mesh.vertices, np.ascontiguousarray(mesh.faces[:, ::-1])) for mesh in surfaces]
 
 
 def _normalisation(true: Mesh) -> tuple[Float64, float]:

@@ -28,6 +28,8 @@ from nr_tracking.ros.typestore import COMPRESSED, TYPES, decode, encode
 from nr_tracking.types import DepthFrame, InputError
 
 _STORAGE = {"mcap": StoragePlugin.MCAP, "sqlite3": StoragePlugin.SQLITE3}
+Rectified = Literal["auto", "always", "never"]
+"""Whether images are free of the lens, as ``ros.image_rectified`` says it; auto goes by the name of their topic."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,7 @@ class Recording:
     depth_unit_m: float
     damages: tuple[str, ...]
     compressed: bool
+    rectified: bool
     _count: int
 
     def __len__(self) -> int:
@@ -122,8 +125,7 @@ class Recording:
 
     def _outcomes(self, on_damage: Callable[[InputError], None]) -> Iterator[Outcome]:
         """What becomes of every image, in order."""
-        rectified = is_rectified(self.topics.depth)
-        pairing = FramePairing(expects_mask=self.topics.mask is not None, rectified=rectified)
+        pairing = FramePairing(expects_mask=self.topics.mask is not None, rectified=self.rectified)
         take: dict[Kind, Callable[[Any], list[Outcome]]] = {
             "depth": pairing.image,
             "camera_info": pairing.info,
@@ -164,13 +166,15 @@ def open_recording(
     camera_info_topic: str | None = None,
     mask_topic: str | None = None,
     depth_unit_m: float = 0.001,
+    rectified: Rectified = "auto",
 ) -> Recording:
     """Open a rosbag2 folder (or a single .mcap or .db3 file) and find its depth stream.
 
     Topics that are not named are found by type: the image topic with a depth encoding, the CameraInfo beside it, and a
     mask beside it whose name is ``mask``. Of several with depth encodings, 16UC1 and 32FC1 come before mono16, which
     infrared images have too; then one with a CameraInfo beside it, as maps of confidence do not have, the one with most
-    messages, raw before compressed, the first by name. ``depth_unit_m`` is the unit of integer depth.
+    messages, raw before compressed, the first by name. ``depth_unit_m`` is the unit of integer depth, and ``rectified``
+    whether images are free of the lens.
 
     Raises:
         InputError: ``no_such_path``, ``corrupt_bag``, ``empty_bag``, ``no_depth_topic`` (lists what the recording
@@ -178,10 +182,10 @@ def open_recording(
     """
     contents = read_contents(Path(path))
     depth = contents.depth_stream(depth_topic)
-    return _recording(contents, depth, contents.topics(depth, camera_info_topic, mask_topic), depth_unit_m)
+    return _recording(contents, depth, contents.topics(depth, camera_info_topic, mask_topic), depth_unit_m, rectified)
 
 
-def open_cameras(path: str | Path, depth_unit_m: float = 0.001) -> list[Recording]:
+def open_cameras(path: str | Path, depth_unit_m: float = 0.001, rectified: Rectified = "auto") -> list[Recording]:
     """Open every camera of a recording: one for each CameraInfo that has depth images beside it, by topic.
 
     Raises:
@@ -197,9 +201,9 @@ def open_cameras(path: str | Path, depth_unit_m: float = 0.001) -> list[Recordin
         except InputError:
             continue  # where no camera has one, open_recording says so
         if topics.camera_info not in by_camera:
-            by_camera[topics.camera_info] = _recording(contents, depth, topics, depth_unit_m)
+            by_camera[topics.camera_info] = _recording(contents, depth, topics, depth_unit_m, rectified)
     if not by_camera:
-        return [open_recording(path, depth_unit_m=depth_unit_m)]
+        return [open_recording(path, depth_unit_m=depth_unit_m, rectified=rectified)]
     return sorted(by_camera.values(), key=lambda camera: camera.topics.depth)
 
 
@@ -237,7 +241,9 @@ def write_bag(
     return path
 
 
-def _recording(contents: Contents, depth: Stream, topics: Topics, depth_unit_m: float) -> Recording:
+def _recording(
+    contents: Contents, depth: Stream, topics: Topics, depth_unit_m: float, rectified: Rectified
+) -> Recording:
     return Recording(
         contents.path,
         topics,
@@ -245,6 +251,7 @@ def _recording(contents: Contents, depth: Stream, topics: Topics, depth_unit_m: 
         depth_unit_m,
         contents.damages,
         depth.message_type == COMPRESSED,
+        rectified == "always" or (rectified == "auto" and is_rectified(depth.topic)),
         depth.count,
     )
 

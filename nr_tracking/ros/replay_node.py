@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import rclpy
 from rcl_interfaces.msg import FloatingPointRange, ParameterDescriptor
@@ -29,8 +29,7 @@ from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CameraInfo, Image
 
 from nr_tracking.data.sequence import Sequence, is_sequence, read_sequence
-from nr_tracking.ros.bags import RecordedMessage, Recording, open_recording
-from nr_tracking.ros.conversions import is_rectified
+from nr_tracking.ros.bags import RecordedMessage, Recording, Rectified, open_recording
 from nr_tracking.ros.memory import share_heaps
 from nr_tracking.ros.messages import Kind, frame_messages
 from nr_tracking.ros.share import use_fastdds_profile
@@ -56,13 +55,15 @@ class Source:
     messages: Callable[[], Iterator[RecordedMessage]]
 
 
-def open_source(path: Path, depth_topic: str = "", camera_info_topic: str = "") -> Source:
+def open_source(
+    path: Path, depth_topic: str = "", camera_info_topic: str = "", rectified: Rectified = "auto"
+) -> Source:
     """Open a rosbag2, or a SEQUENCE as the messages that it amounts to. Faults are :class:`InputError`."""
     if is_sequence(path):
         sequence = read_sequence(path)
         masked = sequence.mask_files is not None
         return Source(_kinds(masked), lambda: _messages_of(sequence))
-    recording = open_recording(path, depth_topic or None, camera_info_topic or None)
+    recording = open_recording(path, depth_topic or None, camera_info_topic or None, rectified=rectified)
     return Source(_kinds(recording.topics.mask is not None), lambda: _raw_messages(recording))
 
 
@@ -82,9 +83,8 @@ def _raw_messages(recording: Recording) -> Iterator[RecordedMessage]:
     def complain(error: InputError) -> None:
         print(f"replay_node: {error}", file=sys.stderr)
 
-    rectified = is_rectified(recording.topics.depth)  # which the name that they are played under does not tell
     for message in recording.messages(complain):
-        if message.kind == "camera_info" and rectified:
+        if message.kind == "camera_info" and recording.rectified:  # the name that they are played under does not tell
             try:
                 message = replace(message, data=without_lens(message.data))
             except InputError as error:
@@ -130,6 +130,14 @@ class ReplayNode(Node):
             self._parameter("depth_topic", "", "topic of the depth images in a bag; empty to find it by type"),
             self._parameter("camera_info_topic", "", "topic of the camera info in a bag; empty to find it"),
         )
+        self._rectified = self._parameter(
+            "image_rectified",
+            "auto",
+            "images of a bag are free of the lens: auto (by their topic), always or never",
+        )
+        if self._rectified not in get_args(Rectified):
+            allowed = f"is none of {', '.join(get_args(Rectified))}"
+            raise InputError("bad_parameter", f"image_rectified: {self._rectified!r} {allowed}")
         self._rate = self._parameter("rate", 1.0, "speed over that of the recording", (1e-3, 1e3))
         self._loop = self._parameter("loop", False, "begin again at the end; stamps jump back then")
         self._start_s = self._parameter("start", 0.0, "seconds of the recording to skip", (0.0, 1e6))
@@ -146,10 +154,10 @@ class ReplayNode(Node):
         Raises:
             InputError: the recording cannot be read, or a subscriber takes nothing of it.
         """
-        path, *topics = self._input
+        path, depth_topic, info_topic = self._input
         if not path:
             raise InputError("no_input", "name a recording: -p input:=FOLDER")
-        source = open_source(Path(path), *topics)
+        source = open_source(Path(path), depth_topic, info_topic, self._rectified)
         # Only what there is: a mask topic makes a tracking node wait for a mask with every image.
         self._topics = {kind: self._publisher(*_TOPICS[kind]) for kind in source.kinds}
         if self._wait:
