@@ -262,7 +262,7 @@ def test_somebody_else_is_followed_afresh_once_nobody_is_left(figure):
         found = tracks.advance(far, step * STEP_NS)
         estimator.observe(found.ids, found.positions, step * STEP_NS, found.velocities)
         counts.append(len(found.ids))
-    assert 0 in counts and counts[-1] == len(first.ids)
+    assert 0 not in counts and counts[-1] == len(first.ids)
     assert not np.isin(found.ids, first.ids).any()
     assert found.positions[:, 0].min() > 2.0 and np.isfinite(estimator.velocities).all()
 
@@ -416,6 +416,22 @@ def test_frames_that_cannot_be_used_are_refused_and_change_nothing(figure):
     assert error.value.reason == "no_surface"
     shifted = tracks.advance(surface_of(vertices + 0.01, faces), 6 * STEP_NS)
     assert np.abs(shifted.velocities.mean(0) - 0.01 / 0.033333333).max() < 0.1
+
+
+def test_a_refused_frame_of_a_moving_camera_is_not_applied(figure):
+    """The camera's motion is told from the last accepted frame: what led to a refused one is no part of it."""
+    vertices, faces = figure
+    tracks = new_tracks()
+    start = tracks.start(surface_of(vertices, faces), 0).positions
+    change = Rigid(rotation([0, 1, 0.3], 0.5), np.array([0.4, -0.1, 0.2]))
+    flat = surface_of(np.zeros_like(vertices), faces)
+    for surface, stamp in ((surface_of(vertices, faces[:0]), STEP_NS), (flat, STEP_NS), (surface_of(*figure), 0)):
+        tracks.moved_camera(change)
+        with pytest.raises(InputError):
+            tracks.advance(surface, stamp)
+    tracks.moved_camera(change)
+    found = tracks.advance(surface_of(change.points(vertices), faces), STEP_NS)
+    assert np.linalg.norm(found.positions - change.points(start), axis=1).mean() < 0.1 * VOXEL
 
 
 def test_nothing_can_be_asked_before_the_first_surface(figure):

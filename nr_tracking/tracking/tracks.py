@@ -96,7 +96,7 @@ class PersistentTracks:
         self._spacing = np.sqrt(samples.area / len(samples.points))
         self._node_spacing = np.sqrt(samples.area / len(nodes))
         self._most_nodes = _MOST_NODES * len(nodes)
-        self._previous, self._traced = None, None
+        self._previous, self._traced, self._pending = None, None, None
         self._strain, self._confirmed = np.zeros((2, len(samples.points)))
         self._prepare()
         self._landing = Projection.on_surface(samples)
@@ -107,12 +107,21 @@ class PersistentTracks:
         self._fitter = GraphFitter(self.refinement, self._graph, self._pose.points, self._size, self._device)
 
     def moved_camera(self, change: Rigid) -> None:
-        """The next surface is seen from elsewhere: ``change`` leads from the present camera frame to the new one."""
+        """The next surface is seen from elsewhere: ``change`` leads from the present camera frame to the new one.
+
+        It takes effect with the surface that :meth:`advance` accepts next; what is told before that takes its place.
+        """
+        self._pending = change
+
+    def _take_camera(self) -> None:
+        """Go on in the frame of the camera from which the next surface is seen."""
+        self._change, self._pending = self._pending, None
+        if (change := self._change) is None:
+            return
         self._newest = self._pose.seen(change)
         self._previous = self._previous.seen(change) if self._previous is not None else None
         self._reference = self._reference.seen(change)  # the first pose may stay: what turned is a part of the motion
         self._steadier.seen(change)
-        self._pending = change if self._pending is None else change.after(self._pending)
 
     def advance(self, surface: Surface, stamp_ns: int, cues: Cues | None = None) -> Tracks:
         """Move the points onto the surface of a later frame.
@@ -120,18 +129,19 @@ class PersistentTracks:
         Raises :class:`InputError` ("no_surface") where that has no area, ("stamp_order") where it is not later; the
         tracks then stay as they are.
         """
-        pose = self._pose
-        if stamp_ns <= pose.stamp_ns:
-            raise InputError("stamp_order", f"stamp {stamp_ns} ns is not later than the last one, {pose.stamp_ns} ns")
-        if len(surface.faces) == 0:
-            raise InputError("no_surface", f"the surface at stamp {stamp_ns} ns has no faces")
+        last_ns = self._pose.stamp_ns
+        if stamp_ns <= last_ns:
+            raise InputError("stamp_order", f"stamp {stamp_ns} ns is not later than the last one, {last_ns} ns")
         index = SurfaceIndex(surface.vertices, surface.faces)
+        if not index.normals.any():
+            raise InputError("no_surface", f"the surface at stamp {stamp_ns} ns has no area")
+        self._take_camera()
+        pose = self._pose
         if np.linalg.norm(pose.nodes - self._reference.nodes, axis=1).max() > _STILL * self._size:
             self._reference = pose
         passage = Passage(self._reference, pose, self._previous, stamp_ns)
         self._step(self._fitter.fit(passage, index, cues or Cues()), stamp_ns)
         self._previous = pose
-        self._change, self._pending = self._pending, None
         self._index, self._frames = index, self._frames + 1
         landing = self._land()
         if self._frames % self.settings.keyframe_frames == 0:
@@ -143,9 +153,9 @@ class PersistentTracks:
         reach = self.settings.death_ratio * self._size
         near, back = landing.distance <= reach, landing.distance <= _BACK * reach
         self._population.judge(near, back, stamp_ns, self.settings)
+        if not self._population.alive.any():  # somebody else, or somewhere else: nothing to go on from
+            return self.start(surface, stamp_ns)
         if self._frames % self.settings.renew_frames == 0:
-            if not self._population.alive.any():  # somebody else, or somewhere else: nothing to go on from
-                return self.start(surface, stamp_ns)
             landing = self._renew(landing)
         return self._tracks(surface, landing)
 
@@ -181,7 +191,9 @@ class PersistentTracks:
         if self.refinement.enabled:
             anchored = self._moved(self._first, self._fitter.leap(self._first, pose, self._index), pose.stamp_ns)
             apart = np.linalg.norm(anchored.points - pose.points, axis=1)
-            self._population.reject(apart > self.settings.keyframe_ratio * self._size)
+            # Who is unseen already is not denied: where the part shows again, that is told by its place there.
+            denied = apart > self.settings.keyframe_ratio * self._size
+            self._population.reject(denied & self._population.alive)
             # The frame before is corrected alike: the leap is no motion of the subject.
             assert self._previous is not None
             self._previous = self._previous.corrected(pose, anchored)
