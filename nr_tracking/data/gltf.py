@@ -20,6 +20,8 @@ from nr_tracking.types import InputError
 
 _COMPONENT = {5120: np.int8, 5121: np.uint8, 5122: np.int16, 5123: np.uint16, 5125: np.uint32, 5126: np.float32}
 _WIDTH = {"SCALAR": 1, "VEC2": 2, "VEC3": 3, "VEC4": 4, "MAT4": 16}
+_AT_LEG_END = 0.02
+"""How far from a bone's end a foot may begin, over the skeleton's longest extent."""
 _UNMOVED = {"translation": (0.0, 0.0, 0.0), "rotation": (0.0, 0.0, 0.0, 1.0), "scale": (1.0, 1.0, 1.0)}
 
 
@@ -74,10 +76,77 @@ class GltfCharacter:
     def transforms(self, clip: str, times: np.ndarray, proportions: np.ndarray | None = None) -> np.ndarray:
         """Skinning transforms (T, J, 3, 4) of an animation at ``times`` (T,) seconds.
 
-        ``proportions`` (nodes, 3) stretch each node's own axes, flesh and the way to its children alike.
+        ``proportions`` (nodes, 3) stretch each node's own axes, flesh and the way to its children alike;
+        feet that hang on the root go with the legs that end at them.
         """
+        as_animated = self._skinning(clip, times, np.ones((len(self.names), 3)))
+        if proportions is None:
+            return as_animated[:, :, :3]
+        stretched = self._skinning(clip, times, proportions)
+        for foot, leg in self.feet():
+            # A foot that hangs on the root is animated where the unstretched leg ends: it moves with that end.
+            ankle = np.linalg.inv(self.inverse_bind[foot])[:, 3]
+            moved = (as_animated[:, foot] - stretched[:, foot] + stretched[:, leg] - as_animated[:, leg]) @ ankle
+            for row in self._at_and_under(foot):
+                stretched[:, row, :, 3] += moved
+        return stretched[:, :, :3]
+
+    def feet(self) -> list[tuple[int, int]]:
+        """Rows in ``joints`` of feet that hang on the root, for inverse kinematics, each with the leg that ends there.
+
+        In the file nothing but the animation joins the two.
+        """
+        places = self.bind_places()
+        near = _AT_LEG_END * float(np.ptp(places, axis=0).max())
+        ends = self._bone_ends()
+        found = []
+        for foot, node in enumerate(self.joints.tolist()):
+            above = self._above(node)
+            if sum(self._row(up) is not None for up in above) > 1:
+                continue
+            own = {node, *above, *self.joints[self._at_and_under(foot)].tolist()}
+            away = [
+                (float(np.linalg.norm(end - places[foot])), leg)
+                for leg, end in ends
+                if int(self.joints[leg]) not in own
+            ]
+            if away and min(away)[0] < near:
+                found.append((foot, min(away)[1]))
+        return found
+
+    def _bone_ends(self) -> list[tuple[int, np.ndarray]]:
+        """Where the children of joints are in the bind pose, skinned or mere marks of an end: (row, place) each."""
+        bind = np.linalg.inv(self.inverse_bind)
+        ends = []
+        for node, parent in enumerate(self.parents):
+            row = self._row(parent)
+            if row is not None:
+                own = self._row(node)
+                mark = (bind[row] @ np.append(self.rest[node]["translation"], 1))[:3]
+                ends.append((row, mark if own is None else bind[own][:3, 3]))
+        return ends
+
+    def _row(self, node: int) -> int | None:
+        """The row of a node in ``joints``, None where it is no joint."""
+        rows = np.flatnonzero(self.joints == node)
+        return int(rows[0]) if len(rows) else None
+
+    def _above(self, node: int) -> list[int]:
+        """A node's ancestors, the nearest first."""
+        above = []
+        while self.parents[node] >= 0:
+            node = self.parents[node]
+            above.append(node)
+        return above
+
+    def _at_and_under(self, row: int) -> list[int]:
+        """The rows of a joint and of all that hang on it."""
+        node = int(self.joints[row])
+        return [own for own, other in enumerate(self.joints.tolist()) if node in (other, *self._above(other))]
+
+    def _skinning(self, clip: str, times: np.ndarray, stretch: np.ndarray) -> np.ndarray:
+        """Skinning transforms (T, J, 4, 4) with each node's axes stretched (nodes, 3)."""
         moved = {(track.node, track.path): track.at(times) for track in self.clips[clip]}
-        stretch = np.ones((len(self.names), 3)) if proportions is None else proportions
         world = np.empty((len(self.names), len(times), 4, 4))
         for node in self._parents_first():
             still = self.rest[node]
@@ -93,19 +162,14 @@ class GltfCharacter:
             world[node] = local if parent < 0 else world[parent] @ local
         stretched = self.inverse_bind.copy()
         stretched[:, :3] *= stretch[self.joints][:, :, None]
-        return (world[self.joints].swapaxes(0, 1) @ stretched)[:, :, :3]
+        return world[self.joints].swapaxes(0, 1) @ stretched
 
     def bind_places(self) -> np.ndarray:
         """Places (J, 3) of the joints in the bind pose."""
         return np.linalg.inv(self.inverse_bind)[:, :3, 3]
 
     def _parents_first(self) -> list[int]:
-        depth = [0] * len(self.parents)
-        for node, parent in enumerate(self.parents):
-            while parent >= 0:
-                depth[node] += 1
-                parent = self.parents[parent]
-        return sorted(range(len(self.parents)), key=depth.__getitem__)
+        return sorted(range(len(self.parents)), key=lambda node: len(self._above(node)))
 
 
 def read_gltf(path: str | Path) -> GltfCharacter:
