@@ -29,6 +29,8 @@ _CELLS = 115
 """Cells of the wrapped surface along the longest edge."""
 _WORN_LOOSE = 0.35
 """Share of shirts, suits and trousers that hang loose where they stand off the body."""
+_HAIRLINE = 0.52
+"""How far to the front hair reaches, of what its helper does, which covers the face."""
 _MOST_CHILD = 0.5
 """Share of the child in the youngest of validation and test, to whose bodies published scores refer."""
 _PAIRS = (
@@ -59,13 +61,14 @@ for _side in ("Left", "Right"):
 class Part:
     """Triangles ``faces`` (F, 3) over ``vertices`` (V, 3) metres with skinning ``weights`` (V, J).
 
-    ``loose`` (V,) in [0, 1]: how freely a vertex hangs.
+    ``loose`` (V,) in [0, 1]: how freely a vertex hangs. ``sheet``: without an inside, like hair.
     """
 
     vertices: np.ndarray
     faces: np.ndarray
     weights: np.ndarray
     loose: np.ndarray
+    sheet: bool = False
 
 
 @dataclass(frozen=True)
@@ -143,10 +146,12 @@ class MakeHuman:
             index, offset = read_target(self.folder / "targets" / f"{target}.target")
             base[index] += weight * offset
         parts = self._outfit(base, rng, female, split)
-        vertices, faces, weights, loose = _joined(parts)
+        vertices, faces, weights, loose, sheet = _joined(parts)
         lift = np.array([0, base[np.unique(self.groups["body"]), 1].min() * UNIT_M, 0])
         vertices = vertices * UNIT_M - lift
-        outside, outside_faces = wrap(vertices, faces, float(np.ptp(vertices, axis=0).max()) / _CELLS)
+        outside, outside_faces = wrap(
+            vertices, faces[~sheet], float(np.ptp(vertices, axis=0).max()) / _CELLS, faces[sheet]
+        )
         outside = smooth(outside, outside_faces, int(rng.integers(1, 5)))
         values = carry(np.concatenate([weights, loose[:, None]], 1), vertices, faces, outside)
         looseness = np.clip(values[:, -1], 0, 1)
@@ -205,14 +210,14 @@ class MakeHuman:
         return Part(vertices, faces, weights, loose)
 
     def _hair(self, base: np.ndarray, rng: np.random.Generator) -> Part:
+        """The hair helper, cut at a random length, without what hangs in front of the face."""
         faces = self.groups["helper-hair"]
-        used = np.unique(faces)
-        top, bottom = base[used, 1].max(), base[used, 1].min()
-        end = bottom + (top - bottom) * rng.uniform(0.0, 0.6)
-        vertices, faces, rims = cap_holes(base, faces[(base[faces, 1] > end).any(1)])
-        loose = 0.6 * np.clip((0.55 * top + 0.45 * bottom - vertices[:, 1]) / (0.5 * (top - bottom)), 0, 1)
-        weights = np.vstack([self.weights, *[self.weights[rim].mean(0)[None] for rim in rims]])
-        return Part(vertices, faces, weights, loose)
+        low, high = base[np.unique(faces)].min(0), base[np.unique(faces)].max(0)
+        end = low[1] + (high[1] - low[1]) * rng.uniform(0.0, 0.6)
+        front = low[2] + _HAIRLINE * (high[2] - low[2])
+        faces = faces[(base[faces, 1] > end).any(1) & (base[faces, 2].mean(1) < front)]
+        loose = 0.6 * np.clip((0.55 * high[1] + 0.45 * low[1] - base[:, 1]) / (0.5 * (high[1] - low[1])), 0, 1)
+        return Part(base, faces, self.weights, loose, sheet=True)
 
     def _fitted(self, base: np.ndarray, rng: np.random.Generator, split: Split, pattern: str) -> list[Part]:
         items = sorted((self.folder / "clothes").glob(f"{pattern}/*.mhclo"))
@@ -331,11 +336,13 @@ def read_garment(path: Path) -> Garment:
     return Garment(path.stem, values[:, :3].astype(int), values[:, 3:6], values[:, 6:], scales, faces)
 
 
-def _joined(parts: list[Part]) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+def _joined(parts: list[Part]) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Vertices, faces, weights and looseness of all, and which faces are sheets."""
     counts = np.cumsum([0, *[len(part.vertices) for part in parts]])
     faces = np.concatenate([part.faces + start for part, start in zip(parts, counts[:-1], strict=True)])
     vertices, weights = (np.concatenate([getattr(part, key) for part in parts]) for key in ("vertices", "weights"))
-    return vertices, faces, weights, np.concatenate([part.loose for part in parts])
+    sheet = np.repeat([part.sheet for part in parts], [len(part.faces) for part in parts])
+    return vertices, faces, weights, np.concatenate([part.loose for part in parts]), sheet
 
 
 def _parents_first(bones: dict[str, dict]) -> list[str]:

@@ -14,11 +14,16 @@ from scipy.ndimage import map_coordinates
 from skimage.measure import marching_cubes
 
 from nr_tracking.data.clips import boundary_loops
-from nr_tracking.data.distance import nearest_point, signed_distance
+from nr_tracking.data.distance import INSIDE, nearest_point, winding_number
+from nr_tracking.normals import face_normals, vertex_normals
 
 Field = Callable[[np.ndarray], np.ndarray]
 
 _COARSE = 4
+_SHEET = 0.6
+"""Half the thickness of what has no inside, in cells: thinner sheets fall between the grid's points."""
+_SKIN = 0.08
+"""How far off a face is looked whether it is outside, in cells: about a millimetre on a person."""
 
 
 def surface_of_field(field: Field, low: np.ndarray, high: np.ndarray, cell: float) -> tuple[np.ndarray, np.ndarray]:
@@ -39,10 +44,52 @@ def surface_of_field(field: Field, low: np.ndarray, high: np.ndarray, cell: floa
     return _largest_parts(vertices * cell + low, faces.astype(np.int32))
 
 
-def wrap(vertices: np.ndarray, faces: np.ndarray, cell: float) -> tuple[np.ndarray, np.ndarray]:
-    """The outside of a mesh (V, 3), (F, 3), which may be open or overlap itself, as one closed mesh."""
-    used = vertices[np.unique(faces)]
-    return surface_of_field(lambda q: signed_distance(q, vertices, faces), used.min(0), used.max(0), cell)
+def wrap(
+    vertices: np.ndarray, faces: np.ndarray, cell: float, sheets: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """The outside of a mesh (V, 3), (F, 3), which may be open or overlap itself, as one closed mesh.
+
+    ``sheets`` (S, 3) over the same vertices have no inside, as hair has none: they become solid, a little thicker than
+    a cell.
+    """
+    outer, half = exposed(vertices, faces, cell), _SHEET * cell
+
+    def field(points: np.ndarray) -> np.ndarray:
+        values = _signed(points, vertices, faces, outer)
+        if sheets is None or not len(sheets):
+            return values
+        return np.minimum(values, nearest_point(points, vertices, sheets)[0] - half)
+
+    used = vertices[np.unique(faces if sheets is None else np.vstack([faces, sheets]))]
+    return surface_of_field(field, used.min(0) - half, used.max(0) + half, cell)
+
+
+def exposed(vertices: np.ndarray, faces: np.ndarray, cell: float) -> np.ndarray:
+    """Those of ``faces`` (F, 3) that bound the inside, at a corner at least or, larger than a cell, in their middle.
+
+    Skin below cloth is near the surface and no part of it. Distances to it would make the level set waver with the
+    grid's period.
+    """
+    used, corners = np.unique(faces, return_inverse=True)
+    double = face_normals(vertices, faces).T
+    large = (double**2).sum(1) > cell**4
+    middle = vertices[faces[large]].mean(1) + _SKIN * cell * _unit(double[large])
+    off = np.vstack([vertices[used] + _SKIN * cell * vertex_normals(vertices, faces)[used], middle])
+    # Through a face the winding number grows by one: what is outside here is inside behind it, unless it is below zero.
+    bounds = np.abs(winding_number(off, vertices, faces)) <= INSIDE
+    keep = bounds[corners.reshape(-1, 3)].any(1)
+    keep[large] |= bounds[len(used) :]
+    return faces[keep]
+
+
+def _unit(vectors: np.ndarray) -> np.ndarray:
+    return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-20)
+
+
+def _signed(points: np.ndarray, vertices: np.ndarray, faces: np.ndarray, outer: np.ndarray) -> np.ndarray:
+    """Distance (Q,) to ``outer``, negative inside of ``faces``; all of them where none is known to bound anything."""
+    distance = nearest_point(points, vertices, outer if len(outer) else faces)[0]
+    return np.where(winding_number(points, vertices, faces) > INSIDE, -distance, distance)
 
 
 def carry(values: np.ndarray, vertices: np.ndarray, faces: np.ndarray, points: np.ndarray) -> np.ndarray:
