@@ -91,3 +91,25 @@ def test_nothing_comes_from_nothing() -> None:
     empty = np.zeros((12, 16), np.float32)
     for seed in range(3):
         assert not random_sensor(np.random.default_rng(seed))(empty, CAMERA, np.random.default_rng(0)).any()
+
+
+@pytest.mark.parametrize("model", [structured_light(), time_of_flight()])
+def test_a_coarser_image_of_the_same_sensor_loses_no_more_of_the_outline(model: SensorModel) -> None:
+    model = SensorModel(**{**vars(model), "blotches": 0.0, "shadow": False})
+    shares = []
+    for factor in (1.0, 0.75, 0.5):
+        camera = Intrinsics(round(400 * factor), round(400 * factor), *[NOMINAL_FX * factor] * 2, *[200 * factor] * 2)
+        rows, columns = np.indices((camera.height, camera.width)) / factor
+        depth = np.where(np.hypot(rows - 200, columns - 200) < 150, 1.5, 0).astype(np.float32)
+        noisy = [model(depth, camera, np.random.default_rng(seed)) for seed in range(5)]
+        shares.append(np.mean([(image == 0)[depth > 0].mean() for image in noisy]))
+    np.testing.assert_allclose(shares[1:], shares[0], rtol=0.25)
+
+
+def test_a_slope_in_a_coarser_image_is_no_edge() -> None:
+    model = SensorModel(**{**vars(CLEAN), "edge_loss": 1.0})
+    for factor in (1.0, 0.25):
+        camera = Intrinsics(60, 40, *[NOMINAL_FX * factor] * 2, 29.5, 19.5)
+        # 2.4 % of its depth over three pixels of a full image, and as steep in the coarse one.
+        depth = 1.5 * np.exp(0.012 / factor * np.arange(60, dtype=np.float32))[None].repeat(40, 0)
+        assert (model(depth, camera, np.random.default_rng(0)) > 0).all()

@@ -25,7 +25,8 @@ class SensorModel:
 
     ``axial`` noise in metres at 1 m, growing with z to the ``power``; ``correlation`` pixels over which it is smooth;
     ``lateral`` jitter in pixels; ``disparity`` steps in pixels for a ``baseline`` in metres (0: no steps). These pixels
-    are those of a camera with :data:`NOMINAL_FX`: the same sensor, given as a smaller image, is no worse in metres.
+    are those of a camera with :data:`NOMINAL_FX`: the same sensor, given as a smaller image, is no worse in metres, and
+    loses about the same share of an outline.
     ``quantum`` metres of the output; ``edge_loss`` and ``flying``: share of edge pixels that are lost, or that float
     between the surfaces; ``steep_degrees``: steeper surfaces are lost; ``blotches``: share of the image without
     return; ``shadow``: whether the projector's shadow is dark.
@@ -59,9 +60,11 @@ class SensorModel:
         if self.disparity > 0:
             shift, step = intrinsics.fx * self.baseline / np.maximum(out, 1e-3), self.disparity * pixel
             out = intrinsics.fx * self.baseline / (np.maximum(np.rint(shift / step), 1) * step)
-        edge, before, behind = _edges(seen)
-        lost = edge & (rng.random(depth.shape) < self.edge_loss)
-        floating = edge & ~lost & (rng.random(depth.shape) < self.flying)
+        # A coarser image's edge pixels hold more of the surface, of which the sensor loses no more.
+        coarse = min(1.0, pixel)
+        edge, before, behind = _edges(seen, 0.03 / coarse)
+        lost = edge & (rng.random(depth.shape) < self.edge_loss * coarse)
+        floating = edge & ~lost & (rng.random(depth.shape) < self.flying * coarse)
         share = rng.random(depth.shape)
         out = np.where(floating, before + share * (behind - before), out)
         lost |= slope > np.tan(np.radians(self.steep_degrees))
@@ -139,13 +142,13 @@ def _slope(depth: np.ndarray, intrinsics: Intrinsics) -> np.ndarray:
     return np.hypot(*steps) / (np.maximum(depth, 1e-3) / intrinsics.fx)
 
 
-def _edges(depth: np.ndarray) -> tuple[Bool, np.ndarray, np.ndarray]:
-    """Pixels beside a depth step or beside nothing, with the nearest and farthest depth around them."""
+def _edges(depth: np.ndarray, least: float) -> tuple[Bool, np.ndarray, np.ndarray]:
+    """Pixels beside a depth step, ``least`` of the depth, or beside nothing; nearest and farthest depth around them."""
     present = np.where(depth > 0, depth, np.inf)
     before = minimum_filter(present, 3)
     behind = maximum_filter(depth, 3)
     border = (depth > 0) & (minimum_filter(depth, 3) == 0)
-    step = (depth > 0) & (behind - before > 0.03 * before)
+    step = (depth > 0) & (behind - before > least * before)
     # Beside nothing, a flying pixel floats off into the empty space behind.
     behind = np.where(border, behind * 1.03, behind)
     return border | step, np.where(np.isfinite(before), before, 0), behind
