@@ -28,7 +28,7 @@ _MODE = 0o666 & ~_MASK
 @contextmanager
 def written_file(destination: Path) -> Iterator[Path]:
     """Yield the name of a file beside ``destination`` that replaces it when the block ends without an exception."""
-    temporary = beside(destination, f"writing-{os.getpid()}")
+    temporary = beside(destination, _own())
     try:
         yield temporary
         with suppress(OSError):  # not every file system has modes
@@ -51,7 +51,7 @@ def written_folder(destination: Path, recognised_by: str) -> Iterator[Path]:
     folder and an :class:`InputError` is raised before anything is written.
     """
     check_replaceable(destination, recognised_by)
-    temporary = beside(destination, f"writing-{os.getpid()}")
+    temporary = beside(destination, _own())
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
     try:
@@ -76,15 +76,18 @@ def prepare_file(destination: Path) -> None:
     """Make the folder of a file that is to be written, before the work whose result it holds.
 
     Raises:
-        InputError: ``output_is_a_folder``, ``output_not_writable``.
+        InputError: ``output_is_a_folder``, ``output_not_a_file``, ``output_not_writable``.
     """
     if destination.is_dir():
         raise InputError("output_is_a_folder", f"{destination} is a folder; name a file, in it for instance")
+    if destination.exists() and not destination.is_file():
+        raise InputError("output_not_a_file", f"{destination} is a device, which no file can replace; name a file")
     folder = _behind_links(destination).parent
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError("output_not_writable", f"there is no folder {folder}, and none can be made: {error}") from None
+    _probe(beside(destination, _own()))
 
 
 def prepare_folder(folder: Path) -> None:
@@ -104,8 +107,8 @@ def prepare_folder(folder: Path) -> None:
 def check_replaceable(destination: Path, recognised_by: str) -> None:
     """Raise an :class:`InputError` when ``destination`` holds something that this package did not write.
 
-    Or when it is where a file system is mounted, which cannot change places with another folder, or when a file stands
-    where a folder above it has to be.
+    Or when it is where a file system is mounted, which cannot change places with another folder, when a file stands
+    where a folder above it has to be, or when nothing can be written there.
     """
     if os.path.ismount(_behind_links(destination)):
         raise InputError("output_is_a_mount", f"{destination} is where a file system begins; name a folder inside it")
@@ -113,6 +116,7 @@ def check_replaceable(destination: Path, recognised_by: str) -> None:
         there = next(folder for folder in _behind_links(destination).parents if folder.exists())
         if not there.is_dir():
             raise InputError("output_not_writable", f"{there} is no folder, so there can be no {destination} in it")
+        _probe(there / beside(destination, _own()).name)
         return
     if not destination.is_dir():
         raise InputError("output_not_a_folder", f"{destination} exists and is no folder; choose another name")
@@ -121,6 +125,23 @@ def check_replaceable(destination: Path, recognised_by: str) -> None:
             "output_not_ours",
             f"{destination} exists and holds no {recognised_by}, so it is left alone; choose another name or remove it",
         )
+    _probe(beside(destination, _own()))
+
+
+def _own() -> str:
+    """The end of the name of what this process writes, which no other process touches."""
+    return f"writing-{os.getpid()}"
+
+
+def _probe(path: Path) -> None:
+    """Raise an :class:`InputError` unless a folder of that name can be made, as it will be when the work is done."""
+    try:
+        path.mkdir()
+        path.rmdir()
+    except FileExistsError:  # that of a process that was killed, which had the same number
+        return
+    except OSError as error:
+        raise InputError("output_not_writable", f"nothing can be written into {path.parent}: {error}") from None
 
 
 def replace_folder(new: Path, destination: Path) -> None:

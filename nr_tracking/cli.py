@@ -56,3 +56,8 @@ def main(arguments: list[str] | None = None) -> int:
         return 130
     except BrokenPipeError:
         return 141
+    except OSError as error:  # a disk that is full, a file that went away: the message names it
+        if debug:
+            raise
+        print(f"nr_tracking: {error}", file=sys.stderr)
+        return 2

@@ -337,12 +337,36 @@ def read_yaml(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise ConfigError(f"no configuration file {path} (and no preset of that name: {', '.join(PRESETS)})")
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        values = yaml_value(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read: {error}") from None
+    except (yaml.YAMLError, ValueError) as error:  # no text, or a date that is none
         raise ConfigError(f"{path} is not valid YAML: {error}") from None
     if not isinstance(values, dict):
         raise ConfigError(f"{path} must hold a mapping of settings, not {type(values).__name__}")
     return values
+
+
+class _StrictLoader(yaml.SafeLoader):
+    """Refuses a mapping with a key twice, of which YAML would take the last and lose the other without a word."""
+
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        """A mapping as it is written, before ``<<`` brings other keys, which may well be there already."""
+        node = super().compose_mapping_node(anchor)  # type: ignore[no-untyped-call]
+        keys = [key for key, _ in node.value if isinstance(key, yaml.ScalarNode) and key.value != "<<"]
+        for index, key in enumerate(keys):
+            if any(key.value == former.value for former in keys[:index]):
+                raise yaml.composer.ComposerError(None, None, f"{key.value!r} is there twice", key.start_mark)
+        return node
+
+
+def yaml_value(text: str) -> Any:
+    """What YAML says, by the safe loader; ``yaml.YAMLError`` or ``ValueError`` where it says nothing."""
+    loader = _StrictLoader(text)
+    try:
+        return loader.get_single_data()
+    finally:
+        loader.dispose()
 
 
 def merged(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:

@@ -176,7 +176,21 @@ def test_interruption_is_one_line(ball: Path, tmp_path: Path, capsys: pytest.Cap
         assert cli.main(["track", str(ball), "--output", str(tmp_path / "out"), "--preset", "test"]) == 141
 
 
-def raising(kind: type[BaseException]) -> Callable[..., None]:
+def test_what_the_system_refuses_is_one_line(
+    ball: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(track_module, "track", raising(OSError(28, "No space left on device", "/disk/out")))
+    request = ["track", str(ball), "--output", str(tmp_path / "out"), "--preset", "test"]
+    assert cli.main(request) == 2
+    assert capsys.readouterr().err == "nr_tracking: [Errno 28] No space left on device: '/disk/out'\n"
+    with pytest.raises(OSError, match="No space"):
+        cli.main([*request, "--debug"])
+    if Path("/proc/self/mem").is_file():
+        assert cli.main(["config", "--config", "/proc/self/mem"]) == 2
+        assert "/proc/self/mem cannot be read" in capsys.readouterr().err
+
+
+def raising(kind: type[BaseException] | BaseException) -> Callable[..., None]:
     def fail(*_: object, **__: object) -> None:
         raise kind
 
@@ -199,7 +213,9 @@ def test_synthesize_and_train_hand_on_what_was_asked_for(
     assert cli.main(["synthesize", folder, "--windows", "32", "--families", "animal=1,person=0.5"]) == 0
     assert cli.main(["synthesize", folder, "--recordings", "--noisy", "--families", "animal=2"]) == 0
     assert cli.main(["train", folder, "--run", folder, "--steps", "7"]) == 0
-    windows, recordings, training = calls
+    assert cli.main(["train", folder, "--run", folder, "--steps", "7", "--set", "preset=test"]) == 0
+    windows, recordings, training, chosen = calls
+    assert chosen[0].preset == "test"
     assert windows[1]["families"] == {"animal": 1.0, "person": 0.5} and windows[1]["split"] == "train"
     assert recordings[1]["counts"] == {"animal": 2} and recordings[1]["noisy"] and recordings[1]["split"] == "val"
     assert training[0].preset == "lite" and training[1:3] == (tmp_path, tmp_path) and training[3]["steps"] == 7

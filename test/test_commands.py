@@ -117,6 +117,24 @@ def test_an_output_is_scored_by_the_stamps_of_its_rows(ball: Path, tmp_path: Pat
         evaluate_output(read_output(tmp_path / "out"), read_sequence(other))
 
 
+def test_an_output_is_scored_against_its_own_recording_alone(ball: Path, tmp_path: Path) -> None:
+    """Stamps of two recordings may well be the same; a bag of the recording is the recording."""
+    write_bag = pytest.importorskip("nr_tracking.ros.bags").write_bag
+    frames = [replace(frame, pose=np.eye(4)) for frame in ball_frames(6)]
+    posed = write_sequence(tmp_path / "posed", frames, fps=30.0, depth_unit_m=1e-4, ground_truth=ball_truth(6))
+    frames[4] = replace(frames[4], depth=frames[5].depth)
+    other = write_sequence(tmp_path / "other", frames, fps=30.0, depth_unit_m=1e-4, ground_truth=ball_truth(6))
+    bag = write_bag(tmp_path / "bag", read_sequence(posed).frames())
+    for name, source in (("out", posed), ("of_bag", bag)):
+        output = read_output(run(source, tmp_path / name, start=1, frames=4).output)
+        assert evaluate_output(output, read_sequence(posed), points=500)[0].mean()["iou"] > 0.9
+        with pytest.raises(InputError, match="was not made from") as caught:
+            evaluate_output(output, read_sequence(other), points=500)
+        assert caught.value.reason == "wrong_recording"
+    output.run.input = ""  # as of a node
+    assert evaluate_output(output, read_sequence(other), points=500)
+
+
 def test_baselines_are_not_scored_beside_a_saved_output(
     ball: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -175,6 +193,11 @@ def test_only_the_frames_that_are_shown_are_kept(tmp_path: Path, monkeypatch: py
         ("bench --preset test --output OURS", "is a folder"),
         ("synthesize OURS/notes --windows 16 --families object=1", "notes exists and is no folder"),
         ("synthesize OURS/notes/x --recordings --families object=1", "notes/x cannot be made"),
+        ("evaluate BALL --preset test --output /proc/x", "nothing can be written into /proc"),
+        ("track BALL --preset test --output /proc/x", "nothing can be written into /proc"),
+        ("bench --preset test --output /proc/x.json", "nothing can be written into /proc"),
+        ("bench --preset test --output /dev/null", "is a device"),
+        ("synthesize /proc/q.st --clips 1", "nothing can be written into /proc"),
         ("train CACHE --preset test --steps 1 --run OURS/notes", "notes exists and is no folder"),
         ("batch BALLS --preset test --output OURS/notes", "notes/logs cannot be made"),
         ("evaluate BALL --preset test --output OURS/notes/x", "notes is no folder"),
@@ -256,7 +279,19 @@ def test_options_win_over_the_file_which_wins_over_the_preset(tmp_path: Path) ->
     assert (config.preset, config.window.length, config.window.stride) == ("test", 7, 2)
     assert config.subject.region_min_m == (-1, 0, 1)
     assert choose_config("base", file, [], None).preset == "base"
-    for text in ("window.stride", "=3", "window..stride=3", "window.stride=[", "window.strid=3"):
+    assert choose_config(None, file, [], None, "lite").preset == "test"
+    file.write_text("window: {length: 7}\n")
+    assert choose_config(None, file, ["preset=test"], None, "lite").preset == "test"
+    assert choose_config(None, file, [], None, "lite").preset == "lite"
+    for text in (
+        "window.stride",
+        "=3",
+        "window..stride=3",
+        "window.stride=[",
+        "window.strid=3",
+        "window.stride=2001-99-99",
+        "window={stride: 1, stride: 2}",
+    ):
         with pytest.raises(ConfigError):
             choose_config("test", None, [text])
 

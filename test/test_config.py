@@ -7,7 +7,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nr_tracking.config import PRESETS, Config, ConfigError, Section, chosen_settings, load_config
+from nr_tracking.config import PRESETS, Config, ConfigError, Section, chosen_settings, load_config, read_yaml
 
 
 @pytest.mark.parametrize("preset", PRESETS)
@@ -124,6 +124,28 @@ def test_truths_and_infinities_are_no_numbers(section, name, value):
         load_config("lite", **{section: {name: value}})
     assert str(caught.value).count(name) == 1, "no other key is named, and none that does not exist"
     assert load_config("lite", window={"overlap": False}).window.overlap is False
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("window: {stride: 1}\nwindow: {length: 7}", "'window' is there twice"),
+        ("window:\n  stride: 1\n  length: 7\n  stride: 2", "'stride' is there twice"),
+        ("weights: 2001-99-99", "month must be in"),
+    ],
+)
+def test_keys_that_are_there_twice_and_dates_that_are_none_are_named(tmp_path, text, said):
+    (tmp_path / "mine.yaml").write_text(text)
+    with pytest.raises(ConfigError, match=rf"mine\.yaml is not valid YAML: .*{said}"):
+        load_config(tmp_path / "mine.yaml")
+
+
+def test_keys_that_are_merged_may_be_there_already(tmp_path):
+    (tmp_path / "mine.yaml").write_text(
+        "a: &a {<<: &b {stride: 2, x: 1}, stride: 3}\nc: {<<: *a, stride: 4}\nd: {<<: [*a, *b], y: 2}\n"
+    )
+    a = {"stride": 3, "x": 1}
+    assert read_yaml(tmp_path / "mine.yaml") == {"a": a, "c": {**a, "stride": 4}, "d": {**a, "y": 2}}
 
 
 def test_a_file_in_another_encoding_is_named(tmp_path):

@@ -193,6 +193,13 @@ FAULTS: list[tuple[str, Callable[[Path], object], str, str]] = [
     ("truth without faces", put_truth(vertices=VERTICES, faces=TRIANGLES[:0]), "bad_ground_truth", "no faces"),
     ("truth unknown", put_truth(vertices=unknown(2), faces=TRIANGLES), "bad_ground_truth", "frame 2 has vertices"),
     ("truth a point", put_truth(vertices=0 * VERTICES, faces=TRIANGLES), "bad_ground_truth", "frame 0 are in one"),
+    (
+        "truth of words",
+        put_truth(vertices=VERTICES.astype(str), faces=TRIANGLES),
+        "bad_ground_truth",
+        "vertices are <U",
+    ),
+    ("truth complex", put_truth(vertices=VERTICES + 1j, faces=TRIANGLES), "bad_ground_truth", "are complex"),
     ("truth no archive", lambda f: (f / "ground_truth.npz").write_bytes(b"PK"), "bad_ground_truth", "cannot be read"),
 ]
 

@@ -24,7 +24,7 @@ from nr_tracking.data.cache import (
 from nr_tracking.data.cameras import IMAGE_SIZES, Camera, draw_camera
 from nr_tracking.data.clips import Clip, static_correspondence_error
 from nr_tracking.data.families import FAMILIES, available_families
-from nr_tracking.data.objects import rest_surface
+from nr_tracking.data.objects import object_clip, rest_surface
 from nr_tracking.data.recordings import make_recordings, record
 from nr_tracking.data.sequence import read_sequence
 from nr_tracking.data.splits import split_of_character, split_of_clothes, split_of_motion
@@ -117,6 +117,21 @@ def test_cameras_stand_all_around_and_hold_the_subject() -> None:
         sides.append(np.arctan2(*camera.rotation[2, [0, 2]]))
     assert (np.array(ups)[:, 1] < -0.6).all(), "up in the world is up in the image"
     assert np.ptp(sides) > 5
+
+
+def test_no_camera_stands_below_the_floor_and_each_takes_as_many_random_numbers() -> None:
+    points = np.random.default_rng(0).uniform(-1, 1, (50, 3)) * [0.3, 0.4, 0.9]
+    raised = 0
+    for seed in range(200):
+        rng, on_a_hill = np.random.default_rng(seed), np.random.default_rng(seed)
+        camera = draw_camera(points, rng)
+        assert camera.place[1] > points[:, 1].min() + 0.05
+        # With a well under the subject no camera is raised.
+        draw_camera(np.concatenate([points, [[0, -9.0, 0]]]), on_a_hill)
+        assert rng.random() == on_a_hill.random()
+        looks_down = -camera.rotation[2, 1]
+        raised += looks_down < 0.1
+    assert 10 < raised < 100, "some look up or level still"
 
 
 def test_packing_keeps_points_and_depth_closer_than_any_sensor() -> None:
@@ -282,6 +297,40 @@ def test_the_test_recordings_have_a_thing_and_no_recording_depends_on_the_others
     np.testing.assert_array_equal(one.vertices, other.vertices)
     (val,) = make_recordings(tmp_path / "val", split="val", frames=17, report=len)
     assert val.name == "procedural_0"
+
+
+def test_a_folder_of_recordings_is_completed_and_never_mixed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("NR_TRACKING_DATA", raising=False)
+    monkeypatch.setattr("nr_tracking.data.recordings._SIZE", (80, 60))
+    monkeypatch.setattr("nr_tracking.data.recordings._moving_clip", lambda family, rng, *given: object_clip(rng, 17))
+    folder, written = tmp_path / "set", []
+
+    def made(folder: Path = folder, count: int = 2, **named: object) -> list[Path]:
+        return make_recordings(folder, counts={"object": count}, frames=17, report=written.append, **named)
+
+    (first,) = made(count=1)
+    (first / "notes.txt").write_text("somebody's")
+    before = {path: path.stat().st_mtime_ns for path in first.rglob("*")}
+    assert [path.name for path in made()] == ["object_0", "object_1"]
+    assert {path: path.stat().st_mtime_ns for path in first.rglob("*")} == before, "what is there stays as it is"
+    assert [line.endswith("there already") for line in written] == [False, True, False]
+    whole = {path.name: path.read_bytes() for path in folder.rglob("*.png")}
+    for other in ({"noisy": True}, {"seed": 1}, {"split": "test"}, {"occluded": True}, {"cluttered": True}):
+        with pytest.raises(InputError, match="choose another folder") as caught:
+            made(**other)
+        assert caught.value.reason == "other_recipe"
+    assert {path.name: path.read_bytes() for path in folder.rglob("*.png")} == whole
+    image = first / "depth" / "000003.png"
+    image.write_bytes(image.read_bytes()[:40])
+    with pytest.raises(InputError, match="object_0 is not whole: delete it"):
+        made()
+    (folder / "recordings.json").unlink()
+    with pytest.raises(InputError, match=r"object_0 is there, and no recordings\.json"):
+        made()
+    (folder / "recordings.json").write_text("{")
+    with pytest.raises(InputError, match=r"recordings\.json cannot be read"):
+        made()
+    assert (first / "notes.txt").read_text() == "somebody's"
 
 
 def test_no_camera_looks_at_a_room_from_under_its_floor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -269,5 +269,4 @@ def _view(options: argparse.Namespace) -> int:
 def _config(options: argparse.Namespace, default_preset: str | None = None) -> Config:
     from nr_tracking.commands.settings import choose_config
 
-    preset = options.preset or (None if options.config else default_preset)
-    return choose_config(preset, options.config, options.set, options.device)
+    return choose_config(options.preset, options.config, options.set, options.device, default_preset)

@@ -17,7 +17,7 @@ import numpy as np
 from nr_tracking.atomic import finished, written_folder
 from nr_tracking.commands.progress import Progress
 from nr_tracking.commands.recordings import Unusable, frames_of, scans_of
-from nr_tracking.commands.track import TrackerLike, make_tracker
+from nr_tracking.commands.track import Digest, TrackerLike, make_tracker
 from nr_tracking.config import Config
 from nr_tracking.data.scans import check_scans
 from nr_tracking.data.sequence import Sequence, is_sequence
@@ -161,10 +161,18 @@ def _score(sequence: Sequence, candidate: Candidate, start: int, length: int, po
 
 
 def evaluate_output(output: Output, sequence: Sequence, *, length: int = LENGTH, points: int = COUNT) -> list[Scores]:
-    """Score an OUTPUT, of ``nr_tracking track`` or of a node, against the recording that it was made from."""
+    """Score an OUTPUT, of ``nr_tracking track`` or of a node, against the recording that it was made from.
+
+    :class:`InputError` ``wrong_recording`` for another one; an OUTPUT of a node does not know which one it was.
+    """
     truth = truth_of(sequence, output)
     if truth is None:
         raise _no_ground_truth(sequence)
+    if output.run.input and output.run.input not in _digests(sequence, output.run.start, output.run.frames):
+        raise InputError(
+            "wrong_recording",
+            f"{output.path} was not made from {sequence.path}: the frames of its stamps are others there",
+        )
     order = np.argsort(sequence.stamps_ns)
     rows = order[np.searchsorted(sequence.stamps_ns, output.stamps_ns, sorter=order)]  # truth_of has found all of them
     return score_output(
@@ -178,6 +186,15 @@ def evaluate_output(output: Output, sequence: Sequence, *, length: int = LENGTH,
         scans=scans_of(sequence, rows.tolist()),
         poses=None if sequence.poses is None else sequence.poses[rows],
     )
+
+
+def _digests(sequence: Sequence, start: int, count: int) -> set[str]:
+    """What a span of frames is known by: as they are, and as in a bag, which holds no poses."""
+    whole, bare = Digest(), Digest()
+    for item in frames_of(sequence, start, count):
+        whole.add(item)
+        bare.add(item if isinstance(item, Unusable) else replace(item, pose=None))
+    return {whole.value, bare.value}
 
 
 def find_sequences(paths: Iterable[Path]) -> list[Path]:

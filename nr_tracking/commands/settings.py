@@ -7,17 +7,21 @@ from typing import Any
 
 import yaml
 
-from nr_tracking.config import PRESETS, Config, ConfigError, load_config, merged, read_yaml
+from nr_tracking.config import PRESETS, Config, ConfigError, load_config, merged, read_yaml, yaml_value
 from nr_tracking.presets import DEFAULT_PRESET
 from nr_tracking.types import InputError
 
 
 def choose_config(
-    preset: str | None = None, file: Path | None = None, settings: list[str] | None = None, device: str | None = None
+    preset: str | None = None,
+    file: Path | None = None,
+    settings: list[str] | None = None,
+    device: str | None = None,
+    default: str | None = None,
 ) -> Config:
     """Lay ``settings`` (``section.key=value``) over ``file`` over ``preset``; options win over the file.
 
-    Without a preset it is the one the file names, else the best one that has weights.
+    Without a preset it is the one that settings or file name, else ``default``, by default the best that has weights.
     """
     values: dict[str, Any] = read_yaml(file) if file else {}
     for text in settings or []:
@@ -27,7 +31,7 @@ def choose_config(
     if device:
         values["device"] = device
     if "preset" not in values:
-        values["preset"] = DEFAULT_PRESET if values.get("weights") else best_preset()
+        values["preset"] = default or (DEFAULT_PRESET if values.get("weights") else best_preset())
     return load_config(values)
 
 
@@ -73,8 +77,8 @@ def _assignment(text: str) -> dict[str, Any]:
     if not equals or not all(key.split(".")):
         raise ConfigError(f"--set {text}: expected section.key=value, for example window.stride=1")
     try:
-        nested: Any = yaml.safe_load(value)
-    except yaml.YAMLError as error:
+        nested: Any = yaml_value(value)
+    except (yaml.YAMLError, ValueError) as error:  # such as a date that is none
         raise ConfigError(f"--set {text}: {value!r} is not a YAML value: {error}") from None
     for part in reversed(key.split(".")):
         nested = {part: nested}

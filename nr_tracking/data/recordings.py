@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from nr_tracking.atomic import prepare_folder
+from nr_tracking.atomic import prepare_folder, written_file
 from nr_tracking.data.cameras import Camera, draw_camera
 from nr_tracking.data.clips import Clip, static_correspondence_error
 from nr_tracking.data.clutter import furnished
@@ -15,8 +17,9 @@ from nr_tracking.data.families import FAMILIES, available_families, check_amount
 from nr_tracking.data.occluders import occlude
 from nr_tracking.data.rendering import render_depth
 from nr_tracking.data.sensor import SensorModel, structured_light, time_of_flight
-from nr_tracking.data.sequence import GroundTruth, write_sequence
+from nr_tracking.data.sequence import GroundTruth, read_sequence, write_sequence
 from nr_tracking.data.splits import SPLITS, Split
+from nr_tracking.data.synthesize import GENERATOR
 from nr_tracking.types import DepthFrame, InputError
 
 FRAMES = 21
@@ -32,6 +35,8 @@ COUNTS: dict[Split, dict[str, int]] = {
 }
 """Recordings of each family; no draw of one depends on those before it."""
 DEPTH_UNIT_M = 0.0002
+MANIFEST = "recordings.json"
+"""Says beside the recordings what was asked for."""
 _SIZE = (640, 480)
 
 
@@ -85,6 +90,9 @@ def make_recordings(
     one shows them from near, cut by the border of the image and with something standing before them, with masks; in a
     ``cluttered`` one they stand in a room, and the subject has to be found; a camera that would look from under its
     floor is drawn again. Needs 17 frames; bodies that hardly move, or run out of sight, are drawn again.
+
+    A folder of the same settings is completed: what is there stays. :class:`InputError` where it was made with others,
+    or holds recordings that are not whole.
     """
     if split not in SPLITS:
         raise InputError("unknown_split", f"split {split!r} is none of {', '.join(SPLITS)}")
@@ -97,6 +105,10 @@ def make_recordings(
     if not any(counts.values()):
         raise InputError("no_families", "no family has a recording to make")
     prepare_folder(Path(output))
+    request = {"split": split, "seed": seed, "frames": frames, "generator": GENERATOR}
+    request |= {"noisy": noisy, "occluded": occluded, "cluttered": cluttered}
+    names = [f"{family}_{number}" for family, count in counts.items() for number in range(count)]
+    there = _made_before(Path(output), request, names)
     paths = []
     for family, count in counts.items():
         seen: set[str] = set()
@@ -104,6 +116,11 @@ def make_recordings(
             rng = np.random.default_rng([seed, SPLITS.index(split), sorted(FAMILIES).index(family), number])
             clip = _moving_clip(family, rng, split, frames, seen)
             seen.add(clip.identity)
+            path = Path(output) / f"{family}_{number}"
+            paths.append(path)
+            if path in there:
+                report(f"{path.name}: {clip.identity}, {clip.name}, there already")
+                continue
             fill, aim_off = (rng.uniform(0.9, 1.3), 0.2) if occluded else (rng.uniform(0.55, 0.9), 0.03)
             camera = draw_camera(clip.vertices, rng, size=_SIZE, fill=fill, aim_off=aim_off)
             # A room has a floor, which a camera below it would see before the subject.
@@ -111,12 +128,46 @@ def make_recordings(
                 camera = draw_camera(clip.vertices, rng, size=_SIZE, fill=fill, aim_off=aim_off)
             sensor = (structured_light, time_of_flight)[number % 2]() if noisy else None
             shots, truth = record(clip, camera, sensor, rng, occluded=occluded, cluttered=cluttered)
-            path = Path(output) / f"{family}_{number}"
             write_sequence(path, shots, fps=clip.fps, depth_unit_m=DEPTH_UNIT_M, ground_truth=truth)
             moved = static_correspondence_error(clip.vertices[:PROTOCOL_FRAMES])
             report(f"{path.name}: {clip.identity}, {clip.name}, static Corr {moved:.3f}")
-            paths.append(path)
     return paths
+
+
+def _made_before(folder: Path, request: dict[str, Any], names: list[str]) -> set[Path]:
+    """Those of the recordings of a request that a run of the same request has made; they are whole."""
+    there = {path for name in names if (path := folder / name).exists() and not _is_empty(path)}
+    manifest = folder / MANIFEST
+    if manifest.exists():
+        try:
+            former = json.loads(manifest.read_text(encoding="utf-8"))
+        except (OSError, ValueError, RecursionError) as error:
+            raise InputError("bad_manifest", f"{manifest} cannot be read: {error}; choose another folder") from None
+        if former != request:
+            made = f"{folder} was made with {former}, not {request}"
+            raise InputError("other_recipe", f"{made}: choose another folder or delete it")
+    elif there:
+        what = f"{min(there)} is there, and no {MANIFEST} says what it was made with"
+        raise InputError("other_recipe", f"{what}: choose another folder or delete it")
+    for path in sorted(there):
+        if not _is_whole(path, request["frames"]):
+            raise InputError("damaged_recording", f"{path} is not whole: delete it, and it is made again")
+    with written_file(manifest) as partial:
+        partial.write_text(json.dumps(request, indent=1) + "\n", encoding="utf-8")
+    return there
+
+
+def _is_empty(path: Path) -> bool:
+    return path.is_dir() and not any(path.iterdir())
+
+
+def _is_whole(path: Path, frames: int) -> bool:
+    """Whether all images of a recording, and its truth, can be read."""
+    try:
+        sequence = read_sequence(path)
+        return len(list(sequence.frames())) == frames and sequence.ground_truth() is not None
+    except InputError:
+        return False
 
 
 def _moving_clip(family: str, rng: np.random.Generator, split: Split, frames: int, seen: set[str]) -> Clip:

@@ -95,6 +95,8 @@ class Sequence:
                 "bad_ground_truth",
                 f"{path}: vertices {vertices.shape}, expected ({len(self)}, V, 3), one row for each depth image",
             )
+        if vertices.dtype.kind not in "fiu":
+            raise InputError("bad_ground_truth", f"{path}: vertices are {vertices.dtype}, expected float32")
         if faces.ndim != 2 or faces.shape[1] != 3 or not np.issubdtype(faces.dtype, np.integer):
             raise InputError(
                 "bad_ground_truth", f"{path}: faces are {faces.dtype} {faces.shape}, expected int32 (F, 3)"
