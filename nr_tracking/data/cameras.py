@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -12,6 +13,11 @@ from nr_tracking.types import Intrinsics
 
 IMAGE_SIZES = ((640, 480), (640, 480), (512, 424), (424, 240), (320, 240), (480, 640))
 """Width and height of images of common depth cameras; the last one stands on its side."""
+
+_ABOVE_FLOOR = 0.05
+"""How far above the subject's lowest point a camera stands at least, in metres."""
+_STEEPEST, _RAISED = float(np.radians(60)), float(np.radians(0.5))
+"""A camera is raised up to the one, at least by the other at a time; radians."""
 
 
 @dataclass(frozen=True)
@@ -63,8 +69,9 @@ def draw_camera(
 ) -> Camera:
     """A random static camera for the points ``subject`` (..., 3) of all frames of a window.
 
-    Any azimuth, -20 to 45 degrees of elevation, a lens of 38 to 72 degrees across the shorter side of the image; the
-    subject fills a third to all of the image (``fill`` sets the share), and one in six is cut by the border.
+    Any azimuth, -20 to 45 degrees of elevation, raised where that would be below the floor that the subject stands on,
+    a lens of 38 to 72 degrees across the shorter side of the image; the subject fills a third to all of the image
+    (``fill`` sets the share), and one in six is cut by the border.
     """
     width, height = size or IMAGE_SIZES[rng.integers(len(IMAGE_SIZES))]
     points = subject.reshape(-1, 3)
@@ -77,16 +84,29 @@ def draw_camera(
     roll = np.radians(rng.normal() * 3)
     focal = 0.5 * min(width, height) / np.tan(np.radians(rng.uniform(38, 72)) / 2)
     target = centre + rng.uniform(-1, 1, 3) * aim_off * (high - low)
-    rotation, _ = looking_at(target, azimuth, elevation, roll, 1.0)
-    seen = (points - target) @ rotation.T
-    reach = np.abs(seen[:, :2]).max(0)
-    # The distance at which the subject's reach fills its share of the image, one way or the other.
-    distance = float(np.max(2 * reach * focal / (fill * np.array([width, height]))))
-    distance = max(distance, 0.3 - float(seen[:, 2].min()))
+
+    def fitting(elevation: float) -> float:
+        """The distance at which the subject's reach fills its share of the image, one way or the other."""
+        rotation, _ = looking_at(target, azimuth, elevation, roll, 1.0)
+        seen = (points - target) @ rotation.T
+        reach = np.abs(seen[:, :2]).max(0)
+        distance = float(np.max(2 * reach * focal / (fill * np.array([width, height]))))
+        return max(distance, 0.3 - float(seen[:, 2].min()))
+
+    elevation = _above_floor(elevation, fitting, float(low[1] - target[1]) + _ABOVE_FLOOR)
+    distance = fitting(elevation)
     rotation, translation = looking_at(target, azimuth, elevation, roll, distance)
     centre_pixel = np.array([width, height]) / 2 - 0.5 + rng.normal(size=2) * 0.01 * width
     lens = Intrinsics(width, height, focal, focal * rng.uniform(0.995, 1.005), *centre_pixel.tolist())
     return Camera(lens, rotation, translation)
+
+
+def _above_floor(elevation: float, fitting: Callable[[float], float], least: float) -> float:
+    """The elevation, raised until a camera at the ``fitting`` distance stands ``least`` metres above its target."""
+    while (distance := fitting(elevation)) * np.sin(elevation) < least and elevation < _STEEPEST:
+        # From higher up the subject looks larger or smaller, and so the distance changes with the elevation.
+        elevation = max(float(np.arcsin(min(least / distance, 1.0))), elevation) + _RAISED
+    return elevation
 
 
 def with_subject_of(pixels: int, subject: np.ndarray, camera: Camera) -> Camera:
