@@ -1,7 +1,9 @@
 """Files of recordings, one fault at a time: each has its words."""
 
+import os
 import sqlite3
 import struct
+import tracemalloc
 
 import pytest
 from test_bag_damage import packer
@@ -180,3 +182,22 @@ def test_a_summary_that_does_not_repeat_what_its_channels_hold(tmp_path):
         "sensor_msgs/msg/Image",
     ]
     assert len(list(open_recording(short).frames())) == 4
+
+
+def test_attachments_are_passed_over_however_large(tmp_path):
+    whole = next(write_bag(tmp_path / "bag", depth_frames(), "mcap").glob("*.mcap")).read_bytes()
+    path, size = tmp_path / "attached.mcap", 64 << 20
+    with path.open("wb") as file:
+        file.write(whole[:8] + struct.pack("<BQ", 9, size))
+        file.seek(size, os.SEEK_CUR)
+        file.write(whole[8:])
+    damages = []
+    tracemalloc.start()
+    try:
+        assert len(list(McapFile(path).messages(["/camera/depth/image_raw"], damages.append))) == 4
+        assert tracemalloc.get_traced_memory()[1] < size // 4
+    finally:
+        tracemalloc.stop()
+    path.write_bytes(whole[:8] + struct.pack("<BQ", 9, size) + whole[8:])
+    assert not list(McapFile(path).messages(["/camera/depth/image_raw"], damages.append))
+    assert "does not fit into the file" in damages[-1]

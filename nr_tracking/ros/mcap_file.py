@@ -17,7 +17,8 @@ from nr_tracking.ros.streams import Message, OnDamage, Stream
 from nr_tracking.ros.zstd import decompressed
 
 _MAGIC = b"\x89MCAP0\r\n"
-_HEADER, _FOOTER, _SCHEMA, _CHANNEL, _MESSAGE, _CHUNK, _STATISTICS, _DATA_END = 1, 2, 3, 4, 5, 6, 0x0B, 0x0F
+_FOOTER, _SCHEMA, _CHANNEL, _MESSAGE, _CHUNK, _STATISTICS, _DATA_END = 2, 3, 4, 5, 6, 0x0B, 0x0F
+_READ = {_FOOTER, _SCHEMA, _CHANNEL, _MESSAGE, _CHUNK, _STATISTICS, _DATA_END}  # attachments may be larger than memory
 _FOOTER_BYTES = 9 + 20 + len(_MAGIC)
 _CHUNK_LIMIT = 1 << 30  # recorders write chunks of a few megabytes
 
@@ -117,7 +118,7 @@ class McapFile:
             position = following
 
     def _record(self, position: int) -> tuple[int, bytes, int]:
-        """Opcode and content of the record at a position, and where the next one begins."""
+        """Opcode and content of the record at a position, and where the next begins; useless content is left empty."""
         self._file.seek(position)
         head = self._file.read(9)
         if len(head) < 9:
@@ -125,7 +126,8 @@ class McapFile:
         opcode, length = struct.unpack("<BQ", head)
         if not 0 < opcode <= 0xFF or length > self._size - position - 9:
             raise Damage(f"a record of {length} bytes does not fit into the file: it is cut short or damaged")
-        return opcode, self._file.read(length), position + 9 + length
+        content = self._file.read(length) if opcode in _READ else b""
+        return opcode, content, position + 9 + length
 
     def _unpacked(self, content: bytes) -> list[tuple[int, int, bytes]]:
         """The messages of a chunk; what it declares is taken note of."""
