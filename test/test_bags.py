@@ -177,6 +177,16 @@ def test_frame_without_a_mask_is_dropped_with_its_reason(tmp_path):
     assert reasons == ["no_mask"]
 
 
+def test_masks_that_another_program_added_are_found_however_far_behind(tmp_path):
+    frames = list(depth_frames(150, masks=True))
+    messages = [frame_messages(frame, "camera") for frame in frames]
+    entries = [
+        (f"/camera/{kind}", kind, m[kind], i) for i, m in enumerate(messages) for kind in ("camera_info", "depth")
+    ]
+    entries += [("/camera/mask", "mask", m["mask"], 1000) for m in messages]
+    assert_same(open_recording(Bag(tmp_path / "bag").write(*entries)).frames(), frames)
+
+
 def test_bad_frames_are_dropped_and_the_good_ones_stay(tmp_path):
     good, cut, unknown, last = camera_messages(4)
     broken = [good, cut, unknown, last]

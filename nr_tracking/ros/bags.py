@@ -27,6 +27,8 @@ from nr_tracking.ros.streams import Stream
 from nr_tracking.ros.typestore import COMPRESSED, TYPES, decode, encode
 from nr_tracking.types import DepthFrame, InputError
 
+_WAITING = 10_000  # images, whose masks another program may have added far behind them
+_WAITING_BYTES = 1 << 29  # of such images, and as much of masks
 _STORAGE = {"mcap": StoragePlugin.MCAP, "sqlite3": StoragePlugin.SQLITE3}
 Rectified = Literal["auto", "always", "never"]
 """Whether images are free of the lens, as ``ros.image_rectified`` says it; auto goes by the name of their topic."""
@@ -125,7 +127,12 @@ class Recording:
 
     def _outcomes(self, on_damage: Callable[[InputError], None]) -> Iterator[Outcome]:
         """What becomes of every image, in order."""
-        pairing = FramePairing(expects_mask=self.topics.mask is not None, rectified=self.rectified)
+        pairing = FramePairing(
+            expects_mask=self.topics.mask is not None,
+            rectified=self.rectified,
+            capacity=_WAITING,
+            memory=_WAITING_BYTES,
+        )
         take: dict[Kind, Callable[[Any], list[Outcome]]] = {
             "depth": pairing.image,
             "camera_info": pairing.info,
