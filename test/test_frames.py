@@ -11,13 +11,14 @@ import pytest
 
 pytest.importorskip("rclpy")
 
-from fake_tracker import tracked
+from fake_tracker import flat_frame, tracked
 from geometry_msgs.msg import PointStamped, Quaternion, Transform, Vector3
 from rclpy.clock import ClockChange
 from scipy.spatial.transform import Rotation
 from test_faults import Camera
 
 from nr_tracking.ros.frames import Located, Transforms, matrix, transformed
+from nr_tracking.ros.messages import frame_messages
 from nr_tracking.ros.outputs import patch_poses
 from nr_tracking.types import InputError
 
@@ -286,5 +287,33 @@ def test_a_click_chooses_the_subject_and_shows_in_the_parameters(ros_context, tf
         camera.node._on_click(clicked("map"))
         error = camera.node.statistics.summary(time.monotonic()).last_error
         assert "click in the frame 'camera'" in error
+    finally:
+        camera.node.close()
+
+
+def test_a_click_is_refused_where_nobody_knows_the_frame_of_the_images(ros_context, tf2):
+    camera = Camera(ros_context)
+    try:
+        messages = frame_messages(flat_frame(1), "")
+        camera.node._inputs.on_info(messages["camera_info"])
+        camera.node._inputs.on_click(clicked("map"))
+        camera.node._inputs.on_image(messages["depth"])
+        assert camera.node.get_parameter("subject.choice").value == "largest"
+        assert "'map', and the depth images name none in header.frame_id" in camera.figures().last_error
+        camera.node._inputs.on_click(clicked(""))
+        assert list(camera.node.get_parameter("subject.point_m").value) == [0.1, 0.2, 1.5]
+    finally:
+        camera.node.close()
+
+
+def test_a_click_of_before_all_time_is_looked_up_like_any_other(ros_context, tf2):
+    camera = Camera(ros_context)
+    try:
+        camera.send(0)
+        early = clicked("map")
+        early.header.stamp.sec = -1
+        camera.node._on_click(early)
+        assert camera.node.get_parameter("subject.choice").value == "largest"
+        assert "the clicked point cannot be used: no transform from 'map'" in camera.figures().last_error
     finally:
         camera.node.close()

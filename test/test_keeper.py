@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from fake_tracker import flat_frame, tracked
 
-from nr_tracking.config import load_config
+from nr_tracking.config import ConfigError, load_config
 from nr_tracking.ros.keeper import ResultKeeper
 from nr_tracking.ros.messages import frame_messages
 from nr_tracking.ros.pairing import PairedFrame
@@ -149,3 +149,31 @@ def test_disk_that_cannot_be_written_leaves_nothing_behind(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(OSError):
         filled(tmp_path / "file", 1).save()
+
+
+def test_a_home_that_nobody_has_fails_when_the_node_is_configured_and_never_ends_a_process(ros_context):
+    from test_faults import Camera
+
+    with pytest.raises(ConfigError, match=r"ros.output_folder: '~nobody-of-this-name/out' is no folder"):
+        filled("~nobody-of-this-name/out", 1).save()
+    camera = Camera(ros_context, ros__output_folder="~nobody-of-this-name/out")
+    assert camera.node.worker is None and "cannot be configured: ros.output_folder" in camera.node._diagnostics.failure
+    camera.node.close()
+
+
+@pytest.mark.parametrize("error", [RuntimeError("no home"), MemoryError("no room"), KeyError("of a fault of ours")])
+def test_whatever_keeps_a_node_from_saving_is_its_answer(ros_context, tmp_path, monkeypatch, error):
+    from std_srvs.srv import Trigger
+    from test_faults import Camera
+
+    def broken(self):
+        raise error
+
+    monkeypatch.setattr(ResultKeeper, "save", broken)
+    camera = Camera(ros_context, ros__output_folder=str(tmp_path))
+    try:
+        answer = camera.node._on_save(None, Trigger.Response())
+        assert not answer.success and answer.message == f"{type(error).__name__}: {error}"
+        assert camera.figures().last_error == f"cannot save: {answer.message}"
+    finally:
+        camera.node.close()

@@ -1,6 +1,8 @@
 """Quality of service can be chosen for every topic, and a mismatch is named."""
 
+import math
 import sys
+import threading
 import time
 from dataclasses import replace
 from types import SimpleNamespace
@@ -10,11 +12,12 @@ import yaml
 
 pytest.importorskip("rclpy")
 
+import rclpy
 from fake_tracker import FakeTracker, flat_frame
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
-from sensor_msgs.msg import Image
+from sensor_msgs.msg import CameraInfo, Image
 from test_faults import Camera
 
 from nr_tracking import cli
@@ -22,6 +25,7 @@ from nr_tracking.config import load_config
 from nr_tracking.ros.diagnostics import gpu_memory
 from nr_tracking.ros.messages import frame_messages
 from nr_tracking.ros.settings import settings
+from nr_tracking.ros.statistics import Statistics
 from nr_tracking.ros.tracking_node import TrackingNode
 
 OUTPUTS = ("mesh", "tracks", "patches", "correspondences")
@@ -43,12 +47,12 @@ def node_of(ros_context):
         node.close()
 
 
-def qos_of(node, topic):
+def qos_of(node, topic, owner="nr_tracking"):
     """The quality that the graph shows: a new endpoint takes a moment to be known, its name longer."""
     start = time.monotonic()
     while True:
         waited = time.monotonic() - start
-        names = ("nr_tracking",) if waited < 10.0 else ("nr_tracking", "_NODE_NAME_UNKNOWN_")
+        names = (owner,) if waited < 10.0 else (owner, "_NODE_NAME_UNKNOWN_")
         endpoints = node.get_publishers_info_by_topic(topic) + node.get_subscriptions_info_by_topic(topic)
         found = [each.qos_profile for each in endpoints if each.node_name in names]
         if found or waited > 30.0:
@@ -118,7 +122,7 @@ def test_reliability_and_history_that_are_set_while_unconfigured_hold_from_then_
     changes = Parameter("ros.image_reliability", value="reliable"), Parameter("ros.image_history", value=55)
     assert all(result.successful for result in node.set_parameters(changes))
     node.start()
-    assert node._inputs.depth_reliability == "reliable"
+    assert node._inputs.subscribed["depth"].reliability == "reliable"
     assert node.get_parameter("qos_overrides./depth/image_raw.subscription.depth").value == 55
 
 
@@ -195,6 +199,110 @@ def test_images_that_are_no_depth_are_named_with_their_encoding(ros_context):
         _, said = camera.node._diagnostics._verdict(replace(summary, since_last_frame_s=0.0, since_last_result_s=3.0))
         assert said.startswith("no usable depth for 3.0 s: nobody publishes /depth/image_raw")
         assert "unknown_encoding" in said and "'rgb8'" in said
+    finally:
+        camera.node.close()
+
+
+class Stuck(FakeTracker):
+    """Says that it has begun with a frame."""
+
+    def __init__(self, config):
+        super().__init__(config)
+        self.begun = threading.Event()
+
+    def push(self, frame):
+        self.begun.set()
+        return super().push(frame)
+
+
+def after_silence(node, **changes):
+    """What diagnostics say when images came just now, and the last result three seconds ago."""
+    summary = node.statistics.summary(time.monotonic())
+    summary = replace(summary, **{"since_last_frame_s": 0.0, "since_last_result_s": 3.0, **changes})
+    return *node._diagnostics._verdict(summary), node._diagnostics._values(summary)
+
+
+def test_inference_that_hangs_is_told_with_what_waits_for_it(ros_context):
+    camera = Camera(ros_context, Stuck)
+    tracker = camera.node._tracker
+    try:
+        tracker.gate.clear()
+        camera.send(0)
+        assert tracker.begun.wait(60)
+        camera.send(1, 2, 3, 4)
+        level, said, values = after_silence(camera.node, result_rate_hz=9.0, result_gap_s=0.1)
+        assert (level, said) == (b"\x01", "no result for 3.0 s: 4 images wait for inference")
+        assert values["result rate [Hz]"] == "-" and values["frames waiting"] == "4"
+    finally:
+        tracker.gate.set()
+        camera.node.close()
+
+
+def test_results_are_missed_that_take_longer_than_they_usually_do(ros_context):
+    camera = Camera(ros_context)
+    try:
+        camera.send(0)
+        camera.figures()
+        slow = {"result_rate_hz": 0.2, "result_gap_s": 5.0}
+        level, said, values = after_silence(camera.node, **slow, since_last_result_s=14.0)
+        assert (level, said, values["result rate [Hz]"]) == (b"\x00", "tracking at 0.2 Hz", "0.2")
+        level, said, values = after_silence(camera.node, **slow, since_last_result_s=16.0)
+        assert (level, said) == (b"\x01", "no result for 16.0 s, though images arrive")
+        assert values["result rate [Hz]"] == "-"
+        assert after_silence(camera.node)[1] == "waiting for the first windows"
+    finally:
+        camera.node.close()
+
+
+def test_time_between_results_is_the_usual_one(monkeypatch):
+    times = iter([0.0, 1.0, 61.0, 63.0])
+    monkeypatch.setattr("nr_tracking.ros.statistics.time", SimpleNamespace(monotonic=lambda: next(times)))
+    figures = Statistics(0.0)
+    assert math.isnan(figures.summary(0.0).result_gap_s)
+    for _ in range(4):
+        figures.finished(8, 1)
+    assert figures.summary(64.0).result_gap_s == 2.0
+
+
+@pytest.mark.parametrize(
+    ("kind", "reliability", "why"),
+    [
+        (Image, "RELIABLE", "segmenter (RELIABLE, VOLATILE) publishes /mask"),
+        (Image, "BEST_EFFORT", "segmenter (BEST_EFFORT, VOLATILE) publishes /mask but nothing arrives: "),
+        (CameraInfo, "RELIABLE", "/mask carries sensor_msgs/msg/CameraInfo, not sensor_msgs/msg/Image: remap mask"),
+    ],
+)
+def test_masks_that_do_not_come_are_told_with_what_keeps_them_away(ros_context, ros_domain, kind, reliability, why):
+    elsewhere = rclpy.Context()  # within one process a topic has one type
+    rclpy.init(context=elsewhere, domain_id=ros_domain)
+    segmenter = Node("segmenter", context=elsewhere)
+    quality = QoSProfile(depth=1, reliability=ReliabilityPolicy[reliability], durability=DurabilityPolicy.VOLATILE)
+    publisher = segmenter.create_publisher(kind, "/mask", quality)
+    camera = Camera(ros_context, ros__image_reliability="reliable", ros__silence_s=2.5)
+    try:
+        qos_of(camera.node, "/mask", "segmenter")
+        camera.send(*range(70))
+        level, said, values = after_silence(camera.node)
+        assert level == b"\x02" and said.startswith(f"no result for 3.0 s: 70 images wait for a mask: {why}")
+        assert ("set ros.image_reliability: best_effort" in said) == (reliability == "BEST_EFFORT")
+        assert values["frames unpaired"] == "70" and values["frames waiting"] == "0"
+        camera.send(*range(70, 301))
+        assert camera.figures().dropped == {"no_mask": 1} and "no mask has come at all" in camera.figures().last_error
+        assert f"300 images wait for a mask: {why}" in after_silence(camera.node)[1]
+    finally:
+        segmenter.destroy_publisher(publisher)
+        segmenter.destroy_node()
+        rclpy.shutdown(context=elsewhere)
+        camera.node.close()
+
+
+def test_camera_infos_that_do_not_come_are_told(ros_context):
+    camera = Camera(ros_context)
+    try:
+        camera.node._inputs.on_image(frame_messages(flat_frame(1), "camera")["depth"])
+        level, said, _ = after_silence(camera.node)
+        assert level == b"\x02"
+        assert said == "no result for 3.0 s: 1 image waits for a camera info: nobody publishes /depth/camera_info"
     finally:
         camera.node.close()
 

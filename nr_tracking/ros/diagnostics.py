@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from rclpy.clock import Clock, ClockType
@@ -13,26 +13,36 @@ from rclpy.lifecycle import LifecycleNode
 from rclpy.qos import QoSProfile
 from rclpy.qos_overriding_options import QoSOverridingOptions
 
+from nr_tracking.ros.graph import Subscribed, mismatch, publishers_of
+from nr_tracking.ros.pairing import Waiting
 from nr_tracking.ros.process import resident_megabytes
 from nr_tracking.ros.statistics import Statistics, Summary
 
 _PERIOD_S = 1.0
+_UNPAIRED = ("no_mask", "no_camera_info")  # reasons of images that were given up because they stayed so
+_OVERDUE = 3.0  # a result is missing that takes so many times as long as results usually do
 
 
 class Diagnostics:
     """Publishes the figures of a node, which sets the public attributes as they change."""
 
     def __init__(
-        self, node: LifecycleNode, statistics: Statistics, silence_s: float, waiting: Callable[[], int]
+        self,
+        node: LifecycleNode,
+        statistics: Statistics,
+        silence_s: float,
+        waiting: Callable[[], int],
+        unpaired: Callable[[], Waiting],
     ) -> None:
         self.active = False
         self.silence_s = silence_s
         self.subject = ""
         self.failure = ""  # why the last transition failed; empty where it did not
-        self._depth_topic, self._depth_type, self._reliability = "", "sensor_msgs/msg/Image", "best_effort"
+        self._subscribed: Mapping[str, Subscribed] = {}
         self._node = node
         self._statistics = statistics
         self._waiting = waiting
+        self._unpaired = unpaired
         self._publisher = node.create_publisher(
             DiagnosticArray,
             "/diagnostics",
@@ -45,9 +55,9 @@ class Diagnostics:
         self._dropped_before = 0
         self._wrong = False
 
-    def watch(self, depth_topic: str, depth_type: str, reliability: str) -> None:
-        """Input is expected from now on, of this type on this topic, subscribed to with this reliability."""
-        self._depth_topic, self._depth_type, self._reliability = depth_topic, depth_type, reliability
+    def watch(self, subscribed: Mapping[str, Subscribed]) -> None:
+        """Input is expected from now on: what is subscribed to as "depth", "mask" and "camera info"."""
+        self._subscribed = subscribed
         self.active = True
 
     def publish(self) -> None:
@@ -75,15 +85,12 @@ class Diagnostics:
         if not self.active:
             return (DiagnosticStatus.ERROR, self.failure) if self.failure else (DiagnosticStatus.OK, "not active")
         if summary.since_last_frame_s > self.silence_s:
-            return (
-                DiagnosticStatus.ERROR,
-                self._silence(summary),
-            )
-        if summary.last_drop and summary.since_last_result_s > self.silence_s and not self._waiting():
-            return (
-                DiagnosticStatus.ERROR,
-                f"no usable depth for {summary.since_last_result_s:.1f} s: {self._publishers()}; {summary.last_drop}",
-            )
+            depth = self._subscribed["depth"]
+            said = f"no depth for {summary.since_last_frame_s:.1f} s on {depth.topic}: {self._why_silent(depth)}"
+            return DiagnosticStatus.ERROR, said
+        nothing = self._no_result(summary)
+        if nothing is not None:
+            return nothing
         dropped = summary.dropped_total - self._dropped_before
         if dropped:
             return DiagnosticStatus.WARN, f"{dropped} frames dropped in the last second; {summary.last_error}"
@@ -91,43 +98,52 @@ class Diagnostics:
             return DiagnosticStatus.OK, "waiting for the first windows"
         return DiagnosticStatus.OK, f"tracking at {summary.result_rate_hz:.1f} Hz"
 
-    def _silence(self, summary: Summary) -> str:
-        return f"no depth for {summary.since_last_frame_s:.1f} s on {self._depth_topic}: {self._why_silent()}"
+    def _no_result(self, summary: Summary) -> tuple[bytes, str] | None:
+        """What keeps results back though images arrive; None where nothing does."""
+        since, missing = summary.since_last_result_s, self._missing(summary)
+        waiting, unpaired = self._waiting(), self._unpaired()
+        if missing and waiting:
+            return DiagnosticStatus.WARN, f"no result for {since:.1f} s: {_images(waiting)} for inference"
+        if missing and unpaired.awaited and (not summary.last_drop or summary.last_drop.startswith(_UNPAIRED)):
+            return DiagnosticStatus.ERROR, f"no result for {since:.1f} s: {self._why_unpaired(unpaired, summary)}"
+        if summary.last_drop and since > self.silence_s and not waiting:
+            publishers = publishers_of(self._node, self._subscribed["depth"].topic)
+            return DiagnosticStatus.ERROR, f"no usable depth for {since:.1f} s: {publishers}; {summary.last_drop}"
+        if missing and not math.isnan(summary.result_rate_hz):
+            return DiagnosticStatus.WARN, f"no result for {since:.1f} s, though images arrive"
+        return None
 
-    def _why_silent(self) -> str:
+    def _missing(self, summary: Summary) -> bool:
+        """Whether the next result should be there; a slow computer may always take longer than what is silence."""
+        usual = 0.0 if math.isnan(summary.result_gap_s) else summary.result_gap_s
+        return summary.since_last_result_s > max(self.silence_s, _OVERDUE * usual)
+
+    def _why_unpaired(self, unpaired: Waiting, summary: Summary) -> str:
+        """How many images wait for what, and what is found on the graph where it should come from."""
+        wanted = self._subscribed[unpaired.awaited]
+        why = mismatch(self._node, wanted)
+        there = [why] if why else [publishers_of(self._node, wanted.topic), *filter(None, [summary.last_drop])]
+        return f"{_images(unpaired.images)} for a {unpaired.awaited}: {'; '.join(there)}"
+
+    def _why_silent(self, depth: Subscribed) -> str:
         """What is found on the graph where depth should be."""
-        publishers = self._node.get_publishers_info_by_topic(self._depth_topic)
-        wrong = [each for each in publishers if each.topic_type != self._depth_type]
-        if wrong:
-            return f"{self._depth_topic} carries {wrong[0].topic_type}, not {self._depth_type}: remap depth/image_raw"
-        if publishers:
-            reliable = self._reliability == "reliable"
-            mute = [each for each in publishers if reliable and each.qos_profile.reliability.name == "BEST_EFFORT"]
-            mend = (
-                "set ros.image_reliability: best_effort, and no QoS override against it, for a publisher that does its "
-                "best never matches a reliable subscription"
-                if mute
-                else "is it running, as the user who runs this node, and is config/fastdds.xml in use, without which "
-                "large images are lost?"
+        why = mismatch(self._node, depth)
+        if why:
+            return why
+        if self._node.count_publishers(depth.topic):
+            return (
+                f"{publishers_of(self._node, depth.topic)} but no image arrives: is it running, as the user who runs "
+                "this node, and is config/fastdds.xml in use, without which large images are lost?"
             )
-            return f"{self._publishers()} but no image arrives: {mend}"
-        images = sorted(name for name, types in self._node.get_topic_names_and_types() if self._depth_type in types)
+        images = sorted(name for name, types in self._node.get_topic_names_and_types() if depth.message_type in types)
         images = [name for name in images if self._node.count_publishers(name)]
         there = f"image topics that are published: {', '.join(images)}" if images else "no image topic is published"
-        return f"nobody publishes {self._depth_topic}; {there}"
-
-    def _publishers(self) -> str:
-        """Who publishes depth, and how."""
-        found = [
-            f"{each.node_name} ({each.qos_profile.reliability.name}, {each.qos_profile.durability.name})"
-            for each in self._node.get_publishers_info_by_topic(self._depth_topic)
-        ]
-        return f"{' and '.join(found) or 'nobody'} publishes {self._depth_topic}"
+        return f"nobody publishes {depth.topic}; {there}"
 
     def _values(self, summary: Summary) -> dict[str, str]:
         values = {
             "input rate [Hz]": _number(summary.rate_hz),
-            "result rate [Hz]": _number(summary.result_rate_hz),
+            "result rate [Hz]": "-" if self._missing(summary) else _number(summary.result_rate_hz),
             "input jitter [s]": _number(summary.jitter_s),
             "latency p50 [s]": _number(summary.latency_p50_s),
             "latency p95 [s]": _number(summary.latency_p95_s),
@@ -135,6 +151,7 @@ class Diagnostics:
             "frames received": str(summary.received),
             "frames tracked": str(summary.tracked),
             "frames waiting": str(self._waiting()),
+            "frames unpaired": str(self._unpaired().images),
             "frames dropped": str(summary.dropped_total),
         }
         values |= {f"dropped: {reason}": str(count) for reason, count in sorted(summary.dropped.items())}
@@ -158,6 +175,10 @@ def gpu_memory() -> dict[str, str]:
         return {}
     now, most = torch.cuda.memory_allocated(), torch.cuda.max_memory_allocated()
     return {"GPU memory [MB]": f"{now / 2**20:.0f}", "GPU memory peak [MB]": f"{most / 2**20:.0f}"}
+
+
+def _images(count: int) -> str:
+    return f"{count} images wait" if count != 1 else "1 image waits"
 
 
 def _number(value: float) -> str:

@@ -23,10 +23,12 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from nr_tracking.config import RosConfig
 from nr_tracking.ros.compressed import TRANSPORT
 from nr_tracking.ros.conversions import is_rectified
-from nr_tracking.ros.pairing import FramePairing, Outcome, PairedFrame
+from nr_tracking.ros.graph import Subscribed
+from nr_tracking.ros.pairing import FramePairing, Outcome, PairedFrame, Waiting
 from nr_tracking.ros.statistics import Statistics
 from nr_tracking.types import InputError
 
+_WAITING = 300  # images that wait for their masks: ten seconds of them, which is long for a network that makes masks
 _LOOK_S = 1.0  # between looks at the graph while camera infos are missing
 _KEPT = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 
@@ -36,7 +38,7 @@ class Inputs:
 
     ``submit`` gets frames that are complete and when their image came in (``time.monotonic``); ``on_click`` gets points
     that were clicked. ``camera_frame`` is the frame of the latest image. The QoS of each can be overridden by name;
-    ``depth_reliability`` is that of images after it was.
+    ``subscribed`` holds what became of them, by kind.
     """
 
     def __init__(
@@ -59,28 +61,32 @@ class Inputs:
         self._compressed = config.image_transport == TRANSPORT
         self.depth_topic = _depth_topic(node, self._compressed)
         named = config.image_rectified == "auto" and is_rectified(self.depth_topic)
-        self._pairing = FramePairing(rectified=named or config.image_rectified == "always")
+        self._pairing = FramePairing(
+            rectified=named or config.image_rectified == "always",
+            capacity=_WAITING,
+            memory=config.queue_memory_mb << 20,
+        )
         self._mask_topic = node.resolve_topic_name("mask")  # publishers are counted by names that are remapped already
         images = QoSProfile(depth=config.image_history, reliability=ReliabilityPolicy[config.image_reliability.upper()])
         infos = QoSProfile(depth=config.image_history, reliability=ReliabilityPolicy.BEST_EFFORT)
         self._on_click = on_click
         self._early_click: PointStamped | None = None
         self._subscriptions: list[Subscription[Any]] = []
+        self.subscribed: dict[str, Subscribed] = {}
         kind = CompressedImage if self._compressed else Image
         try:
-            self._subscribe(CameraInfo, "depth/camera_info", self.on_info, infos)
-            self._subscribe(Image, "mask", self.on_mask, images)
-            self._subscribe(PointStamped, "clicked_point", self.on_click, QoSProfile(depth=1))
-            self._subscribe(kind, self.depth_topic, self.on_image, images)
+            self._subscribe("camera info", CameraInfo, "depth/camera_info", self.on_info, infos)
+            self._subscribe("mask", Image, "mask", self.on_mask, images)
+            self._subscribe("click", PointStamped, "clicked_point", self.on_click, QoSProfile(depth=1))
+            self._subscribe("depth", kind, self.depth_topic, self.on_image, images)
         except BaseException:
             self.destroy()
             raise
-        self.depth_reliability = self._subscriptions[-1].qos_profile.reliability.name.lower()
 
     @property
-    def depth_type(self) -> str:
-        """The type of messages on the depth topic."""
-        return f"sensor_msgs/msg/{'CompressedImage' if self._compressed else 'Image'}"
+    def waiting(self) -> Waiting:
+        """The images that wait for a mask or a camera info."""
+        return self._pairing.waiting
 
     def on_image(self, message: Image | CompressedImage) -> None:
         """Take a depth image."""
@@ -164,7 +170,9 @@ class Inputs:
             with suppress(ParameterImmutableException):
                 self._node.undeclare_parameter(name)
 
-    def _subscribe(self, kind: type[Any], topic: str, callback: Callable[[Any], None], qos: QoSProfile) -> None:
+    def _subscribe(
+        self, what: str, kind: type[Any], topic: str, callback: Callable[[Any], None], qos: QoSProfile
+    ) -> None:
         overriding = QoSOverridingOptions.with_default_policies()
         # No callbacks that log a publisher of another quality, as in Publishers: diagnostics say it, and what mends it.
         subscription = self._node.create_subscription(
@@ -177,6 +185,10 @@ class Inputs:
             qos_overriding_options=overriding,
         )
         self._subscriptions.append(subscription)
+        name = "depth/image_raw" if what == "depth" else topic
+        message_type = f"{kind.__module__.split('.')[0]}/msg/{kind.__name__}"
+        reliability = subscription.qos_profile.reliability.name.lower()
+        self.subscribed[what] = Subscribed(name, subscription.topic_name, message_type, reliability)
 
 
 def _depth_topic(node: LifecycleNode, compressed: bool) -> str:

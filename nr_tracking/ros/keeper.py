@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 
 import nr_tracking
-from nr_tracking.config import Config
+from nr_tracking.config import Config, ConfigError
 from nr_tracking.ros.conversions import depth_frame
 from nr_tracking.ros.pairing import PairedFrame
 from nr_tracking.tracking.result import ResultWriter, Run, read_output, tidy_output
@@ -71,13 +71,14 @@ class ResultKeeper:
 
         Raises:
             InputError: ``nothing_kept``.
+            ConfigError: there is no such folder and cannot be one.
             OSError: the folder cannot be written.
         """
         with self._lock:
             kept, (config, weights) = list(self._frames), self._tracked_with
         if not kept:
             raise InputError("nothing_kept", "no tracked frame is kept, so there is nothing to save")
-        parent = Path(self.config.ros.output_folder).expanduser().absolute()
+        parent = output_folder(self.config)
         parent.mkdir(parents=True, exist_ok=True)
         _remove_remains(parent)
         folder = parent / f"{_WRITING}{os.getpid()}-{uuid.uuid4().hex}"
@@ -117,6 +118,14 @@ class ResultKeeper:
 
     def _decode(self, source: PairedFrame) -> DepthFrame:
         return depth_frame(source.image, source.info, source.mask, self.config.ros.depth_unit_m, source.rectified)
+
+
+def output_folder(config: Config) -> Path:
+    """Where ``~/save`` writes, with ``~`` expanded; ConfigError where that names no home."""
+    try:
+        return Path(config.ros.output_folder).expanduser().absolute()
+    except RuntimeError as error:
+        raise ConfigError(f"ros.output_folder: {config.ros.output_folder!r} is no folder: {error}") from None
 
 
 def _named(folder: Path, parent: Path) -> Path:

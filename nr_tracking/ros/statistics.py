@@ -18,7 +18,8 @@ _RECENT = 300  # frames over which rates and latencies are taken
 class Summary:
     """A moment's figures; rates in Hz, latencies in seconds, NaN where nothing was measured yet.
 
-    ``rate_hz`` is of images that come in, ``result_rate_hz`` of results that go out.
+    ``rate_hz`` is of images that come in, ``result_rate_hz`` of results that go out, between which ``result_gap_s``
+    usually pass.
     """
 
     received: int
@@ -28,6 +29,7 @@ class Summary:
     resets: int
     rate_hz: float
     result_rate_hz: float
+    result_gap_s: float
     jitter_s: float
     latency_p50_s: float
     latency_p95_s: float
@@ -132,6 +134,7 @@ class Statistics:
                 resets=self._resets,
                 rate_hz=float(len(gaps) / gaps.sum()) if gaps.sum() > 0 else float("nan"),
                 result_rate_hz=_rate(self._finished),
+                result_gap_s=_usual_gap(self._finished),
                 jitter_s=float(gaps.std()) if len(gaps) else float("nan"),
                 latency_p50_s=float(np.percentile(latencies, 50)) if len(latencies) else float("nan"),
                 latency_p95_s=float(np.percentile(latencies, 95)) if len(latencies) else float("nan"),
@@ -149,6 +152,12 @@ def _rate(finished: Sequence[tuple[float, int]]) -> float:
     """Results per second, from when the first were finished; several may come together."""
     seconds = finished[-1][0] - finished[0][0] if finished else 0.0
     return sum(results for _, results in itertools.islice(finished, 1, None)) / seconds if seconds > 0 else float("nan")
+
+
+def _usual_gap(finished: Iterable[tuple[float, int]]) -> float:
+    """The median time between results."""
+    gaps = np.diff([when for when, _ in finished])
+    return float(np.median(gaps)) if len(gaps) else float("nan")
 
 
 def _mean_by_stage(frames: Iterable[dict[str, float]]) -> dict[str, float]:

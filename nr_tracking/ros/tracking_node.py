@@ -19,18 +19,18 @@ from rclpy.clock import ClockChange, JumpThreshold, TimeJump
 from rclpy.duration import Duration
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.parameter import Parameter
-from rclpy.time import Time
 from std_srvs.srv import Trigger
 
 from nr_tracking.config import Config, ConfigError
 from nr_tracking.ros import parameters
+from nr_tracking.ros.conversions import stamp_ns
 from nr_tracking.ros.diagnostics import Diagnostics
 from nr_tracking.ros.fallback import release_memory, smaller_config
 from nr_tracking.ros.frames import Located, Transforms
 from nr_tracking.ros.inputs import Inputs
-from nr_tracking.ros.keeper import ResultKeeper
+from nr_tracking.ros.keeper import ResultKeeper, output_folder
 from nr_tracking.ros.networks import build_tracker, prepare_loops, weights_hash
-from nr_tracking.ros.pairing import PairedFrame
+from nr_tracking.ros.pairing import PairedFrame, Waiting
 from nr_tracking.ros.publishers import Publishers
 from nr_tracking.ros.settings import settings
 from nr_tracking.ros.statistics import Statistics
@@ -58,8 +58,7 @@ def _said(verb: str) -> Callable[[Transition], Transition]:
             try:
                 done = transition(node, state)
             except Exception as error:  # whatever it was, somebody waits for a node that does not come
-                named = isinstance(error, ConfigError | InputError)
-                said = f"cannot be {verb}: {error if named else f'{type(error).__name__}: {error}'}"
+                said = f"cannot be {verb}: {_told(error)}"
                 node._diagnostics.failure = said
                 node._failed(said)
                 return TransitionCallbackReturn.ERROR
@@ -69,6 +68,12 @@ def _said(verb: str) -> Callable[[Transition], Transition]:
         return guarded
 
     return decorate
+
+
+def _told(error: Exception) -> str:
+    """An error in words; one that is not meant to be read by itself with its kind."""
+    named = isinstance(error, ConfigError | InputError | OSError)
+    return str(error) if named else f"{type(error).__name__}: {error}"
 
 
 class TrackingNode(LifecycleNode):
@@ -100,7 +105,7 @@ class TrackingNode(LifecycleNode):
         self.create_service(Trigger, "~/reset", self._on_reset, callback_group=services)
         self.create_service(Trigger, "~/save", self._on_save, callback_group=services)
         self.add_on_set_parameters_callback(self._on_parameters)
-        self._diagnostics = Diagnostics(self, self.statistics, self.config.ros.silence_s, self._waiting)
+        self._diagnostics = Diagnostics(self, self.statistics, self.config.ros.silence_s, self._waiting, self._unpaired)
         self._jumps = self.get_clock().create_jump_callback(
             JumpThreshold(min_forward=None, min_backward=Duration(nanoseconds=-1), on_clock_change=False),
             post_callback=self._on_clock_jump,
@@ -112,6 +117,7 @@ class TrackingNode(LifecycleNode):
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Load the network and announce the outputs."""
         self.config = parameters.read(self)
+        output_folder(self.config)  # one that cannot be is told now, not when there is something to save
         self._tracker = self._tracker_factory(self.config)
         self._keeper = ResultKeeper(self.config, weights_hash(self.config))
         ros = self.config.ros
@@ -146,7 +152,7 @@ class TrackingNode(LifecycleNode):
             prepare=functools.partial(prepare_loops, self._tracker),
         )
         self._inputs = Inputs(self, self._input_group, ros, self.statistics, self.worker.submit, self._on_click)
-        self._diagnostics.watch(self._inputs.depth_topic, self._inputs.depth_type, self._inputs.depth_reliability)
+        self._diagnostics.watch(self._inputs.subscribed)
         self.get_logger().info(f"active: waiting for depth on {self._inputs.depth_topic}")
         return super().on_activate(state)
 
@@ -210,10 +216,16 @@ class TrackingNode(LifecycleNode):
     def _on_click(self, message: PointStamped) -> None:
         """Follow what was clicked, in RViz for example."""
         x, y, z = message.point.x, message.point.y, message.point.z
-        frame, stamp = message.header.frame_id, Time.from_msg(message.header.stamp).nanoseconds
+        frame, stamp = message.header.frame_id, stamp_ns(message)
         transforms, camera = self._transforms, self._inputs.camera_frame if self._inputs is not None else ""
+        if frame and not camera:
+            self._failed(
+                f"the clicked point cannot be used: it is in the frame {frame!r}, and the depth images name none in "
+                "header.frame_id, so nobody knows where that is; have the driver name it"
+            )
+            return
         try:
-            if frame and camera and transforms is not None:
+            if frame and transforms is not None:
                 to = transforms.look_up(camera, frame, stamp, newest=True)
                 x, y, z, _ = map(float, to @ (x, y, z, 1.0))
         except InputError as error:
@@ -229,6 +241,10 @@ class TrackingNode(LifecycleNode):
     def _waiting(self) -> int:
         worker = self.worker
         return worker.waiting if worker is not None else 0
+
+    def _unpaired(self) -> Waiting:
+        inputs = self._inputs
+        return inputs.waiting if inputs is not None else Waiting(0, "")
 
     def _on_clock_jump(self, jump: TimeJump) -> None:
         if jump.clock_change != ClockChange.ROS_TIME_NO_CHANGE:
@@ -308,9 +324,9 @@ class TrackingNode(LifecycleNode):
         try:
             response.message = str(self._keeper.save())
             response.success = True
-        except (InputError, OSError) as error:
-            response.message = str(error)
-            self._failed(f"cannot save: {error}")
+        except Exception as error:  # one that is let out of a service ends the process, and with it every camera of it
+            response.message = _told(error)
+            self._failed(f"cannot save: {response.message}")
         return response
 
     def _on_parameters(self, changed: Sequence[Parameter[Any]]) -> SetParametersResult:
