@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import re
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -16,6 +17,7 @@ from pathlib import Path
 import numpy as np
 from scipy.spatial import cKDTree
 
+from nr_tracking.data.base_skin import lidded, thickened, with_lids
 from nr_tracking.data.capsules import fitted
 from nr_tracking.data.character import Character
 from nr_tracking.data.remeshing import cap_holes, carry, smooth, wrap
@@ -31,6 +33,9 @@ _WORN_LOOSE = 0.35
 """Share of shirts, suits and trousers that hang loose where they stand off the body."""
 _HAIRLINE = 0.52
 """How far to the front hair reaches, of what its helper does, which covers the face."""
+_HANDS = 0.165
+"""How much thicker hands are made on every side, in cells: the wrapped surface cuts off as much."""
+_HAND = re.compile("Hand|Finger|Thumb")
 _MOST_CHILD = 0.5
 """Share of the child in the youngest of validation and test, to whose bodies published scores refer."""
 _PAIRS = (
@@ -92,7 +97,10 @@ class Garment:
 
 @dataclass(frozen=True)
 class MakeHuman:
-    """The assets in ``folder``: base ``vertices`` (V, 3), ``groups`` of triangles, joint cubes, rig and weights."""
+    """The assets in ``folder``: base ``vertices`` (V, 3), ``groups`` of triangles, joint cubes, rig and weights.
+
+    The group "skin" is "body" with lids on mouth and eyes.
+    """
 
     folder: Path
     vertices: np.ndarray
@@ -114,6 +122,7 @@ class MakeHuman:
                 index, value = np.array(listed[bone], float).T
                 weights[index.astype(int), joint] = value
         weights /= np.maximum(weights.sum(1, keepdims=True), 1e-12)
+        groups["skin"] = lidded(groups["body"], len(vertices))
         return MakeHuman(folder, vertices, groups, {bone: bones[bone] for bone in order}, weights)
 
     def skeleton(self, base: np.ndarray) -> Skeleton:
@@ -170,7 +179,7 @@ class MakeHuman:
         )
 
     def _outfit(self, base: np.ndarray, rng: np.random.Generator, female: bool, split: Split) -> list[Part]:
-        parts = [self._helper(base, "body")]
+        parts = [self._skin(base)]
         dressed = rng.random()
         skirt_share = 0.45 if female else 0.12
         if dressed < skirt_share:
@@ -187,6 +196,12 @@ class MakeHuman:
         elif rng.random() < 0.15:
             parts += self._fitted(base, rng, split, "fedora*")
         return parts
+
+    def _skin(self, base: np.ndarray) -> Part:
+        faces, vertices, weights = self.groups["skin"], with_lids(base), with_lids(self.weights)
+        hand = weights[:, [bool(_HAND.search(bone)) for bone in self.bones]].sum(1)
+        cell = float(np.ptp(base[np.unique(self.groups["body"])], axis=0).max()) / _CELLS
+        return Part(thickened(vertices, faces, hand, _HANDS * cell), faces, weights, np.zeros(len(vertices)))
 
     def _helper(self, base: np.ndarray, group: str) -> Part:
         return Part(base, self.groups[group], self.weights, np.zeros(len(base)))
@@ -244,7 +259,7 @@ def random_targets(rng: np.random.Generator, female: bool, most_child: float = _
     muscles = _blend(rng, ("averagemuscle", ("minmuscle", "maxmuscle")[rng.integers(2)]), 1.0)
     fats = _blend(rng, ("averageweight", ("minweight", "maxweight")[rng.integers(2)]), 1.0)
     descent = rng.dirichlet(np.ones(3))
-    height, tall = ("minheight", "maxheight")[rng.integers(2)], rng.uniform(0, 0.7)
+    height, tall = ("minheight", "maxheight")[rng.integers(2)], 0.6 * rng.beta(1, 3)
     shape, much = ("idealproportions", "uncommonproportions")[rng.integers(2)], rng.uniform(0, 1.0)
     chosen: list[tuple[str, float]] = []
     for sex, s in sexes:
