@@ -5,10 +5,13 @@ import dataclasses
 
 import numpy as np
 import pytest
+import trimesh
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from nr_tracking.config import SubjectConfig
+from nr_tracking.evaluation.report import draw_strip
 from nr_tracking.sensing.camera import (
     back_project,
     check_frame,
@@ -18,6 +21,7 @@ from nr_tracking.sensing.camera import (
     project,
     rectify,
 )
+from nr_tracking.sensing.subject import find_subject
 from nr_tracking.types import DepthFrame, InputError, Intrinsics
 
 PINHOLE = Intrinsics(width=80, height=60, fx=70.0, fy=68.0, cx=39.0, cy=31.0)
@@ -223,7 +227,9 @@ def test_rectified_depth_shows_the_same_points(name):
     depth = (1.5 / (rays @ normal)).astype(np.float32)
     original = frame(depth, camera, mask=rays[..., 0] > 0)
     plain = rectify(original)
-    assert plain.intrinsics == PINHOLE
+    assert dataclasses.replace(plain.intrinsics, width=80, height=60, cx=39.0, cy=31.0) == PINHOLE
+    margins = plain.intrinsics.cx - 39.0, plain.intrinsics.cy - 31.0
+    assert min(margins) >= 0 and all(map(float.is_integer, margins)), "pixels stay where they are, between new ones"
     seen = plain.depth > 0
     assert seen.mean() > 0.6
     points = back_project(plain.depth, plain.intrinsics)[seen]
@@ -231,6 +237,142 @@ def test_rectified_depth_shows_the_same_points(name):
     assert np.isin(plain.depth[seen], depth).all(), "depth values are taken over, never mixed"
     off_centre = np.abs(points[:, 0] / points[:, 2]) > 1.0 / 70.0
     np.testing.assert_array_equal(plain.mask[seen][off_centre], (points[:, 0] > 0)[off_centre])
+
+
+AZURE = (7.70, 5.20, -3.6e-5, -2.1e-5, 0.284, 8.03, 7.66, 1.51)
+WIDE = {
+    "barrel": Intrinsics(160, 120, 125.0, 123.0, 78.0, 64.0, "plumb_bob", (-0.28, 0.07, 0.0005, -0.0002, 0.0)),
+    "narrow rational": Intrinsics(160, 144, 126.0, 126.0, 80.0, 82.0, "rational_polynomial", AZURE),
+    "wide rational": Intrinsics(128, 128, 63.0, 63.0, 64.0, 62.0, "rational_polynomial", AZURE),
+    "fisheye": Intrinsics(160, 120, 50.0, 50.0, 80.0, 60.0, "equidistant", (0.01, 0.0, 0.0, 0.0)),
+    "folding": Intrinsics(160, 120, 120.0, 120.0, 79.5, 59.5, "plumb_bob", (-0.3, 0.0, 0.0, 0.0, 0.0)),
+    "pincushion": Intrinsics(160, 120, 125.0, 125.0, 80.0, 60.0, "plumb_bob", (0.2, 0.05, 0.0, 0.0, 0.0)),
+}
+
+
+def rays_of(camera: Intrinsics) -> np.ndarray:
+    return back_project(np.ones((camera.height, camera.width), np.float32), camera).astype(np.float64)
+
+
+def nearest_pixels(points: np.ndarray, camera: Intrinsics) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Columns and rows of points (N, 3), and which of them are in the image."""
+    column, row = np.floor(project(points, camera) + 0.5).T
+    inside = (column >= 0) & (column < camera.width) & (row >= 0) & (row < camera.height)
+    return np.where(inside, column, 0).astype(int), np.where(inside, row, 0).astype(int), inside
+
+
+@pytest.mark.parametrize("name", WIDE)
+def test_rectified_images_keep_what_a_wide_lens_sees(name):
+    camera = WIDE[name]
+    rays = rays_of(camera)
+    within = (rays[..., 2] > 0) & (np.abs(rays[..., :2]) < np.tan(np.radians(60))).all(axis=-1)
+    plain = rectify(frame(within, camera))
+    column, row, inside = nearest_pixels(rays[within], plain.intrinsics)
+    assert (inside & (plain.depth[row, column] > 0)).mean() >= 0.98
+    assert plain.intrinsics.width >= camera.width and plain.intrinsics.height >= camera.height
+    assert plain.depth.shape == (plain.intrinsics.height, plain.intrinsics.width)
+    assert plain.depth.size <= 4 * within.size
+
+
+@pytest.mark.parametrize("name", WIDE)
+def test_rectified_points_lie_on_what_a_wide_lens_saw(name):
+    """On a tilted plane, up to the part of it that an original pixel shows; the mask goes with them."""
+    camera, normal = WIDE[name], np.array([0.15, -0.1, 1.0])
+    rays = rays_of(camera)
+    known = rays[..., 2] > 0
+    depth = np.where(known & (rays @ normal > 0.1), 1.5 / np.maximum(rays @ normal, 0.1), 0).astype(np.float32)
+    original = frame(depth, camera, mask=(rays[..., 0] > 0.2) & (depth > 0))
+    plain = rectify(original)
+    seen = plain.depth > 0
+    points = back_project(plain.depth, plain.intrinsics)[seen].astype(np.float64)
+    column, row, inside = nearest_pixels(points, camera)
+    assert inside.all()
+    np.testing.assert_array_equal(plain.depth[seen], depth[row, column])
+    np.testing.assert_array_equal(plain.mask[seen], original.mask[row, column])
+    assert not plain.mask[~seen].any()
+    known[[0, -1]] = known[:, [0, -1]] = False
+    for down, right in ((1, 0), (-1, 0), (0, 1), (0, -1)):  # whose neighbours tell how far apart rays are
+        known &= np.roll(rays[..., 2] > 0, (down, right), (0, 1))
+    apart = sum(np.linalg.norm(np.gradient(rays, axis=axis), axis=-1) for axis in (0, 1))[row, column]
+    judged = known[row, column]
+    assert judged.mean() > 0.9
+    off = np.abs(points @ normal - 1.5)[judged]
+    assert (off <= 0.7 * (apart * points[:, 2])[judged] * np.linalg.norm(normal)).all()
+
+
+def test_a_ball_beyond_the_border_of_a_pinhole_is_kept():
+    """At 38 degrees, where a pinhole camera of the same matrix ends at 32; all its points are on its surface."""
+    camera = WIDE["narrow rational"]
+    rays, centre, radius = rays_of(camera), np.array([1.02, 0.0, 1.3]), 0.25
+    middle, square = rays @ centre, (rays**2).sum(axis=-1)
+    inside = middle**2 - square * (centre @ centre - radius**2)
+    depth = np.where(inside > 0, (middle - np.sqrt(np.maximum(inside, 0))) / square, 0)
+    plain = rectify(frame(depth, camera, mask=depth > 0))
+    points = back_project(plain.depth, plain.intrinsics)[plain.mask]
+    assert len(points) >= np.count_nonzero(depth) > 100
+    np.testing.assert_allclose(np.linalg.norm(points - centre, axis=1), radius, atol=1.3 / 126.0)
+
+
+def test_far_rays_of_a_lens_that_folds_back_stay_empty_in_the_margins():
+    camera = WIDE["folding"]
+    plain = rectify(frame(np.ones((120, 160)), camera))
+    k, turning = plain.intrinsics, np.sqrt(1 / 0.9)  # where r (1 - 0.3 r^2) is greatest
+    assert k.width > 180
+    v, u = np.mgrid[: k.height, : k.width]
+    radius = np.hypot((u - k.cx) / k.fx, (v - k.cy) / k.fy)
+    assert radius.max() > turning
+    assert not plain.depth[radius > turning].any()
+
+
+def test_rectified_images_do_not_grow_without_bounds():
+    """A strip at the border of a fisheye: what it sees is 2.5 times as far off the axis for a pinhole."""
+    info = {"k": (200.0, 0.0, 320.0, 0.0, 200.0, 240.0, 0.0, 0.0, 1.0), "d": [0.01, 0.0, 0.0, 0.0]}
+    strip = intrinsics_from_info(640, 480, distortion_model="equidistant", roi=(490, 0, 40, 480), **info)
+    plain = rectify(frame(np.ones((480, 40)), strip))
+    assert 3.5 * 480 * 40 < plain.depth.size <= 4 * 480 * 40
+    assert np.count_nonzero(plain.depth) > 480 * 40
+
+
+def test_a_lens_without_any_inverse_leaves_the_image_as_large_as_it_is():
+    """Coefficients as of a calibration that failed: nowhere one-to-one, or nowhere within the image."""
+    for coefficients in ((-1e9, 0.0, 0.0, 0.0, 0.0), (0.0, 0.0, 50.0, 50.0, 0.0)):
+        camera = dataclasses.replace(PINHOLE, distortion_model="plumb_bob", distortion=coefficients)
+        plain = rectify(frame(np.ones((60, 80)), camera))
+        assert plain.intrinsics == PINHOLE
+        assert np.count_nonzero(plain.depth) < 100
+
+
+def test_a_floor_seen_through_a_barrel_lens_still_reaches_the_border():
+    """The corners of such an image are drawn out; cameras measure nothing there, and a wall is no subject."""
+    camera = WIDE["narrow rational"]
+    rays = rays_of(camera)
+    v, u = np.mgrid[: camera.height, : camera.width]
+    corner = np.minimum(u, camera.width - 1 - u) / camera.width + np.minimum(v, camera.height - 1 - v) / camera.height
+    depth = np.minimum(3.0, 1.0 / np.maximum(rays[..., 1], 0.01))
+    thing = (np.abs(rays[..., 0]) < 0.2) & (np.abs(rays[..., 1] - 0.1) < 0.2)
+    depth[thing] = 1.5 - 0.3 * np.cos(6 * rays[..., 0][thing])
+    depth[corner < 0.25] = 0
+    original = frame(depth, camera)
+    expected = rectify(dataclasses.replace(original, mask=thing & (depth > 0))).mask
+    found = find_subject(rectify(original), SubjectConfig())
+    assert (found & expected).sum() > 0.95 * (found | expected).sum()
+
+
+def test_pictures_of_a_report_show_a_surface_where_it_was_measured():
+    """The depth image in its first row, without its lens, and the surface below it have one outline."""
+    camera, shape = WIDE["wide rational"], trimesh.creation.icosphere(subdivisions=3, radius=0.25)
+    centre = np.array([-0.9, 0.3, 1.2])
+    rays = rays_of(camera)
+    middle, square = rays @ centre, np.maximum((rays**2).sum(axis=-1), 1e-9)
+    inside = middle**2 - square * (centre @ centre - 0.25**2)
+    depth = np.where((inside > 0) & (middle > 0), (middle - np.sqrt(np.maximum(inside, 0))) / square, 0)
+    vertices = (shape.vertices + centre).astype(np.float32)
+    colours = np.tile(np.uint8([200, 40, 40]), (len(vertices), 1))
+    strip = draw_strip({0: (vertices, shape.faces.astype(np.int32), colours)}, {0: frame(depth, camera)}, None, 80)
+    tile = (len(strip) - 3 * 4) // 4
+    measured, drawn = strip[:tile], strip[tile + 4 : 2 * tile + 4]
+    measured, drawn = (np.ptp(picture.astype(int), axis=-1) > 40 for picture in (measured, drawn))
+    assert (measured & drawn).sum() > 0.85 * (measured | drawn).sum()
 
 
 def test_a_frame_without_distortion_is_passed_through():

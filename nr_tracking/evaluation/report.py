@@ -14,7 +14,7 @@ from nr_tracking.evaluation.metrics import Mesh
 from nr_tracking.evaluation.protocol import COUNT, LENGTH, Candidate, Scores, score, subsequences, summary
 from nr_tracking.evaluation.scoreboard import SCORE_HEADER, score_cells, sequence_rows
 from nr_tracking.evaluation.shading import Picture, camera_view, draw_surface, middle_and_extent, orbit_view
-from nr_tracking.sensing.camera import rectify
+from nr_tracking.sensing.camera import rectified_camera, rectify
 from nr_tracking.tracking.result import ColouredMesh, Output
 from nr_tracking.types import DepthFrame, Float64, InputError, Intrinsics
 
@@ -219,7 +219,7 @@ def draw_strip(
 
     All columns of the camera's own view show the same part of the image; the turned views follow the subject.
     """
-    camera = frames[next(iter(meshes))].intrinsics
+    camera = rectified_camera(frames[next(iter(meshes))].intrinsics)
     crop = crop_around(np.concatenate([vertices for vertices, _, _ in meshes.values()]), camera)
     size = crop.tile(tile)
     extents = [middle_and_extent(vertices)[1] for vertices, _, _ in meshes.values()]

@@ -28,6 +28,10 @@ _ENCODINGS: dict[str, np.dtype[Any]] = {
     "32FC1": np.dtype(np.float32),
 }
 _COEFFICIENTS = {"plumb_bob": 5, "rational_polynomial": 8, "equidistant": 4}
+_WIDEST = math.tan(math.radians(60.0))  # where rectified images end: towards 90 degrees they would be without bounds
+_LARGEST = 4  # times as many pixels as the original one a rectified image may have
+_TIPS = 0.0025  # of the original's pixels that may lie beyond each of its sides
+_FIELD = 129  # pixels along each side on which the field of a lens is judged
 
 
 def decode_depth(
@@ -211,7 +215,7 @@ def pixel_rays(intrinsics: Intrinsics) -> Float32:
 
 
 def rectify(frame: DepthFrame) -> DepthFrame:
-    """The frame as a camera without distortion and with the same matrix and size would have seen it.
+    """The frame as the camera of :func:`rectified_camera` would have seen it.
 
     Takes the nearest pixel: interpolation would invent points between a subject and its background. Pixels that look
     past the original image have no depth. A frame without distortion is returned as it is.
@@ -221,8 +225,46 @@ def rectify(frame: DepthFrame) -> DepthFrame:
     source = _source_pixels(frame.intrinsics)
     depth = np.append(frame.depth.ravel(), np.float32(0.0))[source]
     mask = None if frame.mask is None else np.append(frame.mask.ravel(), False)[source]
-    plain = dataclasses.replace(frame.intrinsics, distortion_model="none", distortion=())
-    return dataclasses.replace(frame, depth=depth, mask=mask, intrinsics=plain)
+    return dataclasses.replace(frame, depth=depth, mask=mask, intrinsics=rectified_camera(frame.intrinsics))
+
+
+@lru_cache(maxsize=8)
+def rectified_camera(intrinsics: Intrinsics) -> Intrinsics:
+    """The camera of rectified images: without distortion, of the same focal lengths, and as wide as its lens sees.
+
+    Its image is the original one with margins of whole pixels on the sides where the lens sees more than a pinhole.
+    They leave out what is farther off the axis than 60 degrees, to either side, up or down. They leave out the tips of
+    the corners as well, no more than a hundredth of the pixels: a barrel lens draws them out so long that most of the
+    image's border would be empty, and no floor would reach it. And where all that would make more than four times the
+    pixels of the original image, all margins are shortened alike.
+    """
+    k = intrinsics
+    if k.distortion_model == "none":
+        return k
+    u, v = (np.unique(np.linspace(0, side - 1, _FIELD).round()) for side in (k.width, k.height))
+    x, y = _undistorted(*np.meshgrid((u - k.cx) / k.fx, (v - k.cy) / k.fy), k)
+    known = ~np.isnan(x)
+    left, right = _margins(x[known], k.fx, k.cx, k.width)
+    above, below = _margins(y[known], k.fy, k.cy, k.height)
+    kept = _share_of_margins(left + right, above + below, k.width, k.height)
+    left, right, above, below = (int(kept * margin) for margin in (left, right, above, below))
+    return Intrinsics(k.width + left + right, k.height + above + below, k.fx, k.fy, k.cx + left, k.cy + above)
+
+
+def _margins(rays: Float64, focal: float, centre: float, size: int) -> tuple[int, int]:
+    """How many pixels ``rays`` (N,), x or y at z = 1, reach beyond both ends of ``size`` pixels, but for the tips."""
+    if not len(rays):
+        return 0, 0
+    first, last = np.quantile(rays.clip(-_WIDEST, _WIDEST), (_TIPS, 1 - _TIPS)) * focal + centre
+    return max(0, -math.floor(first + 0.5)), max(0, math.floor(last + 0.5) - (size - 1))
+
+
+def _share_of_margins(across: int, down: int, width: int, height: int) -> float:
+    """The share, up to 1, of margins ``across`` and ``down`` that makes an image of a size no more than the largest."""
+    spare = (_LARGEST - 1) * width * height
+    strips = across * height + down * width
+    # The positive root of across * down * share ** 2 + strips * share = spare.
+    return min(1.0, 2 * spare / max(strips + math.sqrt(strips**2 + 4 * across * down * spare), 1.0))
 
 
 _Distortion = Callable[[Float64, Float64], tuple[Float64, Float64]]
@@ -288,16 +330,17 @@ def _rays(intrinsics: Intrinsics) -> Float32:
 
 @lru_cache(maxsize=8)
 def _source_pixels(intrinsics: Intrinsics) -> Int64:
-    """For each pixel (H, W) of the rectified image the flat index of the original pixel; H * W where there is none."""
-    height, width = intrinsics.height, intrinsics.width
-    v, u = np.mgrid[:height, :width].astype(np.float64)
-    x, y = (u - intrinsics.cx) / intrinsics.fx, (v - intrinsics.cy) / intrinsics.fy
-    bent_x, bent_y = _distortion(intrinsics)(x, y)
-    column = np.floor(bent_x * intrinsics.fx + intrinsics.cx + 0.5)
-    row = np.floor(bent_y * intrinsics.fy + intrinsics.cy + 0.5)
+    """For each pixel of the rectified image the flat index of the original pixel; their number where there is none."""
+    height, width, plain = intrinsics.height, intrinsics.width, rectified_camera(intrinsics)
+    v, u = np.mgrid[: plain.height, : plain.width].astype(np.float64)
+    x, y = (u - plain.cx) / plain.fx, (v - plain.cy) / plain.fy
+    with np.errstate(all="ignore"):  # beyond the lens' reach its model may have poles
+        bent_x, bent_y = _distortion(intrinsics)(x, y)
+        column = np.floor(bent_x * intrinsics.fx + intrinsics.cx + 0.5)
+        row = np.floor(bent_y * intrinsics.fy + intrinsics.cy + 0.5)
     seen = (column >= 0) & (column < width) & (row >= 0) & (row < height)
     seen &= np.hypot(x, y) < _reach(intrinsics)
-    index = np.full((height, width), height * width, np.int64)
+    index = np.full(seen.shape, height * width, np.int64)
     index[seen] = row[seen].astype(np.int64) * width + column[seen].astype(np.int64)
     index.flags.writeable = False
     return index
@@ -332,7 +375,7 @@ def _reach(intrinsics: Intrinsics) -> float:
     with np.errstate(all="ignore"):
         xx, xy, yx, yy = _jacobian(_distortion(intrinsics), x, y)
         folded = ~(xx * yy - xy * yx > 0).all(axis=1)
-    return float(radius[folded.argmax(), 0]) if folded.any() else math.inf
+    return float(radius[max(int(folded.argmax()) - 1, 0), 0]) if folded.any() else math.inf
 
 
 def _jacobian(lens: _Distortion, x: Float64, y: Float64) -> tuple[Float64, Float64, Float64, Float64]:
