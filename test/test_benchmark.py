@@ -1,6 +1,7 @@
 """The benchmark: what it computes from times is right, and its parts add up to the whole."""
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -115,7 +116,7 @@ def test_each_stage_that_runs_has_its_times_and_its_floor(preset, in_the_cube):
     assert ("network" in found["stages"]) == bool(in_the_cube)
 
 
-def test_a_run_can_be_written_and_compared_with(tmp_path, capsys):
+def test_a_run_can_be_written_and_compared_with(tmp_path, capsys, monkeypatch):
     file = tmp_path / "before.json"
     file.write_text(json.dumps(RUN))
     arguments = ["bench", "--preset", "lite", "--frames", "6", "--output", str(tmp_path / "now.json")]
@@ -123,10 +124,28 @@ def test_a_run_can_be_written_and_compared_with(tmp_path, capsys):
     assert "ratio" in capsys.readouterr().out
     written = json.loads((tmp_path / "now.json").read_text())
     assert written["frames"] == 1 and written["stages"]["mesh"] > 0
-    for bad in ("{", "[]", "{}"):
+    monkeypatch.setattr("nr_tracking.commands.bench.bench", lambda *given, **named: pytest.fail("it was measured"))
+    strange = (
+        {"percentiles": [1]},
+        {"percentiles": {"mesh": {"p50": "soon"}}},
+        {"frames_per_second": "4"},
+        {"peak_memory_mb": [300]},
+        {"frames_per_second": 10**400},
+    )
+    nameless = {name: value for name, value in RUN.items() if name != "preset"}
+    for bad in ("{", "[]", "{}", json.dumps(nameless), *(json.dumps({**RUN, **change}) for change in strange)):
         file.write_text(bad)
         assert cli.main([*arguments, "--compare", str(file)]) == 2
         assert "--compare" in capsys.readouterr().err
+
+
+def test_curves_are_measured_at_the_distance_that_was_asked_for(monkeypatch):
+    frames, network = [], SimpleNamespace(completion=torch.nn.Identity())
+    monkeypatch.setattr("nr_tracking.commands.bench.bench", lambda *given, **named: dict(RUN))
+    monkeypatch.setattr("nr_tracking.tracking.tracker.load_networks", lambda config: network)
+    monkeypatch.setattr(curves_module, "curves", lambda config, network, found: frames.extend(found) or {})
+    assert cli.main(["bench", "--preset", "test", "--curves", "--distance", "4"]) == 0
+    assert len(frames) == 8 and np.median(frames[0].depth[frames[0].depth > 0]) == pytest.approx(4, abs=0.5)
 
 
 def test_operations_are_counted_whoever_does_them(network):

@@ -14,6 +14,7 @@ from test_faults import Camera
 
 from nr_tracking import cli
 from nr_tracking.ros import cdr, viewer
+from nr_tracking.types import InputError
 
 
 class Rerun(SimpleNamespace):
@@ -37,7 +38,11 @@ class Rerun(SimpleNamespace):
         self.calls.append(("init", spawn))
 
     def save(self, path):
-        self.calls.append(("save", str(path)))
+        self.calls.append(("save", path.parent))
+        self.file = path
+
+    def disconnect(self):
+        self.file.write_text("a recording")
 
     def serve_grpc(self):
         return "address"
@@ -122,8 +127,8 @@ def test_the_command_opens_file_browser_or_window(monkeypatch, tmp_path, capsys)
     assert cli.main(["view", "--live", "/nr_tracking", "--web"]) == 0
     assert cli.main(["view", "--live", "/nr_tracking", "--save", str(tmp_path / "a.rrd")]) == 0
     assert [source for source, _ in shown] == ["/front/nr_tracking", "/nr_tracking", "/nr_tracking"]
-    spawned = [("init", True), ("init", False), ("web", "address"), ("init", False), ("save", str(tmp_path / "a.rrd"))]
-    assert rerun.calls == spawned
+    spawned = [("init", True), ("init", False), ("web", "address"), ("init", False), ("save", tmp_path)]
+    assert rerun.calls == spawned and (tmp_path / "a.rrd").read_text() == "a recording"
     assert "http://127.0.0.1:9090/?url=address" in capsys.readouterr().out
     assert cli.main(["view", "--live", "/nr_tracking", "--web"]) == 2
     assert "address already in use; is another one running?" in capsys.readouterr().err
@@ -133,3 +138,21 @@ def test_the_command_opens_file_browser_or_window(monkeypatch, tmp_path, capsys)
     assert "--web shows it in a browser" in capsys.readouterr().err
     with pytest.raises(SystemExit):
         cli.main(["view"])
+
+
+def test_a_file_that_is_there_stays_until_the_new_one_is_whole(monkeypatch, tmp_path, capsys):
+    def fail(source, given):
+        assert (tmp_path / "a.rrd").read_text() == "the old one"
+        raise InputError("no_node", "nobody is there")
+
+    (tmp_path / "a.rrd").write_text("the old one")
+    monkeypatch.setitem(sys.modules, "rerun", Rerun())
+    monkeypatch.setattr(viewer, "show", fail)
+    request = ["view", "--live", "/nr_tracking", "--save"]
+    assert cli.main([*request, str(tmp_path / "a.rrd")]) == 2
+    assert [path.name for path in tmp_path.iterdir()] == ["a.rrd"]
+    assert (tmp_path / "a.rrd").read_text() == "the old one"
+    assert cli.main([*request, "/proc/x.rrd"]) == 2
+    assert cli.main([*request, str(tmp_path / "a.rrd"), "--web"]) == 2
+    said = capsys.readouterr().err.splitlines()
+    assert len(said) == 3 and "nothing can be written into /proc" in said[1] and "exclude each other" in said[2]

@@ -257,6 +257,8 @@ def _add_view(parser: argparse.ArgumentParser) -> None:
 
 
 def _view(options: argparse.Namespace) -> int:
+    if options.web and options.save:
+        raise InputError("bad_request", "--web and --save exclude each other: a file is written, or a browser shows it")
     from nr_tracking.commands.view import view, view_node
 
     if options.live:
