@@ -24,7 +24,7 @@ from nr_tracking.data.splits import SPLITS, Split
 from nr_tracking.data.windows import make_window
 from nr_tracking.types import InputError
 
-GENERATOR = 4
+GENERATOR = 5
 """Counts the changes after which the same seed gives other windows; noted in the manifest."""
 SHARD_WINDOWS = 16
 CLIP_FRAMES = 25
