@@ -22,6 +22,7 @@ from nr_tracking.types import Bool, Float64, Int32, Int64
 
 _BLENDED = 4  # nodes that move a point
 _BRIDGES = 3  # edges that tie a separate component to the rest
+_USED = 1e-6  # weight from which on a node is one that moves a point
 
 
 def build_carrier(patches: PatchGraph, points: Float64, vertex: Int64) -> tuple[Float64, DeformationGraph]:
@@ -33,7 +34,7 @@ def build_carrier(patches: PatchGraph, points: Float64, vertex: Int64) -> tuple[
     blend = blend_weights(torch.as_tensor(points), patches, patches.owner[vertex], limit=_BLENDED)
     nodes = patches.centres.astype(np.float64)
     edges = _tied(nodes, patches.neighbours)
-    lengths = np.linalg.norm(nodes[edges[:, 0]] - nodes[edges[:, 1]], axis=1)
+    lengths = _lengths(nodes, edges)
     return nodes, DeformationGraph(len(nodes), edges, lengths, blend.index.numpy(), blend.weight.numpy())
 
 
@@ -86,7 +87,7 @@ def grow_carrier(
     first, second = np.nonzero(np.triu(apart < 2.5 * spacing, 1))
     edges = np.concatenate((np.stack((beside, number), 1), np.stack((number[first], number[second]), 1)))
     every = np.concatenate((nodes, added))
-    lengths = np.linalg.norm(every[edges[:, 0]] - every[edges[:, 1]], axis=1)
+    lengths = _lengths(every, edges)
 
     if len(fresh):
         apart = np.where(usable, cdist(points, added), np.inf)
@@ -116,6 +117,37 @@ def grow_carrier(
 def part_of(graph: DeformationGraph, samples: Int64) -> DeformationGraph:
     """The same graph with only some of its samples."""
     return replace(graph, index=graph.index[samples], weight=graph.weight[samples])
+
+
+def used_nodes(graph: DeformationGraph) -> Bool:
+    """Which nodes (P,) move any point."""
+    used = np.zeros(graph.count, bool)
+    used[graph.index[graph.weight > _USED]] = True
+    return used
+
+
+def on_nodes(graph: DeformationGraph, nodes: Float64, kept: Bool) -> DeformationGraph:
+    """The same graph on only some of its ``nodes`` (P, 3), those ``kept`` (P,): all that move any point, at the least.
+
+    Pieces that come apart are tied anew, as at the first; the new edges are at rest where the nodes are now.
+    """
+    number, nodes = np.cumsum(kept) - 1, nodes[kept]
+    lasting = kept[graph.edges].all(axis=1)
+    edges = number[graph.edges[lasting]].astype(np.int32)
+    tied = _tied(nodes, edges)
+    lengths = np.concatenate((graph.lengths[lasting], _lengths(nodes, tied[len(edges) :])))
+    # What is gone from a row is replaced by the row's strongest node, which counts once.
+    strongest = np.take_along_axis(graph.index, graph.weight.argmax(axis=1)[:, None], 1)
+    stays = kept[graph.index]
+    weight = np.where(stays, graph.weight, 0.0)
+    weight /= weight.sum(axis=1, keepdims=True)
+    return DeformationGraph(len(nodes), tied, lengths, number[np.where(stays, graph.index, strongest)], weight)
+
+
+def _lengths(nodes: Float64, edges: Int32) -> Float64:
+    """How long edges (E, 2) between nodes (P, 3) are, (E,)."""
+    lengths: Float64 = np.linalg.norm(nodes[edges[:, 0]] - nodes[edges[:, 1]], axis=1)
+    return lengths
 
 
 def _joined(graph: DeformationGraph) -> Bool:

@@ -139,6 +139,12 @@ class Steadier:
         rows = {name: getattr(state, name)[kept] for name in ("places", "step", "change", "shown")}
         self._state = replace(state, **rows, points=state.points.at(kept))
 
+    def on_nodes(self, kept: Bool) -> None:
+        """Go on with only the nodes ``kept`` (P,)."""
+        state = self._state
+        rows = {name: getattr(state, name)[kept] for name in ("speeds", "node_noise", "point_noise")}
+        self._state = replace(state, **rows, nodes=state.nodes.at(kept))
+
     def born(self, birth: Birth) -> None:
         """Go on with the new nodes and points too: the nodes as those beside them, the points at rest."""
         state, beside, count = self._state, birth.growth.beside, len(birth.points)

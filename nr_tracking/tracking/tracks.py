@@ -26,11 +26,12 @@ tracked points: patches of a frame's own surface, previous positions and corresp
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 
 from nr_tracking.config import RefinementConfig, TracksConfig
-from nr_tracking.deformation.carrier import build_carrier, grow_carrier, part_of
+from nr_tracking.deformation.carrier import build_carrier, grow_carrier, on_nodes, part_of, used_nodes
 from nr_tracking.deformation.matching import even_sample
 from nr_tracking.deformation.normal_equations import Motion, carried, disagreement, still
 from nr_tracking.deformation.patches import PatchGraph, adjacent, build_patches, mesh_edges
@@ -214,11 +215,23 @@ class PersistentTracks:
             self._steadier.of(kept)
             self._confirmed = self._confirmed[kept]
             self._traced = None  # it names points by their old places
+            self._drop_nodes()
         born = self._lay()
         if born or not kept.all():
             self._prepare()
             landing = self._land()
         return landing
+
+    def _drop_nodes(self) -> None:
+        """Do without nodes that no point is left on, so that there is room for others where new points are laid."""
+        kept = used_nodes(self._graph)
+        if kept.all():
+            return
+        assert self._previous is not None
+        self._graph = on_nodes(self._graph, self._pose.nodes, kept)
+        self._newest, self._previous = _on_nodes(self._pose, kept), _on_nodes(self._previous, kept)
+        self._first, self._reference = _on_nodes(self._first, kept), _on_nodes(self._reference, kept)
+        self._steadier.on_nodes(kept)
 
     def _lay(self) -> int:
         """Lay new points on surface that no living point is near; returns how many."""
@@ -355,3 +368,8 @@ class PersistentTracks:
             calibrated(evidence),
             observed[alive],
         )
+
+
+def _on_nodes(pose: CarriedPose, kept: Bool) -> CarriedPose:
+    """With only the nodes ``kept`` (P,); the points stay where they are."""
+    return replace(pose, nodes=pose.nodes[kept], turns=pose.turns[kept])
