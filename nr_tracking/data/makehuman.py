@@ -33,7 +33,7 @@ _WORN_LOOSE = 0.35
 """Share of shirts, suits and trousers that hang loose where they stand off the body."""
 _HAIRLINE = 0.52
 """How far to the front hair reaches, of what its helper does, which covers the face."""
-_HANDS = 0.165
+_HANDS = 0.12
 """How much thicker hands are made on every side, in cells: the wrapped surface cuts off as much."""
 _HAND = re.compile("Hand|Finger|Thumb")
 _MOST_CHILD = 0.5
