@@ -85,7 +85,9 @@ def grow_carrier(
     number = len(nodes) + np.arange(len(fresh))
     apart = np.where(together, cdist(added, added), np.inf)
     first, second = np.nonzero(np.triu(apart < 2.5 * spacing, 1))
-    edges = np.concatenate((np.stack((beside, number), 1), np.stack((number[first], number[second]), 1)))
+    edges = np.concatenate((np.stack((beside, number), 1), np.stack((number[first], number[second]), 1))).astype(
+        np.int32
+    )
     every = np.concatenate((nodes, added))
     lengths = _lengths(every, edges)
 
@@ -104,7 +106,7 @@ def grow_carrier(
     return Growth(
         DeformationGraph(
             len(every),
-            np.concatenate((graph.edges, edges.astype(np.int32))),
+            np.concatenate((graph.edges, edges)),
             np.concatenate((graph.lengths, lengths)),
             np.concatenate((graph.index, index)),
             np.concatenate((graph.weight, weight)),
