@@ -49,7 +49,7 @@ class Intrinsics:
 
     ``fx, fy, cx, cy`` are in pixels. ``distortion_model`` is ``"none"`` or one of the names of
     ``sensor_msgs/CameraInfo``: ``plumb_bob`` (k1 k2 p1 p2 k3), ``rational_polynomial`` (k1 k2 p1 p2 k3 k4 k5 k6) and
-    ``equidistant`` (k1 k2 k3 k4).
+    ``equidistant`` (k1 k2 k3 k4). Its numbers may be given as any sequence, such as the ``d`` of a message.
     """
 
     width: int
@@ -60,6 +60,10 @@ class Intrinsics:
     cy: float
     distortion_model: str = "none"
     distortion: tuple[float, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Keep the numbers of the lens as a tuple: cameras are compared, and what they see is kept by camera."""
+        object.__setattr__(self, "distortion", tuple(map(float, self.distortion)))
 
 
 @dataclass(frozen=True)

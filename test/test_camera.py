@@ -172,6 +172,18 @@ def test_a_bad_frame_is_refused_with_its_reason(bad, reason):
     assert caught.value.reason == reason
 
 
+def test_numbers_of_a_lens_may_be_any_sequence():
+    given = [0.1, 0, 0, 0, 0]
+    expected = Intrinsics(64, 48, 60.0, 60.0, 31.5, 23.5, "plumb_bob", tuple(given))
+    depth = np.full((48, 64), 2.0, np.float32)
+    for numbers in (given, np.array(given), array.array("d", given)):
+        camera = Intrinsics(64, 48, 60.0, 60.0, 31.5, 23.5, "plumb_bob", numbers)
+        assert camera == expected and hash(camera) == hash(expected)
+        assert np.array_equal(
+            rectify(DepthFrame(0, depth, camera)).depth, rectify(DepthFrame(0, depth, expected)).depth
+        )
+
+
 def test_intrinsics_with_an_unknown_lens_are_refused():
     with pytest.raises(InputError, match="fisheye62"):
         check_intrinsics(dataclasses.replace(PINHOLE, distortion_model="fisheye62", distortion=(0.1,)))

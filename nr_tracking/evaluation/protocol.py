@@ -17,6 +17,7 @@ from nr_tracking.data.sequence import GroundTruth
 from nr_tracking.evaluation import baselines, track_metrics
 from nr_tracking.evaluation.metrics import Mesh, Samples, SurfaceScores, sample, score_surface
 from nr_tracking.evaluation.reliability import Reliability, error_limit, reliability
+from nr_tracking.sensing.camera import rectified_camera
 from nr_tracking.sensing.rigid import Rigid
 from nr_tracking.tracking.views import seen_from_first, views_of_first
 from nr_tracking.types import Float32, Float64, InputError, Intrinsics
@@ -204,7 +205,7 @@ def score(
         true_points = np.stack([view.inverse().points(row) for view, row in zip(views, true_points, strict=True)])
     if intrinsics is not None and len(tied.columns):
         slack = track_metrics.VISIBLE_SLACK * unit
-        visible = track_metrics.visible_truth(true_points, seen, intrinsics, slack)
+        visible = track_metrics.visible_truth(true_points, seen, rectified_camera(intrinsics), slack)
         columns["visible_error"], columns["hidden_error"] = track_metrics.end_point_error(tied, visible)
     rows: list[FrameScores] = []
     specimen: Specimen | None = None
