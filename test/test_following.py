@@ -7,7 +7,7 @@ import pytest
 from test_subject import CAMERA, ball, frame
 
 from nr_tracking.config import SubjectConfig
-from nr_tracking.sensing.following import SubjectFollower
+from nr_tracking.sensing.following import Sighting, SubjectFollower
 from nr_tracking.sensing.subject import find_subject
 from nr_tracking.types import InputError
 
@@ -238,6 +238,69 @@ def test_masks_and_the_largest_are_left_as_they_are():
     assert follower.choose(image, SubjectConfig()) == (image, False)
     masked = replace(image, mask=image.depth > 2.5)
     assert follower.choose(masked, SubjectConfig(choice="nearest")) == (masked, False)
+
+
+@pytest.mark.parametrize(("gone_s", "another"), [(0.9, False), (1.1, True)])
+@pytest.mark.parametrize("unmasked", [True, False])
+def test_a_subject_is_lost_when_images_had_no_mask_for_long(gone_s, another, unmasked):
+    events = []
+    follower, config = SubjectFollower(events.append), SubjectConfig(lost_s=1.0)
+
+    def see(stamp):
+        image = two(stamp=stamp)
+        return follower.choose(replace(image, mask=image.depth > 2.5), config)[1], follower.tracked(image.stamp_ns)
+
+    assert not see(3.0)[0]
+    if unmasked:
+        follower.left_unmasked()
+    assert see(3.0 + gone_s)[0] == (another and unmasked)
+    assert events == (["no mask for 1.10 s: the next subject is a new one"] if another and unmasked else [])
+    assert not see(60.0)[0]  # images that are far apart lose nobody
+
+
+def kept(path, rate, missed=0, eye=None):
+    """Whether a body of the size of a person is the same one all along a ``path`` (N, 3), seen ``rate`` times a second.
+
+    The last of these is seen later, after ``missed`` images that showed nobody. ``eye`` are the camera's poses.
+    """
+    box = np.random.default_rng(0).uniform(-0.5, 0.5, (500, 3)) * (0.5, 1.7, 0.3)
+    seen, same = None, []
+    for index, place in enumerate(path):
+        pose = None if eye is None else eye[index]
+        cloud = box + place if pose is None else (box + place - pose[:3, 3]) @ pose[:3, :3]
+        stamp = round(SECOND * index / rate)
+        if index == len(path) - 1:
+            for _ in range(missed):
+                seen, stamp = seen.missed(stamp), stamp + round(SECOND / rate)
+        same += [] if seen is None else [seen.distance(cloud, pose, stamp) <= seen.reach(stamp)]
+        seen = Sighting.of(cloud.astype(np.float32), pose, stamp, seen)
+    return all(same)
+
+
+def steps(*along):
+    return np.stack([along, np.zeros(len(along)), np.full(len(along), 3.0)], axis=1)
+
+
+def test_whoever_is_fast_stays_the_subject():
+    assert kept(steps(0, 0, 0, 0.75, 1.75, 2.75, 3.75, 4.0, 4.0), rate=5)
+    assert kept(steps(0, 1, 2), rate=5), "nobody knows how fast one is who was seen once"
+    assert kept(steps(0, 0.05, 1.5), rate=1), "without an image for a second"
+    assert kept(steps(0, 0.1, 0.2, 1.0), rate=15, missed=10), "behind a pillar"
+    assert kept(steps(0, 0, 0), rate=15, missed=10) and kept(steps(0, 0, 0.4), rate=15, missed=10)
+
+
+def test_whoever_is_elsewhere_is_another():
+    for rate in (5, 15, 30):
+        assert not kept(steps(0, 0, 0, 1.2), rate), "those who stood there do not run at once"
+    assert not kept(steps(0, 0, 0, 1.1), rate=15, missed=10)
+
+
+def test_a_camera_that_looks_aside_at_once_loses_nobody_if_its_poses_are_known():
+    eye = np.stack([np.eye(4)] * 4)
+    eye[3, :3, :3] = [[0, 0, 1], [0, 1, 0], [-1, 0, 0]]
+    path = steps(0, 0, 0, 0)
+    assert kept(path, 15, eye=eye)
+    assert not kept([*path[:3], path[3] @ eye[3, :3, :3]], 15)
 
 
 def test_a_clock_that_was_set_back_chooses_anew():

@@ -154,6 +154,34 @@ def test_a_body_that_becomes_the_larger_one_is_not_taken_for_the_subject():
     np.testing.assert_allclose(seen[0].mean(axis=0), seen[1].mean(axis=0), atol=0.02)
 
 
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize(("aside", "another"), [(0.2, False), (0.9, True)])
+def test_a_subject_that_is_elsewhere_at_once_is_another_one_with_ids_of_its_own(aside, another, masked):
+    made, told = tracker(), []
+    made.on_another = told.append
+
+    def vertices(index: int) -> np.ndarray:
+        return VERTICES + np.float32([-0.3 + aside * (index >= 7), 0, 1.5])
+
+    made._reconstructor.surface = lambda field, index, view, volume: Surface(
+        vertices(round(view.frame.stamp_ns / STEP_NS) - 1),
+        FACES,
+        np.ones(len(VERTICES), np.float32),
+        np.ones(len(VERTICES), np.bool_),
+    )
+    given = []
+    for index in range(9):
+        depth, _ = rasterize(torch.from_numpy(vertices(index)), torch.from_numpy(FACES).long(), CAMERA)
+        mask = depth.numpy() > 0 if masked else None
+        given.append(made.push(DepthFrame(STEP_NS * (index + 1), depth.numpy(), CAMERA, mask=mask)))
+    results = [result for some in given for result in some] + made.flush()
+    assert [r.stamp_ns for r in results] == [STEP_NS * (i + 1) for i in range(9)], "no frame is lost"
+    assert len(told) == another and all("another subject, 0." in event and "0.03 s before" in event for event in told)
+    assert len(given[7]) == (2 if another else 0), "what was begun is finished first"
+    assert np.isin(results[-1].tracks.ids, results[0].tracks.ids).any() != another
+    assert np.abs(results[7].tracks.positions[:, 0].mean() - vertices(7)[:, 0].mean()) < 0.1
+
+
 def test_stride_one_gives_a_result_for_each_frame_once_a_window_is_full():
     config = load_config(
         "test", deformation={"backend": "none"}, tracks={"count": 300}, refinement={"nodes": 30}, window={"stride": 1}

@@ -6,6 +6,7 @@ import json
 import pickle
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -27,7 +28,7 @@ from ball_recording import (
 from nr_tracking import Tracker
 from nr_tracking.commands import checkpoint
 from nr_tracking.commands import track as track_module
-from nr_tracking.commands.recordings import Recording, open_recordings
+from nr_tracking.commands.recordings import Recording, Unusable, open_recordings
 from nr_tracking.commands.track import track
 from nr_tracking.config import Config, load_config
 from nr_tracking.data.scans import write_scans
@@ -138,6 +139,49 @@ def test_a_subject_that_returns_late_is_another_one(tmp_path: Path) -> None:
         assert done.notices[0].startswith("row 6: no subject: every pixel is 0")
         assert done.notices[-1] == "row 12: there is a subject again after 0.20 s"
         assert (done.notices[1:-1] != []) == (lost_s < 0.2)
+
+
+def test_another_subject_that_the_tracker_found_is_noted_also_in_a_run_that_goes_on(
+    ball: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(track_module, "CHECKPOINT_FRAMES", 5)
+
+    class Watchful(BallTracker):
+        def push(self, frame: DepthFrame) -> list[TrackedFrame]:
+            if self.pushed in (3, 13):
+                self.on_another("another subject")
+            return super().push(frame)
+
+    def trackers(config: Config) -> tuple[BallTracker, str]:
+        return Watchful(), "weights of a ball"
+
+    with pytest.raises(KeyboardInterrupt):
+        run(Interrupted(ball, 12).open(), tmp_path / "out", trackers=trackers)
+    done = run(ball, tmp_path / "out", resume=True, trackers=trackers)
+    assert done.run.notices == ["row 3: another subject", "row 13: another subject"]
+    assert "row 13: another subject" in (done.output / "report.html").read_text()
+
+
+def test_a_subject_without_masks_for_long_is_another_one(ball: Path, tmp_path: Path) -> None:
+    frames = [replace(frame, mask=frame.depth > 0) for frame in ball_frames(20)]
+    made: list[BallTracker] = []
+
+    def trackers(config: Config) -> tuple[BallTracker, str]:
+        made.append(BallTracker())
+        return made[-1], "weights of a ball"
+
+    def read(start: int, count: int | None) -> Iterator[DepthFrame | Unusable]:
+        yield from frames[:6]
+        yield from [Unusable(InputError("no_mask", "no mask has the stamp of the depth image"))] * 6
+        yield from frames[12:]
+
+    for lost_s, pushed in ((1.0, 14), (0.15, 8)):
+        config = CONFIG.model_copy(update={"subject": CONFIG.subject.model_copy(update={"lost_s": lost_s})})
+        recording = Recording("ball", 20, read, lambda start, count: None)
+        done = track(recording, tmp_path / "out", config, points=2000, trackers=trackers).run
+        assert len(done.dropped) == 6 and made[-1].pushed == pushed  # since it was reset
+        told = ["row 12: no mask for 0.23 s: the next subject is a new one"]
+        assert done.notices == (told if lost_s < 0.2 else [])
 
 
 def test_nothing_to_track_is_an_error_and_leaves_nothing(tmp_path: Path) -> None:

@@ -137,6 +137,47 @@ def test_a_subject_that_was_gone_for_long_comes_back_as_another(bench):
     assert events[3] == "no subject for 0.53 s: the next one is a new one"
 
 
+@pytest.mark.parametrize("lag", [0, 2])
+def test_another_subject_that_the_tracker_found_begins_with_its_first_result(bench, lag):
+    order = []
+    each = bench(lag=lag, on_event=order.append, on_new_subject=lambda: order.append(len(each.results)))
+    push = each.tracker.push
+
+    def exchanged(frame):
+        if frame.stamp_ns != 4 * PERIOD_NS:
+            return push(frame)
+        before = each.tracker.flush()
+        each.tracker.reset()
+        each.tracker.on_another("another subject")
+        return before + push(frame)
+
+    each.tracker.push = exchanged
+    each.submit(*(paired(PERIOD_NS * index) for index in range(8)))
+    assert each.stamps() == [PERIOD_NS * index for index in range(8)]
+    assert order == ["another subject", 4]
+    assert each.statistics.summary(0.0).resets == 1 and not each.dropped()
+
+
+@pytest.mark.parametrize(("count", "masks", "resets"), [(40, False, 1), (10, False, 0), (40, True, 0)])
+def test_images_that_had_no_mask_for_long_lose_the_subject(bench, count, masks, resets):
+    each = bench(policy="all")
+    mask = np.ones((12, 16), bool)
+
+    def masked(index):
+        messages = frame_messages(replace(flat_frame(PERIOD_NS * index), mask=mask), "camera")
+        return PairedFrame(PERIOD_NS * index, messages["depth"], messages["camera_info"], messages["mask"])
+
+    each.submit(masked(1), masked(2))
+    for index in range(3, 3 + count):
+        if masks:
+            each.submit(masked(index))
+        else:
+            each.statistics.received(time.monotonic())
+            each.statistics.dropped("no_mask", "nobody in view")
+    each.submit(masked(3 + count), masked(4 + count), masked(100 + count))  # the camera pauses: nobody is lost
+    assert len(each.stamps()) == 5 + (count if masks else 0) and each.tracker.resets == resets
+
+
 def test_failing_inference_starts_anew_and_says_so(bench):
     each = bench()
     each.submit(paired(0))
@@ -180,6 +221,27 @@ def test_clock_that_jumps_back_loses_nothing_of_a_short_loop(bench):
     each.worker.clock_jumped_back()
     each.submit(*map(paired, loop))
     assert each.stamps() == loop + loop
+
+
+@pytest.mark.parametrize(
+    ("choice", "early", "resets"), [("largest", 0, 1), ("largest", 4, 1), ("largest", 35, 2), ("nearest", 4, 1)]
+)
+def test_frames_that_overtake_the_clock_begin_the_next_pass_once(bench, choice, early, resets):
+    each = bench(lag=2, policy="all")
+    subject = each.tracker.config.subject.model_copy(update={"choice": choice})
+    each.tracker.config = each.tracker.config.model_copy(update={"subject": subject})
+    loop, told = [PERIOD_NS * i for i in range(40)], []
+    each.submit(*map(paired, loop))
+    each.stamps()
+    before = each.tracker.resets
+    each.submit(*map(paired, loop[:early]))
+    each.worker.clock_jumped_back(lambda: told.append(True))
+    each.submit(*map(paired, loop[early:]))
+    assert each.stamps() == loop + loop and told == [True]
+    assert each.tracker.resets - before == resets
+    each.worker.clock_jumped_back()
+    each.submit(*map(paired, loop))
+    assert each.stamps() == 3 * loop
 
 
 def test_reset_forgets_waiting_frames_and_goes_on(bench):

@@ -29,12 +29,14 @@ CHECKPOINT_FRAMES = 32
 REPORT_POINTS = 30_000
 """For the scores, a third of what `evaluate` takes: the report should not cost more than the tracking."""
 _CHECKPOINT = "checkpoint.npz"
-_FORMAT = 2  # counts the changes of what trackers and fields consist of
+_FORMAT = 3  # counts the changes of what trackers and fields consist of
 _LAST = "report.html"  # the last file that a run writes: where it is, all others are
 
 
 class TrackerLike(Protocol):
     """What :class:`nr_tracking.Tracker` does here."""
+
+    on_another: Callable[[str], None] | None
 
     def push(self, frame: DepthFrame) -> list[TrackedFrame]:
         """Take a frame."""
@@ -126,6 +128,7 @@ class _Session:
         self.events: list[str] = []  # what became of the subject, in words
         self._follower = SubjectFollower(self._note)
         self._modules = checkpoint.modules_of(vars(tracker))
+        tracker.on_another = self._note
         self._done = 0
         self._done_digest = ""
 
@@ -185,7 +188,7 @@ class _Session:
     def _save(self, done: int, digest: str) -> None:
         state = {
             "format": _FORMAT,
-            "tracker": vars(self.tracker),
+            "tracker": {name: value for name, value in vars(self.tracker).items() if name != "on_another"},
             "rows": self.rows,
             "whereabouts": self._follower.whereabouts,
             "events": self.events,
@@ -197,6 +200,8 @@ class _Session:
     def _take(self, item: DepthFrame | Unusable) -> None:
         if isinstance(item, Unusable):
             self.rows.refuse(str(item.error), item.stamp_ns)
+            if item.error.reason == "no_mask":
+                self._follower.left_unmasked()
             return
         row = self.rows.ask(item.stamp_ns)
         try:

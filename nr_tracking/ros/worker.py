@@ -18,6 +18,7 @@ from nr_tracking.ros.pairing import PairedFrame
 from nr_tracking.ros.queueing import FrameQueue, WaitingFrame
 from nr_tracking.ros.statistics import Statistics
 from nr_tracking.sensing.following import SubjectFollower
+from nr_tracking.sensing.stamps import StampOrder
 from nr_tracking.types import DepthFrame, Float64, InputError, TrackedFrame
 
 _LOST = {
@@ -38,6 +39,7 @@ class TrackerLike(Protocol):
     windows: int
     next_id: int
     on_ready: Callable[[], None] | None
+    on_another: Callable[[str], None] | None
 
     def push(self, frame: DepthFrame) -> list[TrackedFrame]:
         """Take a frame; returns what is finished."""
@@ -95,7 +97,14 @@ class InferenceWorker:
         self._queue = FrameQueue(policy, queue_size, queue_memory)
         self._last_stamp: int | None = None
         self._unfinished: deque[WaitingFrame] = deque()  # pushed, without a result so far
-        tracker.on_ready = self._results_ready
+        self._in_hand_ns = 0
+        self._anew_ns: int | None = None  # stamp of the first frame of another subject, until it has a result
+        self._taken_ns: int | None = None  # stamp of the newest frame that was pushed
+        self._again_ns: int | None = None  # stamp at which a recording began again, as its frames told
+        self._masked: tuple[int, int] | None = (
+            None  # stamp of the last frame with a mask, and how many had none by then
+        )
+        self._listen(tracker)
         self._queue.command(prepare)
         self._thread = threading.Thread(target=self._run, name="inference", daemon=True)
         self._thread.start()
@@ -107,6 +116,8 @@ class InferenceWorker:
 
     def submit(self, frame: PairedFrame, arrived: float) -> None:
         """Queue a frame whose image arrived at ``arrived`` (``time.monotonic``)."""
+        if frame.mask is not None and self._was_unmasked(frame.stamp_ns, arrived):
+            self._queue.command(self._follower.left_unmasked)
         surplus = self._queue.put(WaitingFrame(frame, arrived))
         if surplus is not None:
             self._drop(*surplus)
@@ -149,11 +160,17 @@ class InferenceWorker:
         return done.wait(timeout_s)
 
     def clock_jumped_back(self, then: Callable[[], None] = lambda: None) -> bool:
-        """Finish what came before, then start anew with what comes after; False where the worker was stopped."""
+        """Finish what came before, then start anew with what comes after; False where the worker was stopped.
+
+        Frames of what comes after may have overtaken the clock: where they have begun anew by their stamps, a moment
+        ago, that was this jump, and they are kept.
+        """
 
         def command() -> None:
             try:
-                self._start_anew()
+                if not self._has_just_begun_again():
+                    self._start_anew()
+                self._again_ns = None
             finally:
                 then()
 
@@ -163,7 +180,7 @@ class InferenceWorker:
         """End the thread after the frame in hand; waiting and unfinished frames are dropped, the subject forgotten."""
         waiting = self._queue.close()
         self._thread.join()
-        self._tracker.on_ready = None
+        self._tracker.on_ready = self._tracker.on_another = None
         for frame in (*self._unfinished, *waiting):
             self._drop(frame, "inactive")
         self._unfinished.clear()
@@ -186,13 +203,17 @@ class InferenceWorker:
                 self._recover(error)
 
     def _track(self, waiting: WaitingFrame) -> None:
-        source = waiting.frame
+        source, self._in_hand_ns = waiting.frame, waiting.stamp_ns
         frame = depth_frame(source.image, source.info, source.mask, self._unit_m, source.rectified)
         frame = replace(frame, pose=self._locate(source))  # first: the follower looks where a moved camera looks
+        back = self._taken_ns is not None and frame.stamp_ns < self._taken_ns
         frame, another = self._follower.choose(frame, self._tracker.config.subject)
         if another:
             self._start_anew()
         results = self._tracker.push(frame)
+        if back:  # the tracker refuses earlier frames unless it starts anew
+            self._again_ns = frame.stamp_ns
+        self._taken_ns = frame.stamp_ns
         self._unfinished.append(waiting)
         self._follower.tracked(frame.stamp_ns)
         self._deliver(results)
@@ -207,7 +228,7 @@ class InferenceWorker:
             smaller = self._smaller_tracker() if exhausted else None
             if smaller is not None:
                 self._tracker = smaller
-                smaller.on_ready = self._results_ready
+                self._listen(smaller)
         except Exception:  # a tracker that cannot even be reset is reported and tried again with the next frame
             self._on_failure(traceback.format_exc())
         self._on_failure(said)
@@ -215,9 +236,32 @@ class InferenceWorker:
         mend = "; a smaller preset or fewer volume.cubes take less" if exhausted else ""
         self._statistics.failed(f"{reason}: {type(error).__name__}: {error}; the tracker starts anew{mend}")
 
+    def _was_unmasked(self, stamp_ns: int, now: float) -> bool:
+        """Whether images without a mask came before this one, for so long that the subject is lost.
+
+        They never come here: those who wait for their masks give them up and count them.
+        """
+        last, self._masked = self._masked, (stamp_ns, self._statistics.summary(now).dropped.get("no_mask", 0))
+        if last is None or self._masked[1] == last[1]:
+            return False
+        return stamp_ns - last[0] >= 1e9 * self._tracker.config.subject.lost_s
+
+    def _has_just_begun_again(self) -> bool:
+        if self._again_ns is None or self._taken_ns is None:
+            return False
+        return self._taken_ns - self._again_ns < StampOrder.LOOP_NS
+
     def _start_anew(self) -> None:
         self._flush()
         self._reset("reset")
+
+    def _listen(self, tracker: TrackerLike) -> None:
+        tracker.on_ready, tracker.on_another = self._results_ready, self._another_subject
+
+    def _another_subject(self, event: str) -> None:
+        """The frame in hand shows another subject; results of frames before it are still to come."""
+        self._anew_ns = self._in_hand_ns
+        self._on_event(event)
 
     def _results_ready(self) -> None:
         """Have results fetched on the inference thread, also when no frame comes."""
@@ -230,19 +274,20 @@ class InferenceWorker:
         """Forget the subject; frames of an unfinished window are lost to ``reason``."""
         while self._unfinished:
             self._drop(self._unfinished.popleft(), reason)
+        self._taken_ns = self._again_ns = None
         self._new_subject()
         self._tracker.reset()
 
     def _new_subject(self) -> None:
-        self._last_stamp = None
+        self._last_stamp = self._anew_ns = None
         self._statistics.reset()
         self._on_new_subject()
 
     def _deliver(self, results: list[TrackedFrame]) -> None:
         self._statistics.finished(len(results), self._tracker.windows)
         for result in results:
-            if self._last_stamp is not None and result.stamp_ns <= self._last_stamp:
-                self._new_subject()  # the tracker started anew with a recording that began again
+            if self._is_anew(result.stamp_ns):
+                self._new_subject()
             self._last_stamp = result.stamp_ns
             waiting = self._unfinished.popleft()
             while waiting.stamp_ns != result.stamp_ns:
@@ -250,6 +295,11 @@ class InferenceWorker:
                 waiting = self._unfinished.popleft()
             self._on_result(result, waiting.frame)
             self._statistics.tracked(time.monotonic() - waiting.arrived, len(result.tracks.ids), result.timings)
+
+    def _is_anew(self, stamp_ns: int) -> bool:
+        """Whether the tracker started anew by itself: with a recording that began again, or with another subject."""
+        again = self._last_stamp is not None and stamp_ns <= self._last_stamp
+        return again or (self._anew_ns is not None and stamp_ns >= self._anew_ns)
 
     def _drop(self, waiting: WaitingFrame, reason: str) -> None:
         self._statistics.dropped(reason, _LOST[reason])

@@ -2,7 +2,8 @@
 
 Each image alone is enough to find the largest body, or the nearest. A subject that was clicked is another matter: it
 moves away from where it was clicked, others come nearer, it leaves the view and returns. So the place where it was seen
-last goes from image to image, brought to where a camera that moved meanwhile sees it.
+last goes from image to image, brought to where a camera that moved meanwhile sees it. And whoever is found in an image,
+by whatever means, is held against where the subject can have got to: see :class:`Sighting`.
 """
 
 from __future__ import annotations
@@ -22,7 +23,78 @@ from nr_tracking.types import DepthFrame, Float32, Float64, InputError
 _REACH = 0.5  # of the subject's size: it may move so far from one image to the next
 _REACH_M = 0.1
 _SAMPLES = 2000
-_NO_SUBJECT = ("no_subject", "no_depth")
+NO_SUBJECT = ("no_subject", "no_depth")
+"""Reasons for which an image is refused that shows nobody."""
+_NEAR = 0.1  # of the subject's size: so far beside where it was it is still the same one
+_NEAR_M = 0.1
+_SPEED = 5.0  # m/s: a runner
+_ACCELERATION = 10.0  # m/s^2: of whoever starts, stops or turns
+
+
+@dataclass(frozen=True)
+class Sighting:
+    """Where the subject was in the newest image that showed it: what the next one is held against.
+
+    A camera that moves sees it elsewhere: what is asked for a ``pose`` (4, 4) is as a camera there sees it.
+    """
+
+    cloud: Float32
+    """Points (N, 3) of it, metres."""
+    pose: Float64 | None
+    """Of the camera, (4, 4) to a fixed frame; None for one that stands still."""
+    stamp_ns: int
+    place: Float32
+    """The middle of the cloud, (3,)."""
+    velocity: Float64 | None = None
+    """Of its place since the image before, (3,) m/s in the camera's frame; None for the first one."""
+    looked_ns: int = 0
+    """Stamp of the newest image, whether or not it showed the subject."""
+
+    @classmethod
+    def of(cls, cloud: Float32, pose: Float64 | None, stamp_ns: int, before: Sighting | None) -> Sighting:
+        """What an image shows, and how it moved since the one ``before``."""
+        place, velocity = cloud.mean(axis=0), None
+        if before is not None:
+            moved = place.astype(np.float64) - before.place_for(pose)
+            velocity = moved / max(1e-9 * (stamp_ns - before.stamp_ns), 1e-9)
+        return cls(cloud, pose, stamp_ns, place, velocity, stamp_ns)
+
+    def missed(self, stamp_ns: int) -> Sighting:
+        """The same after an image that showed nobody."""
+        return replace(self, looked_ns=stamp_ns)
+
+    def place_for(self, pose: Float64 | None) -> Float32:
+        """Where a camera at ``pose`` sees the place, (3,)."""
+        change = change_of_view(self.pose, pose)
+        return self.place if change is None else change.points(self.place[None])[0].astype(np.float32)
+
+    def distance(self, cloud: Float32, pose: Float64 | None, stamp_ns: int) -> float:
+        """How far ``cloud`` (N, 3) stays, in metres, from where the subject was and where it was going."""
+        change, known, velocity = change_of_view(self.pose, pose), self.cloud, self.velocity
+        if change is not None:
+            known = change.points(known).astype(np.float32)
+            velocity = None if velocity is None else change.vectors(velocity)
+        way = np.zeros(3) if velocity is None else velocity * self._since_s(self.stamp_ns, stamp_ns)
+        lower = known.min(axis=0) + np.minimum(way, 0.0)
+        upper = known.max(axis=0) + np.maximum(way, 0.0)
+        beyond = np.maximum(np.maximum(lower - cloud, cloud - upper), 0.0)
+        return float(np.linalg.norm(beyond, axis=1).min())
+
+    def reach(self, stamp_ns: int) -> float:
+        """How far the subject can have got from there, in metres.
+
+        That grows with the time in which nobody looked. Somebody who stood there does not run at once. And it does not
+        grow while images show nobody: who comes out elsewhere cannot be told from another one, nor can tracks be led
+        there.
+        """
+        unwatched = self._since_s(self.looked_ns, stamp_ns)
+        run = _SPEED * unwatched
+        if self.velocity is not None:
+            run = min(run, _ACCELERATION * unwatched**2)
+        return max(_NEAR * float(np.ptp(self.cloud, axis=0).max()), _NEAR_M) + run
+
+    def _since_s(self, before_ns: int, stamp_ns: int) -> float:
+        return max(0.0, 1e-9 * (stamp_ns - before_ns))
 
 
 @dataclass
@@ -43,6 +115,8 @@ class Whereabouts:
     """Stamp of the first of the images without any subject, up to now."""
     given_up: bool = False
     """Whether that is too long ago for the next subject to be the same."""
+    unmasked: bool = False
+    """Whether images have come since then that had no mask, though others have."""
 
     def place_for(self, pose: Float64 | None) -> Float32 | None:
         """Where a camera at ``pose`` (4, 4) sees ``place``, (3,) metres; None where there is none."""
@@ -67,25 +141,27 @@ class SubjectFollower:
 
     def forget(self) -> None:
         """Choose anew with the next image."""
-        known = self.whereabouts
-        self.whereabouts = Whereabouts(missing_ns=known.missing_ns, given_up=known.given_up)
+        self.whereabouts = replace(self.whereabouts, place=None, pose=None, size=0.0, lost_ns=None, chosen_by=())
 
     def choose(self, frame: DepthFrame, config: SubjectConfig) -> tuple[DepthFrame, bool]:
         """The frame with the subject as its mask, and whether it is another subject than before.
 
         Frames that come with a mask, and those of choice ``largest``, are left as they are; with these it is another
-        subject once there was none for ``lost_s``. Absence counts from the first image that does not show the subject:
-        images that are far apart lose nobody. Raises InputError ``subject_lost`` while the subject is out of sight,
+        subject once there was none for ``lost_s``, and whether it is one that is elsewhere the tracker finds out.
+        Absence counts from the first image that does not show the subject: images that are far apart lose nobody.
+        Raises InputError ``subject_lost`` while the subject is out of sight,
         ``bad_pose``, and what :func:`check_frame` and :func:`find_subject` raise.
         """
         frame, another = self._choose(frame, config)
-        another = self._absent_too_long(frame.stamp_ns, config) or another
+        absent = self._absent_too_long(frame.stamp_ns, config) or self._unmasked_too_long(frame.stamp_ns, config)
+        another = absent or another
         self._found(frame.stamp_ns, another)
         return frame, another
 
     def tracked(self, stamp_ns: int) -> None:
         """The image could be used; it had a subject."""
         known = self.whereabouts
+        known.unmasked = False
         if known.missing_ns is not None:
             gone_s = max(0.0, (stamp_ns - known.missing_ns) / 1e9)  # unless the clock was set back meanwhile
             self._on_event(f"there is a subject again after {gone_s:.2f} s")
@@ -93,9 +169,13 @@ class SubjectFollower:
 
     def refused(self, stamp_ns: int, error: InputError) -> None:
         """The image could not be used."""
-        if error.reason in _NO_SUBJECT and self.whereabouts.missing_ns is None:
+        if error.reason in NO_SUBJECT and self.whereabouts.missing_ns is None:
             self.whereabouts.missing_ns = stamp_ns
             self._on_event(f"no subject: {error}")
+
+    def left_unmasked(self) -> None:
+        """An image came without a mask where others have one: whoever masks subjects may have seen none."""
+        self.whereabouts.unmasked = True
 
     def _absent_too_long(self, stamp_ns: int, config: SubjectConfig) -> bool:
         """Whether there has been no subject for so long, up to this image, that the next one is another; once."""
@@ -107,6 +187,16 @@ class SubjectFollower:
         if known.given_up:
             self._on_event(f"no subject for {gone_s:.2f} s: the next one is a new one")
         return known.given_up
+
+    def _unmasked_too_long(self, stamp_ns: int, config: SubjectConfig) -> bool:
+        """Whether images had no mask for so long, up to this one, that its subject is another."""
+        known = self.whereabouts
+        gone_s = (stamp_ns - known.seen_ns) / 1e9
+        if not known.unmasked or known.given_up or gone_s < config.lost_s:
+            return False
+        known.unmasked = False
+        self._on_event(f"no mask for {gone_s:.2f} s: the next subject is a new one")
+        return True
 
     def _choose(self, frame: DepthFrame, config: SubjectConfig) -> tuple[DepthFrame, bool]:
         if frame.mask is not None or config.choice == "largest":
@@ -124,7 +214,7 @@ class SubjectFollower:
             check_frame(frame)
             found, cloud = self._find(frame, config, place, given_up)
         except InputError as error:
-            if error.reason in _NO_SUBJECT:
+            if error.reason in NO_SUBJECT:
                 self._miss(frame.stamp_ns)
             raise
         elsewhere = place is not None and not self._within_reach(cloud, place)

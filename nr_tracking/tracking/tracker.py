@@ -28,6 +28,7 @@ from nr_tracking.fields.averaging import AveragedField
 from nr_tracking.fields.completion import CompletionNetwork
 from nr_tracking.fields.weights import load_weights, weights_path
 from nr_tracking.sensing.camera import normalised
+from nr_tracking.sensing.following import NO_SUBJECT, Sighting
 from nr_tracking.sensing.rigid import Rigid, change_of_view, check_pose, fixed_frame
 from nr_tracking.sensing.stamps import StampOrder
 from nr_tracking.sensing.volume import Volume, fit_volume, follow
@@ -104,12 +105,15 @@ class Tracker:
     at most for the one before, so that the network completes a window while tracks follow the last one. Results are the
     same; they come with a later :meth:`push`, :meth:`collect` or :meth:`flush`, and ``on_ready`` is called, on another
     thread, for each that is there.
+
+    ``on_another`` hears in words, during :meth:`push`, that its frame shows another subject than the one before.
     """
 
     def __init__(self, config: Config, networks: Networks | None = None) -> None:
         self.config = config
         self.networks = networks = networks or load_networks(config)
         self.on_ready: Callable[[], None] | None = None
+        self.on_another: Callable[[str], None] | None = None
         self.windows = 0  # begun in all
         self._workers = Workers(torch.get_num_threads() if config.device == "cpu" else 1)
         self._completing, self._following = self._workers.in_line(), self._workers.in_line()
@@ -135,7 +139,7 @@ class Tracker:
         self._reconstructor.forget()
         self._order.forget()
         self._volume: Volume | None = None
-        self._place: tuple[Float32, Float64 | None] | None = None  # of the subject in the newest frame, and its pose
+        self._sighting: Sighting | None = None
         self._tracks = PersistentTracks(
             self.config.refinement, self.config.tracks, self._tracks.next_id, self.config.device
         )
@@ -157,36 +161,51 @@ class Tracker:
     def push(self, frame: DepthFrame) -> list[TrackedFrame]:
         """Take a frame; returns the results that it completes, none of them newer than it.
 
-        A stamp far back in time (a recording that starts again) finishes what was begun and starts anew. Raises
-        :class:`~nr_tracking.types.InputError` for a frame that cannot be used; nothing is changed by it and the next
-        frame may come. The frame's arrays are copied: the caller may fill them anew.
+        A stamp far back in time (a recording that starts again), or a subject where the one before cannot have got to,
+        finishes what was begun and starts anew. Raises :class:`~nr_tracking.types.InputError` for a frame that cannot
+        be used; no result is changed by it and the next frame may come. The frame's arrays are copied: the caller may
+        fill them anew.
         """
         check_pose(frame.pose)
         restarted = self._order.jumped_back(frame.stamp_ns)
-        if self._place is not None and not restarted and (self._place[1] is None) != (frame.pose is None):
+        seen = None if restarted else self._sighting
+        if seen is not None and (seen.pose is None) != (frame.pose is None):
             raise InputError(
                 "bad_pose", "frames with and without a pose of the camera cannot follow each other: reset the tracker"
             )
         frame = normalised(frame)
-        view = observe(frame, self.config.subject, None if restarted else self._expected(frame.pose))
+        view = self._observe(frame, seen)
+        another = seen is not None and self._is_another(view, seen)
         results = []
-        if restarted:
+        if restarted or another:
             results = self.flush()
             self.reset()
         self._order.accept(frame.stamp_ns)
-        self._place = view.cloud.mean(axis=0), frame.pose
+        self._sighting = Sighting.of(view.cloud, frame.pose, frame.stamp_ns, None if another else seen)
         self._reconstructor.begin(view, self._volume)  # the next window's cube is nearly always that of the last one
         if window := self._window.push(view):
             self._begin(window)
         return results + self._finished(most_running=1 if self._ready is not None else 0)
 
-    def _expected(self, pose: Float64 | None) -> Float32 | None:
-        """Where a camera at ``pose`` sees the place (3,) at which the subject was before; None if unknown."""
-        if self._place is None:
-            return None
-        place, before = self._place
-        change = change_of_view(before, pose)
-        return place if change is None else change.points(place[None])[0].astype(np.float32)
+    def _observe(self, frame: DepthFrame, seen: Sighting | None) -> View:
+        """Find the subject, near where it was ``seen`` if there is something."""
+        try:
+            return observe(frame, self.config.subject, None if seen is None else seen.place_for(frame.pose))
+        except InputError as error:
+            if seen is not None and error.reason in NO_SUBJECT:
+                self._sighting = seen.missed(frame.stamp_ns)
+            raise
+
+    def _is_another(self, view: View, seen: Sighting) -> bool:
+        """Whether a view shows another subject than the one that was ``seen``; tells of it."""
+        stamp = view.frame.stamp_ns
+        distance, reach = seen.distance(view.cloud, view.frame.pose, stamp), seen.reach(stamp)
+        if distance <= reach:
+            return False
+        if self.on_another is not None:
+            gone_s = (stamp - seen.stamp_ns) / 1e9
+            self.on_another(f"another subject, {distance:.2f} m from where the last one was {gone_s:.2f} s before")
+        return True
 
     @property
     def _ready(self) -> Callable[[], None] | None:
