@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 
 from nr_tracking.config import SubjectConfig
+from nr_tracking.sensing.camera import points_at
+from nr_tracking.sensing.planes import NOISE_DEPTH_M, noise_depth_of
 from nr_tracking.sensing.subject import find_subject
 from nr_tracking.types import DepthFrame, InputError, Intrinsics
 
@@ -101,6 +103,53 @@ def test_a_toy_on_a_table_is_separated():
     assert precision > 0.98
 
 
+def noisy(depth: np.ndarray, noise: float, apart: int = 1) -> DepthFrame:
+    """``depth`` with noise that grows with its square, and is nearly the same in blocks of ``apart`` pixels a side."""
+    blocks = np.random.default_rng(1).normal(size=(240 // apart + 1, 320 // apart + 1))
+    deviates = np.kron(blocks, np.ones((apart, apart)))[:240, :320]
+    return DepthFrame(0, np.where(depth < 20, depth + noise * deviates * depth**2, 0).astype(np.float32), CAMERA)
+
+
+@pytest.mark.parametrize("apart", [1, 5])
+@pytest.mark.parametrize("noise", [0.0028, 0.004, 0.0055])
+def test_a_room_goes_though_the_camera_is_a_noisy_one(noise, apart):
+    """A stereo camera's noise is 0.004 of depth's square: 6 cm at the wall."""
+    body, room = figure(), np.minimum(FLOOR, WALL)
+    recall, precision = accuracy(find_subject(noisy(np.minimum(body, room), noise, apart), CONFIG), body < room)
+    assert recall > 0.95
+    assert precision > 0.97
+    with pytest.raises(InputError):
+        find_subject(noisy(room, noise, apart), CONFIG)
+
+
+def places(scene: DepthFrame) -> tuple[np.ndarray, np.ndarray]:
+    """Points (N, 3) of a scene and their pixels (N,)."""
+    pixels = np.flatnonzero(scene.depth)
+    return points_at(pixels, scene.depth, CAMERA), pixels
+
+
+@pytest.mark.parametrize("noise", [0.003, 0.004, 0.0055])
+def test_the_tolerance_grows_sooner_with_noise(noise):
+    found = noise_depth_of(*places(frame(figure(), FLOOR, WALL, noise=noise)), 320, 0.015)
+    assert found == pytest.approx(np.sqrt(0.55 * 0.015 / noise), rel=0.1)
+
+
+def test_the_tolerance_is_the_same_for_all_cameras_with_little_noise_and_near_any():
+    """Furniture, a lawn, a waving cloth and a person before nothing are rough, but not as noise is."""
+    waves = 1.0 + 0.04 * np.sin(U / 25.0) + 0.02 * np.cos(V / 30.0)
+    carton_room = frame(figure(), FLOOR, WALL, carton(-0.9, 3.0, 0.7), carton(0.8, 3.3, 0.9), noise=0.0015)
+    alone = [frame(figure(z=z), noise=noise) for z in (1.5, 2.5, 4.5) for noise in (0.0, 0.001)]
+    near, trunk = frame(ball((0, 0, 1), 0.3), noise=0.02), frame(capsule((-0.5, -0.5, 2.4), (0.5, 0.5, 2.0), 0.4))
+    for scene in (trunk, carton_room, frame(rippled(0.05), noise=0.0015), frame(2.2 * waves), near, *alone):
+        assert noise_depth_of(*places(scene), 320, 0.015) == NOISE_DEPTH_M
+
+
+def test_of_few_or_scattered_points_no_noise_is_told():
+    cloud, pixels = places(frame(figure(), noise=0.01))
+    for kept in (slice(0), slice(169), slice(None, None, 97)):
+        assert noise_depth_of(cloud[kept], pixels[kept], 320, 0.015) == NOISE_DEPTH_M
+
+
 def on_plane(flat: np.ndarray, lower, upper) -> np.ndarray:
     """The part of a plane's depth whose points lie between two corners."""
     points = RAYS * np.where(np.isfinite(flat), flat, 0.0)[..., None]
@@ -166,6 +215,56 @@ def test_an_empty_room_has_no_subject():
         with pytest.raises(InputError) as caught:
             find_subject(frame(FLOOR, WALL, noise=noise), CONFIG)
         assert caught.value.reason == "no_subject"
+
+
+def slab(height, x, y) -> np.ndarray:
+    """Something with rounded edges that lies between two x and two y on a table 0.8 m below the camera."""
+    across, down = RAYS[..., 0] * 0.8, RAYS[..., 1] * 0.8
+    inside = np.minimum.reduce((across - x[0], x[1] - across, down - y[0], y[1] - down)) / 0.02
+    return np.where(inside > 0, 0.8 - height * np.sqrt(np.clip(inside, 0, 1)), np.inf)
+
+
+@pytest.mark.parametrize("noise", [0.0, 0.002])
+@pytest.mark.parametrize("height", [0.03, 0.04])
+@pytest.mark.parametrize("half", [(0.09, 0.045), (0.15, 0.15)], ids=["a hand", "a cloth"])
+def test_what_is_low_on_a_table_is_found_with_and_without_a_crumb_beside_it(half, height, noise):
+    low, crumb = slab(height, (-half[0], half[0]), (-half[1], half[1])), slab(0.03, (0.3, 0.32), (0.2, 0.22))
+    table = plane((0.0, 0.0, 1.0), 0.8)
+    for scene in (frame(low, table, noise=noise), frame(low, crumb, table, noise=noise)):
+        recall, precision = accuracy(find_subject(scene, CONFIG), low < 0.785)
+        assert recall > 0.85
+        assert precision > 0.99
+
+
+def test_two_low_things_give_way_to_a_high_one():
+    """And a heap of crumbs is no subject: none of them is most of what lies there."""
+    table = plane((0.0, 0.0, 1.0), 0.8)
+    crumbs = [slab(0.021, (x, x + 0.06), (y, y + 0.06)) for x in (-0.3, 0.0, 0.25) for y in (-0.25, 0.15)]
+    with pytest.raises(InputError):
+        find_subject(frame(*crumbs, table), CONFIG)
+    cup = slab(0.09, (-0.1, -0.03), (-0.05, 0.05))
+    recall, precision = accuracy(find_subject(frame(*crumbs, cup, table), CONFIG), cup < 0.785)
+    assert recall > 0.95
+    assert precision > 0.99
+
+
+@pytest.mark.parametrize("wall", [np.inf, plane((0.0, 0.0, 1.0), 5.8)], ids=["nothing behind", "a wall behind"])
+@pytest.mark.parametrize("z", [3.5, 4.0, 4.5])
+def test_a_person_lying_on_the_floor_is_found(z, wall):
+    down = np.array((0.0, 1.0, 0.35))
+    floor = plane(down, 2.0)
+
+    def over(x, z, height):
+        return np.array((x, 2.0 - 0.35 * z, z)) - height * down / np.linalg.norm(down)
+
+    legs = [capsule(over(-0.4, z + s, 0.07), over(-1.1, z + 1.5 * s, 0.07), 0.07) for s in (-0.1, 0.1)]
+    body = np.minimum.reduce(
+        [capsule(over(-0.35, z, 0.12), over(0.3, z, 0.12), 0.12), ball(over(0.5, z, 0.1), 0.1), *legs]
+    )
+    room = np.minimum(floor, wall)
+    recall, precision = accuracy(find_subject(frame(body, room, noise=0.0015), CONFIG), body < room)
+    assert recall > 0.7, "its upper side"
+    assert precision > 0.98
 
 
 def test_a_mask_that_reaches_onto_the_wall_is_cut_back_and_a_leg_behind_a_table_stays():

@@ -85,14 +85,15 @@ def tallied(
     count: int,
     cloud: Float32,
     heights: Float32,
-    step: float,
+    low: float,
+    lower: float,
     down: Float64,
     across: Float64,
 ) -> tuple[Int32, Int64, Int64, Float64, Int64, Int64]:
     """The part (N,) of each True pixel of a window, and for each of ``count`` parts and 0 what its pixels come to.
 
-    These are (K + 1,): the number of pixels, the first one, their weights, how many of them lie below ``step`` by
-    ``heights`` (N,) or (0,), and how many below minus that. A pixel's weight is its depth in ``cloud`` (N, 3); where
+    These are (K + 1,): the number of pixels, the first one, their weights, how many of them lie below ``low`` by
+    ``heights`` (N,) or (0,), and how many below ``lower``. A pixel's weight is its depth in ``cloud`` (N, 3); where
     there are heights, its share in ``down`` (H,) and ``across`` (W,) over its depth's square.
     """
     part = np.empty(len(cloud), np.int32)
@@ -111,8 +112,8 @@ def tallied(
             pixels[label] += 1
             if in_room:
                 weights[label] += down[top + i] * across[left + j] / (z * z)
-                below[label] += heights[nth] < step
-                behind[label] += heights[nth] < -step
+                below[label] += heights[nth] < low
+                behind[label] += heights[nth] < lower
             else:
                 weights[label] += z
             nth += 1

@@ -23,7 +23,9 @@ from nr_tracking.types import Bool, Float32, Float64, Int64
 _CANDIDATE_SHARE = 0.05  # of the largest part's pixels: specks are not chosen
 _STEADY_SHARE = 0.5  # of the largest part: where the subject was before, so much of one is still it
 _SAMPLES = 3000  # points by which the distance between parts is measured
-_ON_SUPPORT = 3.0  # tolerances: what mostly lies below is left over from the support, or lies behind it
+_ON_SUPPORT = 1.7  # tolerances: what mostly lies below is left over from the support, or lies behind it
+_BEHIND_SUPPORT = -3.0  # tolerances: what mostly lies below is seen through a gap in the support
+_MOST_LEFT = 0.5  # of what supports leave over: so much in one place is no speck of noise
 _ROOM_GAP_M = 0.2  # within which parts belong together in a room
 _ROOM_REACH = (0.5, 1.5)  # but at least and at most these shares of the reach that they have outside
 _OFF_CENTRE = 12.0  # a pixel at the middle of a side of the image weighs a twentieth of one at its centre
@@ -103,10 +105,11 @@ def _tallied(
     Furniture is no equal: in a room they are weighed as they fill the middle of the image.
     """
     above = np.empty(0, np.float32) if heights is None else heights
+    levels = _ON_SUPPORT, _BEHIND_SUPPORT
     centrality = [np.exp(-_OFF_CENTRE * ((np.arange(side) + 0.5) / side - 0.5) ** 2) for side in subject.shape]
     if (loops := compiled_loops("parts")) is not None:
         top, left = window[0].start, window[1].start
-        part, *tally = loops.tallied(labels, subject, top, left, count, cloud, above, _ON_SUPPORT, *centrality)
+        part, *tally = loops.tallied(labels, subject, top, left, count, cloud, above, *levels, *centrality)
         return part, _Tally(*tally)
     part = labels[subject[window]]
     first = np.zeros(count + 1, np.int64)
@@ -117,7 +120,7 @@ def _tallied(
         weights = np.outer(rows, columns)[subject[window]] / weights**2
     pixels = np.bincount(part, minlength=count + 1)
     sizes = np.bincount(part, weights=weights, minlength=count + 1).astype(np.float64)
-    low, lower = (part[: len(above)][above < limit] for limit in (_ON_SUPPORT, -_ON_SUPPORT))
+    low, lower = (part[: len(above)][above < level] for level in levels)
     sunk = (np.bincount(some, minlength=count + 1) for some in (low, lower))
     return part, _Tally(pixels, first, sizes, *sunk)
 
@@ -148,10 +151,19 @@ def _gathered(
 
 
 def _no_subject(tally: _Tally, least: int) -> Bool:
-    """Parts (count + 1,) that are left over from a support or, where there is something before it, lie behind one."""
+    """Parts (count + 1,) that are left over from a support or, where there is something before it, lie behind one.
+
+    Where nothing stands higher, what is most of the rest is a hand or a cloth that lies on it: specks beside it, which
+    are there or not, do not decide whether it is a subject.
+    """
     below, behind = tally.below > 0.5 * tally.pixels, tally.behind > 0.5 * tally.pixels
     below[0] = True
-    return below if (tally.pixels[~below] >= least).any() else below & ~behind
+    if (tally.pixels[~below] >= least).any():
+        return below
+    low = np.where(behind, 0, tally.pixels)
+    flat = low >= max(least, _MOST_LEFT * low.sum())
+    flat[0] = False
+    return ~flat if flat.any() else below & ~behind
 
 
 def _chosen(

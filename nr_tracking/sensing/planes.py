@@ -15,15 +15,55 @@ _FINALISTS = 30  # of them go on to more points
 _JUDGES = (300, 1000)  # points that judge all hypotheses; that judge the finalists, and bend the plane found
 _PLANES = 6  # a corner of a room has three, and furniture has some
 NOISE_DEPTH_M = 2.0  # beyond it the tolerance grows with the square of depth, as a depth camera's noise does
+_NOISIEST_DEPTH_M = 1.1  # where it begins to grow with the noisiest camera: nearer, noise is small with every one
+_NOISE_SHARE = 0.55  # of the tolerance that one standard deviation of noise may take: of a plane, 93 % lie within
+_SQUARES = 500  # of pixels that tell the noise
+_FEW_SQUARES = 170  # lie on surfaces where no room is seen, and tell nothing
+_SQUARE = 1 / 24  # of the image's width is their side: noise alike over a few pixels differs over this
+_NORMAL_MEDIAN = 0.6745  # of the sizes of normal deviates with standard deviation 1
 _BEND = 6.0  # tolerances by which a surface may depart from its plane
 _BEND_RATIO = 0.04  # and share of half its width: a chest is bent more
 _BEND_STEPS = 6  # each takes in what the last one has come near to
 _RIDGE = 1e-3  # of the number of points: keeps the cubic terms of a narrow strip small
 
 
-def depth_tolerance(depth: Float32, near: float) -> Float32:
-    """How much depth (...,) may differ by noise, in metres, if near the camera it is ``near`` metres."""
-    return np.float32(near) * np.maximum(1.0, (depth / np.float32(NOISE_DEPTH_M)) ** 2)
+def depth_tolerance(depth: Float32, near: float, noise_depth: float = NOISE_DEPTH_M) -> Float32:
+    """How much depth (...,) may differ by noise, in metres, if up to ``noise_depth`` metres it is ``near`` metres."""
+    return np.float32(near) * np.maximum(1.0, (depth / np.float32(noise_depth)) ** 2)
+
+
+def noise_depth_of(cloud: Float32, pixels: Int64, width: int, near: float) -> float:
+    """Depth from which on the tolerance must grow to hold the noise in points (N, 3), if before it is ``near`` metres.
+
+    It is ``NOISE_DEPTH_M`` for most cameras and less for noisier ones. ``pixels`` (N,) are the points' places, flat
+    indices in order, of an image of this ``width``. What is about the same in squares and in those of half their size
+    is noise; the shape of a body, which may be all there is to see, shows more in the larger ones.
+    """
+    little = _NOISE_SHARE * near / NOISE_DEPTH_M**2
+    if (narrow := _twist(cloud, pixels, width, max(1, int(_SQUARE / 2 * width)))) is None or narrow <= little:
+        return NOISE_DEPTH_M
+    if (wide := _twist(cloud, pixels, width, max(1, int(_SQUARE * width)))) is None:
+        return NOISE_DEPTH_M
+    noise = min(narrow, 2 * (2 * narrow - wide))
+    return NOISE_DEPTH_M if noise <= little else max(_NOISIEST_DEPTH_M, float(np.sqrt(_NOISE_SHARE * near / noise)))
+
+
+def _twist(cloud: Float32, pixels: Int64, width: int, side: int) -> float | None:
+    """The spread of one over depth about planes, as a standard deviation of one pixel, in squares of ``side`` pixels.
+
+    One over depth is linear in the image where a surface is flat: two corners less the other two are 0, but for noise.
+    None where too few squares lie on surfaces and are far enough to matter.
+    """
+    chosen = np.linspace(0, len(pixels) - 1, min(len(pixels), _SQUARES)).astype(np.int64)
+    chosen = chosen[pixels[chosen] % width < width - side]
+    corners = pixels[chosen] + side * np.array((0, 1, width, width + 1))[:, None]
+    places = np.searchsorted(pixels, corners).clip(0, len(pixels) - 1)
+    depth = cloud[places, 2]
+    far = ((pixels[places] == corners) & (depth > _NOISIEST_DEPTH_M)).all(axis=0)
+    if np.count_nonzero(far) < _FEW_SQUARES:
+        return None
+    twists = np.array((0.5, -0.5, -0.5, 0.5)) @ (1 / depth[:, far])
+    return float(np.median(np.abs(twists))) / _NORMAL_MEDIAN
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,13 +153,13 @@ def fit_plane(cloud: Float32) -> Plane:
     return Plane(normal if offset >= 0 else -normal, abs(offset), axes, centre @ axes)
 
 
-def heights_over(cloud: Float32, planes: list[Plane], near: float) -> Float32:
-    """The least height (N,) of points (N, 3) over all ``planes``, in tolerances of ``near`` metres near the camera."""
+def heights_over(cloud: Float32, planes: list[Plane], near: float, noise_depth: float = NOISE_DEPTH_M) -> Float32:
+    """The least height (N,) of points (N, 3) over all ``planes``, in tolerances: :func:`depth_tolerance`."""
     if (loops := compiled_loops("bends")) is not None:
         rows, most = np.stack([plane.row for plane in planes]), np.array([plane.most for plane in planes], np.float32)
-        found: Float32 = loops.heights_over(cloud, rows, most, near, NOISE_DEPTH_M, _BEND)
+        found: Float32 = loops.heights_over(cloud, rows, most, near, noise_depth, _BEND)
         return found
-    tolerance = depth_tolerance(cloud[:, 2], near)
+    tolerance = depth_tolerance(cloud[:, 2], near, noise_depth)
     return np.minimum.reduce([plane.heights(cloud, tolerance) for plane in planes])
 
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from nr_tracking.config import SubjectConfig
 from nr_tracking.loops import compiled_loops
-from nr_tracking.sensing.planes import Plane, depth_tolerance, find_planes, heights_over
+from nr_tracking.sensing.planes import Plane, depth_tolerance, find_planes, heights_over, noise_depth_of
 from nr_tracking.types import Bool, Float32, Int64
 
 _SAMPLES = 3000  # pixels on which planes are judged
@@ -44,6 +44,7 @@ def heights_over_supports(
 
     In tolerances (``plane_distance_m``, more where depth is noisier), the least over all supports: from -1 to 1 a point
     lies on one, below -1 behind one. ``pixels`` (N,) are their places, flat indices of an image of ``shape``, in order.
+    The noise is measured in the image, so that a noisy camera's walls are as flat as others.
 
     A plane is a support if it covers at least ``plane_fraction`` of the pixels, is flat, and either runs out of the
     picture on two sides with not much behind it, or is 1.5 times as long and as wide as all before it with nothing
@@ -53,17 +54,23 @@ def heights_over_supports(
     if len(pixels) < config.minimum_pixels:
         return None
     chosen = np.linspace(0, len(pixels) - 1, min(len(pixels), _SAMPLES)).astype(np.int64)
-    supports = _find_supports(cloud[chosen], pixels[chosen], shape, config, len(chosen) / len(pixels))
+    noise_depth = noise_depth_of(cloud, pixels, shape[1], config.plane_distance_m)
+    tolerance = depth_tolerance(cloud[chosen, 2], config.plane_distance_m, noise_depth)
+    supports = _find_supports(cloud[chosen], tolerance, pixels[chosen], shape, config, len(chosen) / len(pixels))
     if not supports:
         return None
-    return heights_over(cloud, supports, config.plane_distance_m)
+    return heights_over(cloud, supports, config.plane_distance_m, noise_depth)
 
 
 def _find_supports(
-    cloud: Float32, pixels: Int64, shape: tuple[int, ...], config: SubjectConfig, sampled: float
+    cloud: Float32,
+    tolerance: Float32,
+    pixels: Int64,
+    shape: tuple[int, ...],
+    config: SubjectConfig,
+    sampled: float,
 ) -> list[Plane]:
-    """The supports among evenly thinned points (N, 3), a share ``sampled`` of all."""
-    tolerance = depth_tolerance(cloud[:, 2], config.plane_distance_m)
+    """The supports among evenly thinned points (N, 3), a share ``sampled`` of all, with a ``tolerance`` (N,) each."""
     candidates: list[_Candidate] = []
     supports: list[Plane] = []
     rest, least = np.ones(len(cloud), bool), config.minimum_pixels * sampled
