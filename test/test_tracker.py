@@ -339,6 +339,9 @@ def test_depth_and_masks_of_other_types_and_strides_give_the_same_results():
         ({"depth": np.full((120, 160), 1500, np.uint16)}, "multiply integers by their unit"),
         ({"depth": [[1.5] * 160] * 120}, "not list"),
         ({"mask": np.ones((120, 160), np.float32)}, "not float32"),
+        ({"stamp_ns": None}, "not None"),
+        ({"stamp_ns": 0.5}, "nanoseconds, not 0.5"),
+        ({"intrinsics": None}, "Intrinsics of its camera, not None"),
     ],
 )
 def test_what_is_no_depth_in_metres_or_no_mask_is_refused_by_name(changes, said):

@@ -134,9 +134,11 @@ def normalised(frame: DepthFrame) -> DepthFrame:
     Both are copies, and so is the pose: whoever made the frame may fill its arrays anew for the next one.
 
     Raises InputError ``wrong_type`` for depth that is not of floats, such as millimetres that were not yet multiplied
-    by their unit, and for a mask that is neither of booleans nor of integers.
+    by their unit, for a mask that is neither of booleans nor of integers, and where there is no camera.
     """
     depth, mask = frame.depth, frame.mask
+    if not isinstance(frame.intrinsics, Intrinsics):
+        raise InputError("wrong_type", f"a frame has the Intrinsics of its camera, not {frame.intrinsics!r}")
     if not (isinstance(depth, np.ndarray) and depth.dtype.kind == "f"):
         found = f"{depth.dtype} numbers" if isinstance(depth, np.ndarray) else type(depth).__name__
         raise InputError(

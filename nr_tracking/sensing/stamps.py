@@ -4,7 +4,16 @@ from __future__ import annotations
 
 from collections import deque
 
+import numpy as np
+
 from nr_tracking.types import InputError
+
+
+def check_stamp(stamp_ns: object) -> None:
+    """Raise InputError ``wrong_type`` for a stamp that is no whole number."""
+    if not isinstance(stamp_ns, int | np.integer) or isinstance(stamp_ns, bool):
+        found = type(stamp_ns).__name__
+        raise InputError("wrong_type", f"stamp_ns is a whole number of nanoseconds, not {stamp_ns!r}, a {found}")
 
 
 class StampOrder:

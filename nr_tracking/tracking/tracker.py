@@ -30,7 +30,7 @@ from nr_tracking.fields.weights import load_weights, weights_path
 from nr_tracking.sensing.camera import normalised
 from nr_tracking.sensing.following import NO_SUBJECT, Sighting
 from nr_tracking.sensing.rigid import Rigid, change_of_view, check_pose, fixed_frame
-from nr_tracking.sensing.stamps import StampOrder
+from nr_tracking.sensing.stamps import StampOrder, check_stamp
 from nr_tracking.sensing.volume import Volume, fit_volume, follow
 from nr_tracking.tracking.adaptation import DecoderAdapter, PatchedFrame
 from nr_tracking.tracking.fitting import Cues
@@ -166,6 +166,7 @@ class Tracker:
         be used; no result is changed by it and the next frame may come. The frame's arrays are copied: the caller may
         fill them anew.
         """
+        check_stamp(frame.stamp_ns)
         check_pose(frame.pose)
         restarted = self._order.jumped_back(frame.stamp_ns)
         seen = None if restarted else self._sighting
