@@ -2,7 +2,7 @@
 
 ``test`` is for unit tests. ``lite`` (3.9 M parameters, of which 3.6 M complete along rays) spares what time it can: its
 surfaces are those along rays, frame by frame, and its network in the cube runs only if the network's guess of motions
-is switched on. ``base`` (12.3 M) takes the mean of both, at 64 voxels a side. It is much wider where voxels or pixels
+is switched on. ``base`` (15.7 M) takes the mean of both, at 64 voxels a side. It is much wider where voxels or pixels
 are large, which costs little: the seen surface needs resolution, and the unseen one knowledge of bodies. ``full``, 128
 voxels a side, is for training and running on a GPU.
 """
@@ -49,6 +49,7 @@ PRESET_VALUES: dict[str, dict[str, Any]] = {
             "mlp_width": 64,
             "rays": True,
             "ray_channels": (48, 96, 160, 224, 256),
+            "ray_blocks": (1, 1, 3, 4, 3),
         },
         "window": {"length": 2, "stride": 1},
     },
