@@ -19,7 +19,7 @@ from rosbags.rosbag2 import StoragePlugin, Writer
 
 from nr_tracking.atomic import finished, written_folder
 from nr_tracking.ros.contents import Contents, Topics, read_contents
-from nr_tracking.ros.conversions import depth_frame, is_rectified
+from nr_tracking.ros.conversions import Rectified, depth_frame, is_rectified
 from nr_tracking.ros.messages import MESSAGE_TYPES, DepthEncoding, Kind, frame_messages
 from nr_tracking.ros.pairing import FramePairing, Outcome
 from nr_tracking.ros.storage import METADATA, is_bag_file, open_storage
@@ -30,8 +30,6 @@ from nr_tracking.types import DepthFrame, InputError
 _WAITING = 10_000  # images, whose masks another program may have added far behind them
 _WAITING_BYTES = 1 << 29  # of such images, and as much of masks
 _STORAGE = {"mcap": StoragePlugin.MCAP, "sqlite3": StoragePlugin.SQLITE3}
-Rectified = Literal["auto", "always", "never"]
-"""Whether images are free of the lens, as ``ros.image_rectified`` says it; auto goes by the name of their topic."""
 
 
 @dataclass(frozen=True)
@@ -258,7 +256,7 @@ def _recording(
         depth_unit_m,
         contents.damages,
         depth.message_type == COMPRESSED,
-        rectified == "always" or (rectified == "auto" and is_rectified(depth.topic)),
+        is_rectified(depth.topic, rectified),
         depth.count,
     )
 

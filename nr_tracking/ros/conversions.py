@@ -7,7 +7,7 @@ The functions here read fields by name and never import a message package: they 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Protocol, cast
+from typing import Any, Literal, Protocol, cast
 
 import numpy as np
 
@@ -95,8 +95,14 @@ def intrinsics(info: CameraInfo, rectified: bool = False) -> Intrinsics:
     )
 
 
-def is_rectified(topic: str) -> bool:
-    """Whether images of a topic are free of the lens, going by the names of image_proc: image_rect, image_rect_raw."""
+Rectified = Literal["auto", "always", "never"]
+"""Whether images are free of the lens, as ``ros.image_rectified`` says it; auto goes by the name of their topic."""
+
+
+def is_rectified(topic: str, said: Rectified = "auto") -> bool:
+    """Whether images of a topic are free of the lens: as ``said``, or by names of image_proc such as image_rect_raw."""
+    if said != "auto":
+        return said == "always"
     return topic.removesuffix(f"/{TRANSPORT}").rsplit("/", 1)[-1].startswith("image_rect")
 
 

@@ -60,9 +60,8 @@ class Inputs:
         self._changing = threading.Lock()
         self._compressed = config.image_transport == TRANSPORT
         self.depth_topic = _depth_topic(node, self._compressed)
-        named = config.image_rectified == "auto" and is_rectified(self.depth_topic)
         self._pairing = FramePairing(
-            rectified=named or config.image_rectified == "always",
+            rectified=is_rectified(self.depth_topic, config.image_rectified),
             capacity=_WAITING,
             memory=config.queue_memory_mb << 20,
         )

@@ -29,7 +29,8 @@ from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CameraInfo, Image
 
 from nr_tracking.data.sequence import Sequence, is_sequence, read_sequence
-from nr_tracking.ros.bags import RecordedMessage, Recording, Rectified, open_recording
+from nr_tracking.ros.bags import RecordedMessage, Recording, open_recording
+from nr_tracking.ros.conversions import Rectified
 from nr_tracking.ros.memory import share_heaps
 from nr_tracking.ros.messages import Kind, frame_messages
 from nr_tracking.ros.share import use_fastdds_profile

@@ -120,6 +120,11 @@ class Statistics:
             self._latencies.clear()
             self._stages.clear()
 
+    def dropped_for(self, reason: str) -> int:
+        """How many frames were given up for one reason: cheaper than a summary, for every frame."""
+        with self._lock:
+            return self._dropped[reason]
+
     def summary(self, now: float) -> Summary:
         """The figures at time ``now``."""
         with self._lock:

@@ -101,9 +101,7 @@ class InferenceWorker:
         self._anew_ns: int | None = None  # stamp of the first frame of another subject, until it has a result
         self._taken_ns: int | None = None  # stamp of the newest frame that was pushed
         self._again_ns: int | None = None  # stamp at which a recording began again, as its frames told
-        self._masked: tuple[int, int] | None = (
-            None  # stamp of the last frame with a mask, and how many had none by then
-        )
+        self._masked: tuple[int, int] | None = None  # stamp of the last frame with a mask, and how many had none then
         self._listen(tracker)
         self._queue.command(prepare)
         self._thread = threading.Thread(target=self._run, name="inference", daemon=True)
@@ -116,7 +114,7 @@ class InferenceWorker:
 
     def submit(self, frame: PairedFrame, arrived: float) -> None:
         """Queue a frame whose image arrived at ``arrived`` (``time.monotonic``)."""
-        if frame.mask is not None and self._was_unmasked(frame.stamp_ns, arrived):
+        if frame.mask is not None and self._was_unmasked(frame.stamp_ns):
             self._queue.command(self._follower.left_unmasked)
         surplus = self._queue.put(WaitingFrame(frame, arrived))
         if surplus is not None:
@@ -236,12 +234,12 @@ class InferenceWorker:
         mend = "; a smaller preset or fewer volume.cubes take less" if exhausted else ""
         self._statistics.failed(f"{reason}: {type(error).__name__}: {error}; the tracker starts anew{mend}")
 
-    def _was_unmasked(self, stamp_ns: int, now: float) -> bool:
+    def _was_unmasked(self, stamp_ns: int) -> bool:
         """Whether images without a mask came before this one, for so long that the subject is lost.
 
         They never come here: those who wait for their masks give them up and count them.
         """
-        last, self._masked = self._masked, (stamp_ns, self._statistics.summary(now).dropped.get("no_mask", 0))
+        last, self._masked = self._masked, (stamp_ns, self._statistics.dropped_for("no_mask"))
         if last is None or self._masked[1] == last[1]:
             return False
         return stamp_ns - last[0] >= 1e9 * self._tracker.config.subject.lost_s
