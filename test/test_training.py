@@ -314,8 +314,15 @@ def test_a_window_that_is_dear_to_make_is_made_once_and_comes_several_times():
     assert [draw.place for draw in draws] == list(range(8 * (len(draws) // 8)))
     times = np.bincount([draw.window for draw in draws])
     assert len(times) == 600 and (times == 3).all()
-    first, second = ([draw.window for draw in draws[at : at + 256]] for at in (0, 256))
-    assert sorted(first) == sorted(second) and first != second, "a block comes again, in another order"
+    seen, fresh = set[int](), []
+    for draw in draws:
+        fresh.append(draw.window not in seen)
+        seen.add(draw.window)
+    steps = np.reshape(fresh, (-1, 8)).sum(1)[8:-16]  # all are new in the beginning, none in the end
+    assert abs(steps.mean() - 8 / 3) < 0.2 and (steps == 8).mean() < 0.1, "new ones come evenly"
+    places = [[place for place, draw in enumerate(draws) if draw.window == window] for window in range(0, 600, 7)]
+    apart = np.diff(places, axis=1)
+    assert apart.max() < 256 and len(np.unique(apart)) > 10, "soon, and in another order each time"
 
     class Clips(GeneratedWindows):
         made: ClassVar[list[int]] = []

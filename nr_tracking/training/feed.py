@@ -22,8 +22,9 @@ Windows = WindowCache | GeneratedWindows
 Kept = TypeVar("Kept")
 
 
-_BLOCK = 256  # windows that come again together
+_HELD = 256  # windows that a process keeps, to show them again
 _ROW = 4  # windows that always come side by side, so that each finds the process that still holds it
+_AHEAD = 16  # windows that a process prepares before they are asked for
 
 
 class Draw(NamedTuple):
@@ -45,14 +46,14 @@ def draws_of_epoch(
     """What process ``rank`` of ``size`` draws in an epoch from place ``start`` on, in order.
 
     ``together`` windows, in the epoch's own order, make one step; each process takes every ``size``-th of them. Windows
-    that do not fill a step are left out of the epoch. Each window comes ``echoes`` times, a block of them after the
-    other, augmented anew each time but every second one, which is the mirror image of the one before: where making and
-    augmenting one are dear (data echoing, Choi et al. 2019).
+    that do not fill a step are left out of the epoch. Each window comes ``echoes`` times within a few hundred, augmented
+    anew each time but every second one, which is the mirror image of the one before: where making and augmenting one
+    are dear (data echoing, Choi et al. 2019).
     """
     rng = np.random.default_rng((seed, epoch))
     order = rng.permutation(windows)
     if echoes > 1:
-        order = np.concatenate([_echoed(order[at : at + _BLOCK], echoes, rng) for at in range(0, windows, _BLOCK)])
+        order = _echoed(order, echoes, rng)
     mirrors, waiting = [], dict[int, int]()  # windows that were shown, and not yet mirrored: where they were shown
     for place, window in enumerate(order.tolist()):
         mirrors.append(waiting.pop(window, None))
@@ -64,11 +65,17 @@ def draws_of_epoch(
     return [Draw(epoch, place, int(order[place]), mirrors[place], place in mirrored) for place in mine]
 
 
-def _echoed(block: np.ndarray, echoes: int, rng: np.random.Generator) -> np.ndarray:
-    """A block ``echoes`` times, its rows in another order each time; what does not fill a row comes once."""
-    rows = block[: len(block) - len(block) % _ROW].reshape(-1, _ROW)
-    passes = [rows[rng.permutation(len(rows))].reshape(-1) for _ in range(echoes)]
-    return np.concatenate([*passes, block[rows.size :]])
+def _echoed(order: np.ndarray, echoes: int, rng: np.random.Generator) -> np.ndarray:
+    """Windows in their ``order``, each row of them ``echoes`` times; what does not fill a row comes once, in the end.
+
+    New ones come evenly among those that are shown again: they take long to make, and a step that had to wait for eight
+    of them would idle, as would the process that makes them while steps have none.
+    """
+    rows = order[: len(order) - len(order) % _ROW].reshape(-1, _ROW)
+    apart = max(_HELD // (_ROW * (echoes + 2)), 1)  # rows between two times: fewer than are held lie between them
+    time = np.arange(len(rows))[:, None] + apart * (np.arange(echoes) + 0.5 * rng.random((len(rows), echoes)))
+    shown = np.argsort(time.reshape(-1)) // echoes
+    return np.concatenate([rows[shown].reshape(-1), order[rows.size :]])
 
 
 def prepared(
@@ -84,7 +91,7 @@ def prepared(
         sampler=draws,  # type: ignore[arg-type]
         num_workers=workers,
         worker_init_fn=_modest_worker if workers else None,
-        prefetch_factor=4 if workers else None,
+        prefetch_factor=_AHEAD if workers else None,
     )
     for batch in loader:
         if isinstance(batch, InputError):
@@ -148,9 +155,9 @@ class PreparedWindows(Dataset[TrainingBatch | InputError | None]):
 
 
 def _keep(held: OrderedDict[tuple[int, int], Kept], key: tuple[int, int], value: Kept) -> None:
-    """Put something beside what is ``held``, as much of it as a block has windows."""
+    """Put something beside what is ``held``, as much of it as comes again."""
     held[key] = value
-    if len(held) > _BLOCK:
+    if len(held) > _HELD:
         held.popitem(last=False)
 
 
