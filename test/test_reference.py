@@ -15,6 +15,7 @@ from nr_tracking.ros.tracking_node import TrackingNode
 
 ROOT = Path(__file__).parents[1]
 DOCS = sorted((ROOT / "docs").glob("*.md"))
+PAGES = [ROOT / "README.md", *DOCS, *sorted((ROOT / "models").glob("*.md"))]
 OF_EVERY_NODE = ("/parameter_events", "/rosout", "/clock", "/tf", "/nr_tracking/transition_event")
 
 
@@ -57,10 +58,23 @@ def test_features_name_tests_that_exist():
         assert not function or f"def {function}(" in source.read_text(), f"{module}::{function}"
 
 
-@pytest.mark.parametrize("page", DOCS, ids=lambda page: page.name)
+def headings(page):
+    """The anchors of a page, made of its headings as GitHub makes them."""
+    text = re.sub(r"(?s)```.*?```", "", page.read_text())
+    names = [re.sub(r"[^\w\- ]", "", name.lower()).replace(" ", "-") for name in re.findall(r"(?m)^#+ +(.+?) *$", text)]
+    assert len(names) == len(set(names)), f"{page.name}: two headings have one anchor"
+    return names
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_links_lead_somewhere(page):
-    for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", page.read_text()):
-        assert target.startswith("http") or (page.parent / target).exists(), target
+    text = re.sub(r"(?s)```.*?```", "", page.read_text())
+    for path, anchor in re.findall(r"\]\(([^)#]*)(?:#([^)]*))?\)", text):
+        if path.startswith("http"):
+            continue
+        target = page.parent / path if path else page
+        assert target.exists(), path
+        assert not anchor or anchor in headings(target), f"{path}#{anchor}"
 
 
 def test_settings_that_the_docs_mention_exist():

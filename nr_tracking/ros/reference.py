@@ -10,10 +10,19 @@ from nr_tracking.ros.interface import ENDPOINTS
 from nr_tracking.ros.settings import Setting, setting_varies, settings, yaml_value
 
 _HEADINGS = {"subscription": "Topics it listens to", "publisher": "Topics it publishes", "service": "Services"}
+_FIRST = ("", "ros", "subject", "tracks", "mesh", "window")
+"""Sections that users change, in this order; the settings that are in no section come before."""
+_FIXED_BY_WEIGHTS = ("model", "volume", "tsdf")
+"""Sections that weights are made for."""
+_TABLE = ["| name | default | allowed | when | |", "|---|---|---|---|---|"]
 
 
 def reference() -> str:
     """Topics, services and parameters of ``tracking_node`` as Markdown."""
+    sections: dict[str, list[Setting]] = {}
+    for setting in settings(load_config()):
+        sections.setdefault(setting.name.rpartition(".")[0], []).append(setting)
+    others = [name for name in sections if name not in (*_FIRST, *_FIXED_BY_WEIGHTS)]
     lines = [
         "# Reference of tracking_node",
         "",
@@ -38,10 +47,17 @@ def reference() -> str:
         "",
         "*When*: `live` parameters change while the node runs; others while it is unconfigured (`cleanup`, set,",
         "`configure`); `start` ones only when the process starts. Names are those of `nr_tracking config`.",
+        "The ones that users change most are in [The ROS 2 nodes](ros.md#the-settings-that-matter).",
         "",
-        "| name | default | allowed | when | |",
-        "|---|---|---|---|---|",
-        *map(_row, settings(load_config())),
+        *_TABLE,
+        *(_row(setting) for name in (*_FIRST, *others) for setting in sections[name]),
+        "",
+        "### Fixed by the weights: change only to train",
+        "",
+        "Only `volume.cubes` can be changed with the weights as they are.",
+        "",
+        *_TABLE,
+        *(_row(setting) for name in _FIXED_BY_WEIGHTS for setting in sections[name]),
     ]
     return "\n".join(lines) + "\n"
 
