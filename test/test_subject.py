@@ -62,7 +62,6 @@ def frame(*layers: np.ndarray, noise=0.0, mask=None) -> DepthFrame:
 FLOOR = plane((0.0, 1.0, 0.0), 0.9)
 WALL = plane((0.2, 0.0, 1.0), 4.0)
 TABLE = plane((0.0, 1.0, 0.7), 1.0)
-DOWN = plane((0.0, 0.05, 1.0), 1.2)
 
 
 def test_depth_of_nothing_but_the_subject_passes_untouched():
@@ -301,11 +300,12 @@ def test_planes_stay_where_that_is_asked_for():
 
 
 def test_a_held_cloth_is_a_subject_and_no_wall():
-    """Flat, large, with the holder's two hands at its corners; and waving, and filling the whole picture."""
+    """Flat, large, with the holder's two hands at its corners; partly out of the picture; waving, and all of it."""
     sheet = np.where((np.abs(U - 160) < 90) & (np.abs(V - 120) < 70), plane((0.1, 0.1, 1.0), 1.2), np.inf)
     hands = np.minimum(ball((-0.42, -0.3, 1.25), 0.06), ball((0.4, -0.3, 1.12), 0.06))
     waves = 1.0 + 0.04 * np.sin(U / 25.0) + 0.02 * np.cos(V / 30.0)
-    for scene in (frame(sheet), frame(sheet, hands), frame(sheet * waves), frame(1.2 * waves), frame(DOWN)):
+    corner = np.where((U < 250) & (V < 200), plane((0.1, 0.1, 1.0), 1.2), np.inf)
+    for scene in (frame(sheet), frame(sheet, hands), frame(corner), frame(sheet * waves), frame(1.2 * waves)):
         np.testing.assert_array_equal(find_subject(scene, CONFIG), scene.depth > 0)
 
 

@@ -12,6 +12,9 @@ from nr_tracking.sensing.spill import without_spill
 from nr_tracking.sensing.supports import heights_over_supports
 from nr_tracking.types import Bool, DepthFrame, Float32, InputError, Int64
 
+_FARTHEST_M = 100.0  # no depth camera sees so far: in the middle of an image, it is another unit
+_NEAREST_M = 0.02  # nor one so near
+
 
 def find_subject(frame: DepthFrame, config: SubjectConfig, place: Float32 | None = None) -> Bool:
     """The subject's pixels, (H, W) bool, all of them with depth.
@@ -26,7 +29,9 @@ def find_subject(frame: DepthFrame, config: SubjectConfig, place: Float32 | None
     """
     depth = frame.depth
     pixels, cloud, in_range = _within(frame, config)
-    _require(in_range, config, f"within {config.depth_min_m} to {config.depth_max_m} m of depth")
+    if in_range < config.minimum_pixels:
+        where = f"within {config.depth_min_m} to {config.depth_max_m} m of depth"
+        _require(in_range, config, where, f": {extent_of_depth(depth)}" if (depth > 0).any() else "")
     _require(len(pixels), config, f"in the region box {config.region_min_m} to {config.region_max_m}")
     if frame.mask is not None:
         subject = _at(pixels, depth.shape) & frame.mask
@@ -43,7 +48,8 @@ def find_subject(frame: DepthFrame, config: SubjectConfig, place: Float32 | None
         cloud, heights, subject = _apart(cloud, pixels, heights, depth.shape)
     _require(len(cloud), config, "apart from large planes (remove_plane)")
     subject = keep_near_largest(depth, cloud, subject, config, heights, place)
-    _require(int(np.count_nonzero(subject)), config, "in one place")
+    where = "in one place" if heights is None else "in one place apart from floors, walls and tables (remove_plane)"
+    _require(int(np.count_nonzero(subject)), config, where)
     return subject
 
 
@@ -85,10 +91,27 @@ def _at(pixels: Int64, shape: tuple[int, ...]) -> Bool:
     return image
 
 
-def _require(count: int, config: SubjectConfig, where: str) -> None:
+def _require(count: int, config: SubjectConfig, where: str, more: str = "") -> None:
     if count < config.minimum_pixels:
         raise InputError(
             "no_subject",
             f"only {count} pixels with depth {where}, and a subject has at least {config.minimum_pixels}"
-            " (settings of section subject)",
+            f" (settings of section subject){more}",
         )
+
+
+def extent_of_depth(depth: Float32) -> str:
+    """Where an image (H, W) of metres, some of them positive, has its depth; which unit it is in, if not in metres."""
+    measured = depth[depth > 0]
+    middle = float(np.median(measured))
+    said = f"depth lies between {measured.min():.4g} and {measured.max():.4g} m (median {middle:.4g})"
+    if middle > _FARTHEST_M:
+        return f"{said}: is it in millimetres? set depth_unit_m (ros.depth_unit_m), or divide by {_factor(1 / middle)}"
+    if middle < _NEAREST_M:
+        return f"{said}: which unit is it in? set depth_unit_m (ros.depth_unit_m), or multiply by {_factor(middle)}"
+    return said
+
+
+def _factor(middle: float) -> int:
+    """The power of a thousand that brings what is ``middle`` times too small to where subjects are."""
+    return 1000 if 1000 * middle >= _NEAREST_M else 1_000_000

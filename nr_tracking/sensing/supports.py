@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from nr_tracking.config import SubjectConfig
 from nr_tracking.loops import compiled_loops
 from nr_tracking.sensing.planes import Plane, depth_tolerance, find_planes, heights_over, noise_depth_of
-from nr_tracking.types import Bool, Float32, Int64
+from nr_tracking.types import Bool, Float32, InputError, Int64
 
 _SAMPLES = 3000  # pixels on which planes are judged
 _FURTHER = 0.25  # of ``plane_fraction`` is enough for further supports
@@ -27,6 +27,9 @@ _COVERED = 0.25  # of a side of the image, for a plane to run out of the picture
 _ISLAND = 1.5  # extent of a plane over that of everything else, where it ends inside the image
 _ENDS = (2.0, 98.0)  # percent of its points between which a plane extends
 _BINS = 20  # that a side of the image is cut into
+_ALONE = 0.97  # of all points lie about a plane that is all there is to see
+_WIDE = 20.0  # tolerances that it is wide at least: a chest that fills the picture from nearby is as flat
+_NO_BOX = SubjectConfig()
 
 
 class _Candidate(NamedTuple):
@@ -50,6 +53,9 @@ def heights_over_supports(
     picture on two sides with not much behind it, or is 1.5 times as long and as wide as all before it with nothing
     behind it. Where one was found, smaller planes that run out of the picture on one side are supports too, and nothing
     need be left. The search is random with a fixed seed: equal input, equal result.
+
+    Raises InputError ``no_subject`` where one plane is all there is, runs out of the picture on three sides, and no
+    region box says that it is meant.
     """
     if len(pixels) < config.minimum_pixels:
         return None
@@ -80,6 +86,12 @@ def _find_supports(
             if not supports:  # no room: smaller planes would be parts of the subject, and take time to find
                 return []
         candidates.append(_Candidate(plane, heights, _sides_left(pixels, heights, shape)))
+        if len(candidates) == 1 and not _boxed(config) and _is_all(candidates[0], cloud, tolerance, least):
+            raise InputError(
+                "no_subject",
+                "only a wall or a floor: one plane is all there is to see; a mask, or subject.region_min_m and "
+                "subject.region_max_m around it, if it is meant",
+            )
     _extend(supports, rest, candidates, cloud, least)
     return supports
 
@@ -112,6 +124,34 @@ def _goes_on(candidate: _Candidate, rest: Bool, cloud: Float32, least: float, fu
         return False
     most = _BEYOND if sides >= 2 else _BEHIND
     return bool(on >= _FLAT * about and behind <= most * np.count_nonzero(rest))
+
+
+def _boxed(config: SubjectConfig) -> bool:
+    """Whether a region box was set."""
+    return (config.region_min_m, config.region_max_m) != (_NO_BOX.region_min_m, _NO_BOX.region_max_m)
+
+
+def _is_all(candidate: _Candidate, cloud: Float32, tolerance: Float32, least: float) -> bool:
+    """Whether a wall or a floor is all there is to see: fewer than ``least`` points (N, 3) stand before it.
+
+    A sheet that is held up, or lies on a bed, ends inside the picture.
+    """
+    heights = candidate.heights
+    on, about, _, before = _layers(heights, np.ones(len(cloud), bool))
+    if candidate.sides < 3 or before >= least or about < _ALONE * len(cloud) or on < _FLAT * about:
+        return False
+    return _width(cloud, heights, tolerance) >= _WIDE
+
+
+def _width(cloud: Float32, heights: Float32, tolerance: Float32) -> float:
+    """How wide the points (N, 3) on a plane lie across its shorter axis, in tolerances (N,)."""
+    on = np.abs(heights) < 1
+    if not on.any():
+        return 0.0
+    plane = cloud[on] - cloud[on].mean(axis=0)
+    _, axes = np.linalg.eigh(plane.T @ plane)
+    lower, upper = np.percentile(plane @ axes[:, 1:], _ENDS, axis=0)
+    return float((upper - lower).min() / np.median(tolerance[on]))
 
 
 def _layers(heights: Float32, rest: Bool) -> tuple[int, int, int, int]:
