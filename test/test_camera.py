@@ -160,7 +160,8 @@ def test_a_good_frame_passes():
         (frame(np.zeros((60, 80))), "no_depth"),
         (frame(np.full((60, 80), np.nan)), "no_depth"),
         (frame(np.where(np.eye(60, 80), -1.0, 1.0)), "invalid_depth"),
-        (frame(np.where(np.eye(60, 80), np.nan, 1.0)), "invalid_depth"),
+        (frame(np.where(np.eye(60, 80), np.nan, -1.0)), "no_depth"),
+        (frame(np.where(np.eye(60, 80), np.nan, np.linspace(-0.1, 1.0, 80))), "invalid_depth"),
         (frame(np.ones((80, 60))), "wrong_size"),
         (frame(np.ones((60, 80)), mask=np.ones((30, 40), bool)), "wrong_size"),
         (frame(np.ones((60, 80)), dataclasses.replace(PINHOLE, fx=0.0)), "zero_focal_length"),
@@ -170,6 +171,17 @@ def test_a_bad_frame_is_refused_with_its_reason(bad, reason):
     with pytest.raises(InputError) as caught:
         check_frame(bad)
     assert caught.value.reason == reason
+
+
+@pytest.mark.parametrize("none", [np.nan, np.inf, -np.inf])
+def test_what_is_no_number_did_not_return(none):
+    """Drivers of 32FC1 mark so what did not return; the image itself stays as it was."""
+    scene = frame(np.where(np.eye(60, 80), none, 1.0))
+    before = scene.depth.copy()
+    np.testing.assert_array_equal(check_frame(scene).depth, np.where(np.eye(60, 80), 0, 1))
+    np.testing.assert_array_equal(scene.depth, before)
+    good = frame(np.eye(60, 80))
+    assert check_frame(good) is good
 
 
 def test_numbers_of_a_lens_may_be_any_sequence():

@@ -166,7 +166,7 @@ def test_of_no_points_the_largest_part_is_kept():
 
 
 @pytest.mark.parametrize(
-    "worst, reason", [(np.nan, "invalid_depth"), (-1, "invalid_depth"), (None, "no_depth"), (2, "")]
+    "worst, reason", [(np.nan, ""), (np.inf, ""), (-1, "invalid_depth"), (None, "no_depth"), (2, "")]
 )
 def test_frames_are_checked(worst, reason):
     depth = np.zeros((120, 160), np.float32)

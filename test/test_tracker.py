@@ -333,6 +333,25 @@ def test_depth_and_masks_of_other_types_and_strides_give_the_same_results():
             np.testing.assert_array_equal(ours[1], theirs[1])
 
 
+def test_what_did_not_return_may_be_no_number():
+    """The arrays of the caller stay as they are."""
+    made, none = tracker(), frame_at(1)
+    depth = np.where(none.depth > 0, none.depth, np.float32(np.nan))
+    depth[0] = np.inf
+    for index in (0, 2, 3):
+        if index == 2:
+            made.push(replace(none, depth=depth))
+        made.push(frame_at(index))
+    assert np.isnan(depth).any()
+    assert np.isinf(depth[0]).all()
+
+
+@pytest.mark.parametrize("name", ["base", None])
+def test_a_tracker_takes_a_configuration_and_says_how_to_get_one(name):
+    with pytest.raises(TypeError, match=r"Tracker\(load_config\(" + (f"'{name}'" if name else r"\)")):
+        Tracker(name)
+
+
 @pytest.mark.parametrize(
     ("changes", "said"),
     [

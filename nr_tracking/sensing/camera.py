@@ -149,18 +149,19 @@ def normalised(frame: DepthFrame) -> DepthFrame:
         raise InputError(
             "wrong_type", f"a mask is a numpy array of bool or uint8, True or non-zero on the subject, not {found}"
         )
-    with np.errstate(over="ignore"):  # what is beyond float32 becomes infinite, which check_frame names
+    with np.errstate(over="ignore"):  # what is beyond float32 becomes infinite, as what did not return
         metres = np.array(depth, np.float32, order="C")
     truth = None if mask is None else np.ascontiguousarray(mask != 0)
     pose = None if frame.pose is None else np.array(frame.pose, np.float64)
     return dataclasses.replace(frame, depth=metres, mask=truth, pose=pose)
 
 
-def check_frame(frame: DepthFrame) -> None:
-    """Raise InputError for a frame that cannot be used, whatever is in it.
+def check_frame(frame: DepthFrame) -> DepthFrame:
+    """The frame, with 0 where depth is NaN or infinite, as drivers mark what did not return; its arrays stay as they are.
 
-    ``wrong_size`` where depth, mask and camera disagree; ``no_depth`` without any positive finite pixel;
-    ``invalid_depth`` for NaN, infinite or negative ones among them; and what :func:`check_intrinsics` raises.
+    Raises InputError for a frame that cannot be used, whatever is in it: ``wrong_size`` where depth, mask and camera
+    disagree; ``no_depth`` without any positive finite pixel; ``invalid_depth`` for negative ones among them; and what
+    :func:`check_intrinsics` raises.
     """
     check_intrinsics(frame.intrinsics)
     expected = (frame.intrinsics.height, frame.intrinsics.width)
@@ -172,8 +173,12 @@ def check_frame(frame: DepthFrame) -> None:
     measured, invalid = _kinds_of_depth(frame.depth)
     if not measured:
         raise InputError("no_depth", "every pixel is 0 or NaN; is the camera covered, or the subject out of its range?")
-    if invalid:
-        raise InputError("invalid_depth", "the depth image holds NaN, infinite or negative values; set them to 0")
+    if not invalid:
+        return frame
+    returned = np.isfinite(frame.depth)
+    if (frame.depth[returned] < 0).any():
+        raise InputError("invalid_depth", "the depth image holds negative values; set them to 0")
+    return dataclasses.replace(frame, depth=np.where(returned, frame.depth, np.float32(0.0)))
 
 
 def _kinds_of_depth(depth: Float32) -> tuple[int, int]:

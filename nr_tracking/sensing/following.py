@@ -211,7 +211,7 @@ class SubjectFollower:
         restarted = place is not None and frame.stamp_ns - known.seen_ns <= -StampOrder.LOOP_NS
         given_up = restarted or self._lost_too_long(frame.stamp_ns, config)
         try:
-            check_frame(frame)
+            frame = check_frame(frame)
             found, cloud = self._find(frame, config, place, given_up)
         except InputError as error:
             if error.reason in NO_SUBJECT:

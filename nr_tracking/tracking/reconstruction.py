@@ -100,8 +100,7 @@ def observe(frame: DepthFrame, config: SubjectConfig, place: Float32 | None = No
 
     Raises :class:`~nr_tracking.types.InputError` for a frame that cannot be used, with the reason.
     """
-    check_frame(frame)
-    frame = rectify(frame)
+    frame = rectify(check_frame(frame))
     mask = find_subject(frame, config, place)
     cloud = thinned_points(mask, frame.depth, frame.intrinsics, _CLOUD_POINTS)
     if (cloud == cloud[0]).all():

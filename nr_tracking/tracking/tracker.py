@@ -110,6 +110,9 @@ class Tracker:
     """
 
     def __init__(self, config: Config, networks: Networks | None = None) -> None:
+        if not isinstance(config, Config):
+            made = f"Tracker(load_config({config!r}))" if isinstance(config, str) else "Tracker(load_config())"
+            raise TypeError(f"a Tracker takes a Config, not {type(config).__name__}: {made}")
         self.config = config
         self.networks = networks = networks or load_networks(config)
         self.on_ready: Callable[[], None] | None = None
