@@ -8,8 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
-from nr_tracking.data import splits, synthesize
+from nr_tracking import cli
+from nr_tracking.data import contact_sheet, splits, synthesize
 from nr_tracking.data.cache import (
     WindowCache,
     WindowSample,
@@ -163,6 +165,20 @@ def test_the_cache_gives_back_what_was_written(tmp_path: Path, ball_window: Wind
     assert cache.refresh() == 3 and cache[2].clip == "walk"
 
 
+def test_a_contact_sheet_shows_which_side_was_seen(tmp_path: Path, ball_window: WindowSample) -> None:
+    entry = write_shard(tmp_path, 0, [ball_window])
+    write_manifest(tmp_path, {"format": 1, "shards": [entry]})
+    tile = contact_sheet._TILE
+    sheet = np.asarray(Image.open(contact_sheet.write_contact_sheet(tmp_path)).convert("RGB"))
+    side = sheet[14 : 14 + tile, 2 * tile : 3 * tile].astype(int)
+    orange = (side[..., 0] > side[..., 2] + 100) & (side[..., 1] > side[..., 2] + 50)
+    blue = side[..., 2] > side[..., 0] + 50
+    assert orange.sum() > 2000 and blue.sum() > 2000, "large enough to be seen"
+    assert np.nonzero(orange)[1].mean() < tile / 2 < np.nonzero(blue)[1].mean(), "the camera is on the left"
+    grey = side @ [0.299, 0.587, 0.114]
+    assert 50 < grey[blue].mean() + 50 < grey[orange].mean() < 200, "also where it is printed in grey"
+
+
 def test_a_missing_damaged_or_foreign_cache_is_named(tmp_path: Path, ball_window: WindowSample) -> None:
     with pytest.raises(InputError, match="synthesize"):
         WindowCache(tmp_path)
@@ -213,6 +229,31 @@ def test_a_stopped_synthesis_goes_on_and_ends_alike(tmp_path: Path) -> None:
     assert (parts / "contact_sheet.png").stat().st_size > 1000
     with pytest.raises(InputError, match="another folder"):
         synthesize.synthesize(parts, windows=6, seed=4, families=SMALL)
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_folder_of_other_settings_is_refused_by_what_differs_alone(tmp_path: Path) -> None:
+    request = {"windows": 2, "seed": 3, "report": lambda _: None}
+    synthesize.synthesize(tmp_path, **request, families={"object": 1.0})
+    with pytest.raises(InputError, match=r"made with seed 3, not 4: choose"):
+        synthesize.synthesize(tmp_path, **request | {"seed": 4}, families={"object": 1.0})
+    with pytest.raises(InputError, match=r"made with object 1\.0, not 2\.0; procedural none, not 1\.0: choose"):
+        synthesize.synthesize(tmp_path, **request, families={"object": 2.0, "procedural": 1.0})
+
+
+@pytest.mark.usefixtures("quick")
+def test_windows_come_in_whole_shards_and_that_is_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines: list[str] = []
+    synthesize.synthesize(tmp_path, windows=1, families={"object": 1.0}, report=lines.append)
+    assert lines[0] == "2 windows: a shard holds 2" and len(WindowCache(tmp_path)) == 2
+    synthesize.synthesize(tmp_path, windows=2, families={"object": 1.0}, report=lines.append)
+    assert len(lines) == 2, "nothing was rounded, and nothing is left to do"
+    monkeypatch.setenv("COLUMNS", "200")
+    with pytest.raises(SystemExit, match="0"):
+        cli.main(["synthesize", "--help"])
+    assert "rounded up to shards of 16" in capsys.readouterr().out
 
 
 @pytest.mark.usefixtures("quick")

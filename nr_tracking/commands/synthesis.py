@@ -7,6 +7,7 @@ import math
 from pathlib import Path
 
 from nr_tracking.commands.datasets import add_dataset_options, synthesize_dataset
+from nr_tracking.data.cache import SHARD_WINDOWS
 from nr_tracking.data.splits import SPLITS
 from nr_tracking.types import InputError
 
@@ -24,7 +25,12 @@ _OWN_OPTIONS = {
 def add_synthesize_options(parser: argparse.ArgumentParser) -> None:
     """Options of ``synthesize``."""
     parser.add_argument("folder", type=Path, metavar="DIR", help="where to; a folder of the same settings is completed")
-    parser.add_argument("--windows", type=int, metavar="N", help=f"training windows to make (default {WINDOWS})")
+    parser.add_argument(
+        "--windows",
+        type=int,
+        metavar="N",
+        help=f"training windows to make, rounded up to shards of {SHARD_WINDOWS} (default {WINDOWS})",
+    )
     parser.add_argument("--processes", type=int, metavar="N", help="processes that make windows (default 1)")
     parser.add_argument("--clips", type=int, metavar="N", help="write N moving characters to the file DIR instead")
     parser.add_argument("--recordings", action="store_true", help="make SEQUENCE folders with ground truth instead")

@@ -25,6 +25,8 @@ from nr_tracking.atomic import written_file
 from nr_tracking.types import Bool, Float32, InputError, Intrinsics
 
 FORMAT = 1
+SHARD_WINDOWS = 16
+"""Windows are made so many at a time: a folder holds whole shards."""
 _STEPS = 65_534
 _STORED = (
     *("about", "depth", "depth_scale", "points", "points_frame"),

@@ -11,13 +11,14 @@ from nr_tracking.data.cache import WindowCache, WindowSample
 
 _TILE = 150
 _COLUMNS = 6
+_SEEN, _HIDDEN = (240, 140, 20), (25, 45, 120)  # apart in hue and in brightness: whoever looks, and printed in grey
 
 
 def write_contact_sheet(folder: str | Path, count: int = 60, seed: int = 0) -> Path:
     """Write ``contact_sheet.png`` into a cache folder: ``count`` windows drawn at random, evenly by family.
 
     A tile shows the first and the last image, shaded, and beside them the true surface from the camera's right at
-    the first frame: seen points bright, hidden ones dark. Returns the picture's path.
+    the first frame: seen points orange, hidden ones dark blue. Returns the picture's path.
     """
     from PIL import Image, ImageDraw
 
@@ -41,8 +42,8 @@ def write_contact_sheet(folder: str | Path, count: int = 60, seed: int = 0) -> P
 
 
 def _tile(sample: WindowSample) -> np.ndarray:
-    pictures = [_shaded(sample.depth[0], sample), _shaded(sample.depth[-1], sample), _from_the_side(sample)]
-    return np.concatenate([np.repeat(picture[..., None], 3, -1) for picture in pictures], 1)
+    shaded = [np.repeat(_shaded(depth, sample)[..., None], 3, -1) for depth in (sample.depth[0], sample.depth[-1])]
+    return np.concatenate([*shaded, _from_the_side(sample)], 1)
 
 
 def _shaded(depth: np.ndarray, sample: WindowSample) -> np.ndarray:
@@ -58,15 +59,20 @@ def _shaded(depth: np.ndarray, sample: WindowSample) -> np.ndarray:
 
 
 def _from_the_side(sample: WindowSample) -> np.ndarray:
-    """The true surface points of the first frame seen from the right of the camera, which stands on the left."""
+    """(tile, tile, 3) uint8: true surface points of the first frame from the right of the camera, which is left.
+
+    Where both lie on a pixel, it is the seen one that shows.
+    """
     points = sample.surface[0]
     size = float(np.ptp(points, axis=0).max())
     place = (points - (points.max(0) + points.min(0)) / 2) / size * (_TILE - 6) + _TILE / 2
-    picture = np.full((_TILE, _TILE), 255.0)
-    for seen, grey in ((False, 90.0), (True, 190.0)):
-        chosen = place[sample.visible[0] == seen].astype(int).clip(0, _TILE - 1)
-        picture[chosen[:, 1], chosen[:, 2]] = grey
-    return picture.astype(np.uint8)
+    picture = np.full((_TILE, _TILE, 3), 255, np.uint8)
+    square = np.stack(np.meshgrid((-1, 0, 1), (-1, 0, 1)), -1).reshape(-1, 2)  # of a dot, three pixels wide
+    for seen, colour in ((False, _HIDDEN), (True, _SEEN)):
+        chosen = place[sample.visible[0] == seen, 1:].astype(int)
+        row, column = (chosen[:, None] + square).reshape(-1, 2).clip(0, _TILE - 1).T
+        picture[row, column] = colour
+    return picture
 
 
 def _centred(picture: np.ndarray) -> np.ndarray:

@@ -15,7 +15,15 @@ from typing import Any
 import numpy as np
 
 from nr_tracking.atomic import prepare_folder
-from nr_tracking.data.cache import FORMAT, WindowSample, read_manifest, shard_number, write_manifest, write_shard
+from nr_tracking.data.cache import (
+    FORMAT,
+    SHARD_WINDOWS,
+    WindowSample,
+    read_manifest,
+    shard_number,
+    write_manifest,
+    write_shard,
+)
 from nr_tracking.data.clip_cache import LENGTH, STRIDES, write_clips
 from nr_tracking.data.clips import Clip
 from nr_tracking.data.contact_sheet import write_contact_sheet
@@ -26,7 +34,6 @@ from nr_tracking.types import InputError
 
 GENERATOR = 5
 """Counts the changes after which the same seed gives other windows; noted in the manifest."""
-SHARD_WINDOWS = 16
 CLIP_FRAMES = 25
 WINDOWS_PER_BODY = {"makehuman": 4}
 """Drawing a body costs as much as some windows; each is used this often (2 unless named), never alike."""
@@ -46,7 +53,7 @@ def synthesize(
     nice: int = 5,
     report: Report = print,
 ) -> Path:
-    """Fill the folder ``output`` with ``windows`` training windows and return it.
+    """Fill the folder ``output`` with ``windows`` training windows, rounded up to whole shards, and return it.
 
     ``families`` weighs the families (default: :data:`MIXTURE`, those that are available). The result depends on
     ``seed``, ``split`` and ``families`` alone. A folder that holds shards of the same settings is completed, so a run
@@ -66,6 +73,8 @@ def synthesize(
     # A shard that is gone is made again however few are asked for, in its place: windows are known by their number.
     count = max([-(-windows // SHARD_WINDOWS), *(number + 1 for number in entries)])
     missing = [number for number in range(count) if number not in there]
+    if windows % SHARD_WINDOWS:
+        report(f"{count * SHARD_WINDOWS} windows: a shard holds {SHARD_WINDOWS}")
     started = time.monotonic()
     for finished, entry in enumerate(_made(folder, recipe, missing, processes, nice), 1):
         number = shard_number(entry["file"])
@@ -178,10 +187,10 @@ def _opened(folder: Path, recipe: dict[str, Any]) -> dict[str, Any]:
         versions = {"generator": GENERATOR, "python": platform.python_version(), "numpy": np.__version__}
         return {"format": FORMAT, "recipe": recipe, "versions": versions, "shards": []}
     manifest = read_manifest(folder)
-    if manifest.get("recipe") != json.loads(json.dumps(recipe)):
+    if differing := _differences(manifest.get("recipe"), json.loads(json.dumps(recipe))):
         raise InputError(
             "other_recipe",
-            f"{folder} was made with {manifest.get('recipe')}, not {recipe}: choose another folder or delete it",
+            f"{folder} was made with {'; '.join(differing)}: choose another folder or delete it",
         )
     made_by = manifest.get("versions", {}).get("generator")
     if made_by != GENERATOR:
@@ -191,3 +200,20 @@ def _opened(folder: Path, recipe: dict[str, Any]) -> dict[str, Any]:
             "delete it",
         )
     return manifest
+
+
+def _differences(made: Any, asked: dict[str, Any]) -> list[str]:
+    """What a folder was made with and what is asked for, where they differ: "seed 0, not 3"."""
+    made = made if isinstance(made, dict) else {}
+    differing = []
+    for name in dict.fromkeys([*asked, *made]):
+        before, now = made.get(name), asked.get(name)
+        if name == "families" and isinstance(before, dict) and isinstance(now, dict):
+            differing += _differences(before, now)  # by kind of character
+        elif before != now:
+            differing.append(f"{name} {_value(before)}, not {_value(now)}")
+    return differing
+
+
+def _value(value: Any) -> str:
+    return "none" if value is None else str(value)
