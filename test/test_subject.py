@@ -200,6 +200,22 @@ def test_a_table_goes_though_the_floor_is_seen_behind_it():
     assert precision > 0.98
 
 
+def test_a_table_is_told_from_what_is_narrower_than_noise_can_tell():
+    """Far away, half a body is within the tolerance: it is a plane then, and might be a table beyond its own hand."""
+    normal = np.array((0.0, 1.0, 0.45)) / np.linalg.norm((1.0, 0.45))
+    top = plane(normal, float(normal @ np.array((0.0, 0.25, 3.5))))
+    table = on_plane(top, (-0.7, -9, 3.1), (0.7, 9, 3.9))
+    middle = np.array((0.0, 0.25, 3.5)) - 0.12 * normal
+    half = np.array((0.1, 0.0, 0.0))
+    toy = capsule(middle - half, middle + half, 0.11)
+    recall, precision = accuracy(find_subject(frame(toy, table, noise=0.0015), CONFIG), toy < table)
+    assert recall > 0.9
+    assert precision > 0.98
+    body = on_plane(plane((0.0, 0.0, 1.0), 5.6), (-0.25, -0.85, 0), (0.25, 0.85, 9))
+    scene = frame(body, ball((0.0, -0.1, 5.35), 0.1))
+    np.testing.assert_array_equal(find_subject(scene, CONFIG), scene.depth > 0)
+
+
 def test_a_wall_with_a_door_goes():
     body, wall = figure(), plane((0.0, 0.0, 1.0), 3.2)
     room = np.minimum(np.where(np.abs(U - 160) < 55, np.inf, wall), plane((0.0, 0.0, 1.0), 5.5))

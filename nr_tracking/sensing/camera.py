@@ -157,7 +157,7 @@ def normalised(frame: DepthFrame) -> DepthFrame:
 
 
 def check_frame(frame: DepthFrame) -> DepthFrame:
-    """The frame, with 0 where depth is NaN or infinite, as drivers mark what did not return; its arrays stay as they are.
+    """The frame, with 0 where depth is NaN or infinite: so drivers mark what did not return. Its arrays stay.
 
     Raises InputError for a frame that cannot be used, whatever is in it: ``wrong_size`` where depth, mask and camera
     disagree; ``no_depth`` without any positive finite pixel; ``invalid_depth`` for negative ones among them; and what

@@ -25,6 +25,7 @@ _FLAT = 0.85  # of the points within three tolerances lie within one: a curved s
 _BAND = 0.08  # of the image's size: as near to the border as some cameras ever measure
 _COVERED = 0.25  # of a side of the image, for a plane to run out of the picture there
 _ISLAND = 1.5  # extent of a plane over that of everything else, where it ends inside the image
+_BROAD = 10.0  # tolerances that it is wide then: narrower, a body far away is flat for all that is known
 _ENDS = (2.0, 98.0)  # percent of its points between which a plane extends
 _BINS = 20  # that a side of the image is cut into
 _ALONE = 0.97  # of all points lie about a plane that is all there is to see
@@ -33,11 +34,14 @@ _NO_BOX = SubjectConfig()
 
 
 class _Candidate(NamedTuple):
-    """A plane, how far all points stand before it, in tolerances, and on how many sides it leaves the picture."""
+    """A plane, how far all points stand before it, in tolerances, and where it leaves the picture."""
 
     plane: Plane
     heights: Float32
     sides: int
+    """Of the image, on which it does."""
+    width: float
+    """Across its shorter axis, in tolerances."""
 
 
 def heights_over_supports(
@@ -50,9 +54,9 @@ def heights_over_supports(
     The noise is measured in the image, so that a noisy camera's walls are as flat as others.
 
     A plane is a support if it covers at least ``plane_fraction`` of the pixels, is flat, and either runs out of the
-    picture on two sides with not much behind it, or is 1.5 times as long and as wide as all before it with nothing
-    behind it. Where one was found, smaller planes that run out of the picture on one side are supports too, and nothing
-    need be left. The search is random with a fixed seed: equal input, equal result.
+    picture on two sides with not much behind it, or is 1.5 times as long and as wide as all before it, and ten
+    tolerances wide, with nothing behind it. Where one was found, smaller planes that run out of the picture on one side
+    are supports too, and nothing need be left. The search is random with a fixed seed: equal input, equal result.
 
     Raises InputError ``no_subject`` where one plane is all there is, runs out of the picture on three sides, and no
     region box says that it is meant.
@@ -85,8 +89,9 @@ def _find_supports(
             rest = _extend(supports, rest, candidates, cloud, least)
             if not supports:  # no room: smaller planes would be parts of the subject, and take time to find
                 return []
-        candidates.append(_Candidate(plane, heights, _sides_left(pixels, heights, shape)))
-        if len(candidates) == 1 and not _boxed(config) and _is_all(candidates[0], cloud, tolerance, least):
+        sides, width = _sides_left(pixels, heights, shape), _width(cloud, heights, tolerance)
+        candidates.append(_Candidate(plane, heights, sides, width))
+        if len(candidates) == 1 and not _boxed(config) and _is_all(candidates[0], least):
             raise InputError(
                 "no_subject",
                 "only a wall or a floor: one plane is all there is to see; a mask, or subject.region_min_m and "
@@ -120,7 +125,7 @@ def _goes_on(candidate: _Candidate, rest: Bool, cloud: Float32, least: float, fu
     on, about, behind, before = _layers(heights, rest)
     if not further and before < least:
         return False
-    if sides < (1 if further else 2) and not _dwarfs(cloud, heights, rest):
+    if sides < (1 if further else 2) and not (candidate.width >= _BROAD and _dwarfs(cloud, heights, rest)):
         return False
     most = _BEYOND if sides >= 2 else _BEHIND
     return bool(on >= _FLAT * about and behind <= most * np.count_nonzero(rest))
@@ -131,16 +136,15 @@ def _boxed(config: SubjectConfig) -> bool:
     return (config.region_min_m, config.region_max_m) != (_NO_BOX.region_min_m, _NO_BOX.region_max_m)
 
 
-def _is_all(candidate: _Candidate, cloud: Float32, tolerance: Float32, least: float) -> bool:
-    """Whether a wall or a floor is all there is to see: fewer than ``least`` points (N, 3) stand before it.
+def _is_all(candidate: _Candidate, least: float) -> bool:
+    """Whether a wall or a floor is all there is to see: fewer than ``least`` points stand before it.
 
     A sheet that is held up, or lies on a bed, ends inside the picture.
     """
     heights = candidate.heights
-    on, about, _, before = _layers(heights, np.ones(len(cloud), bool))
-    if candidate.sides < 3 or before >= least or about < _ALONE * len(cloud) or on < _FLAT * about:
-        return False
-    return _width(cloud, heights, tolerance) >= _WIDE
+    on, about, _, before = _layers(heights, np.ones(len(heights), bool))
+    reaches = candidate.sides >= 3 and candidate.width >= _WIDE
+    return bool(reaches and before < least and about >= _ALONE * len(heights) and on >= _FLAT * about)
 
 
 def _width(cloud: Float32, heights: Float32, tolerance: Float32) -> float:
