@@ -180,6 +180,23 @@ def test_small_components_are_removed_and_large_ones_stay():
     assert vertices[:, 2].max() < 0.25
 
 
+def test_a_small_component_that_the_camera_measured_stays_and_a_speck_does_not():
+    body, hand, hidden, speck = (
+        ball(radius, middle)
+        for radius, middle in ((0.2, (0, 0, 0)), (0.04, (0.35, 0, 0)), (0.04, (-0.35, 0, 0)), (0.012, (0, 0.4, 0)))
+    )
+    field, config = Analytic(either(body, hand, hidden, speck), 128), MeshConfig(minimum_component=0.05)
+
+    def seen(points):
+        return (points[:, 2] < 0) & (points[:, 0] > -0.25)
+
+    vertices, faces = extract_surface(field, 0, config, seen=seen)
+    assert_closed(vertices, faces)
+    assert vertices[:, 0].max() > 0.38 and vertices[:, 0].min() > -0.25 and vertices[:, 1].max() < 0.25
+    alone, _ = extract_surface(field, 0, config)
+    assert alone[:, 0].max() < 0.25
+
+
 def test_hollow_inside_is_filled():
     def shell(points):
         return torch.maximum(ball(0.35)(points), -ball(0.2)(points))

@@ -28,6 +28,8 @@ from nr_tracking.types import Bool, Float32, Float64, InputError, Int32, Int64
 
 REACH = 0.75  # voxels from the surface: what is thinner may lie between voxel centres
 CLEARANCE = 0.02  # of a cell: least distance of a vertex from a grid point, so that no triangle degenerates
+_SEEN_SHARE = 0.25  # of a part's vertices: with so many it was measured, with fewer it stands where others were
+_SEEN_AREA = 0.1  # of the least area: what is smaller is noise even where it was measured
 
 
 class Field(Protocol):
@@ -46,15 +48,20 @@ class Field(Protocol):
 
 @torch.no_grad()
 def extract_surface(
-    field: Field, frame: int, config: MeshConfig, bound: Callable[[Tensor], Tensor] | None = None
+    field: Field,
+    frame: int,
+    config: MeshConfig,
+    bound: Callable[[Tensor], Tensor] | None = None,
+    seen: Callable[[Float32], Bool] | None = None,
 ) -> tuple[Float32, Int32]:
     """The surface of one frame: vertices (V, 3) float32 in box coordinates and faces (F, 3) int32.
 
     ``bound`` maps points (Q, 3) to a lower bound of the signed distance (Q,), -inf where nothing is known; with
     ``config.carve`` the surface of max(sdf, bound) is meshed. Every edge has two faces, also where the box cuts the
     surface; faces are counter-clockwise seen from outside; components that enclose a hollow or cover less than
-    ``config.minimum_component`` of the area are left out. Raises :class:`InputError` ``no_surface`` where the field is
-    positive everywhere.
+    ``config.minimum_component`` of the area are left out. ``seen`` tells which of points (V, 3) the camera measured:
+    of what it did, a tenth of that area is enough, since a thin leg that came off the body is a leg nevertheless.
+    Raises :class:`InputError` ``no_surface`` where the field is positive everywhere.
     """
     bound = bound if config.carve else None
     values = field.grid(frame)
@@ -75,16 +82,25 @@ def extract_surface(
     dense = torch.where(dense < 0, dense.clamp(max=-least), dense.clamp(min=least))
     walled = functional.pad(dense, (1,) * 6, value=cell).float().cpu().numpy()
     places, faces, _, _ = marching_cubes(walled, 0.0, mask=_cells_with_surface(walled < 0))
-    places, faces = _without_small_components(places, faces.astype(np.int32), config.minimum_component)
     origin = first * config.upsample - 1
+
+    def measured(places: Float32) -> Bool:
+        return np.zeros(len(places), np.bool_) if seen is None else seen(_in_box(places, origin, cell))
+
+    places, faces = _without_small_components(places, faces.astype(np.int32), config.minimum_component, measured)
     distance = _carved(field, frame, bound, values)
     if config.pull:
         places = _pulled(places, walled, origin, cell, distance)
-    vertices = ((places + origin + 0.5) * cell - 0.5).astype(np.float32)
+    vertices = _in_box(places, origin, cell)
     if config.settle:
         inside: Bool = np.all(np.abs(vertices) < 0.5 - cell / 2, axis=1)  # and not on the wall around the box
         vertices = settle(vertices, faces, distance, cell, inside)
     return vertices, faces
+
+
+def _in_box(places: Float32, origin: Int64, cell: float) -> Float32:
+    """Places (V, 3) on the walled grid in box coordinates."""
+    return ((places + origin + 0.5) * cell - 0.5).astype(np.float32)
 
 
 def _extent(inside: Bool) -> tuple[Int64, Int64]:
@@ -175,15 +191,26 @@ def _pulled(
     return places
 
 
-def _without_small_components(vertices: Float32, faces: Int32, minimum: float) -> tuple[Float32, Int32]:
-    """Only components that enclose matter, not a hollow, and cover at least ``minimum`` of all such area."""
+def _without_small_components(
+    vertices: Float32, faces: Int32, minimum: float, measured: Callable[[Float32], Bool]
+) -> tuple[Float32, Int32]:
+    """Only components that enclose matter, not a hollow, and cover at least ``minimum`` of all such area.
+
+    A tenth of it where a quarter of the component's vertices were ``measured``.
+    """
     components, labels = _components(faces, len(vertices))
     if components == 1:
         return vertices, faces
     areas, volumes = _sizes(vertices.astype(np.float64), faces, labels, components)
     solid = volumes > 0
-    keep = solid & (areas >= minimum * areas[solid].sum())
+    least = minimum * areas[solid].sum()
+    keep = solid & (areas >= least)
     keep[np.where(solid, areas, -1.0).argmax()] = True
+    small = solid & ~keep & (areas >= _SEEN_AREA * least)
+    of_small = np.flatnonzero(small[labels])
+    if len(of_small):
+        seen = np.bincount(labels[of_small], weights=measured(vertices[of_small]), minlength=components)
+        keep |= small & (seen >= _SEEN_SHARE * np.bincount(labels, minlength=components))
     faces = faces[keep[labels[faces[:, 0]]]]
     renumbered = np.cumsum(keep[labels]) - 1
     return vertices[keep[labels]], renumbered[faces].astype(np.int32)

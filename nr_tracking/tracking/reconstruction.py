@@ -236,11 +236,14 @@ class Reconstructor:
         bound = None
         if self.config.mesh.carve:
             bound = EmptySpace(*_images(view, self.device), view.frame.intrinsics, volume)
-        vertices, faces = extract_surface(field, index, self.config.mesh, bound)
-        points = volume.to_metric(np.asarray(vertices, np.float32))
         voxel = volume.side / self.config.model.resolution
         depth = view.subject_depth
-        observed = observed_points(points, depth, view.frame, _SEEN_VOXELS * voxel)
+
+        def seen(points: Float32) -> Bool:
+            return observed_points(volume.to_metric(points), depth, view.frame, _SEEN_VOXELS * voxel)
+
+        vertices, faces = extract_surface(field, index, self.config.mesh, bound, seen)
+        points, observed = volume.to_metric(vertices), seen(vertices)
         return Surface(points, faces, confidence_of(points, observed, depth, view.frame, voxel), observed)
 
 
