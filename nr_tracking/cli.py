@@ -9,21 +9,9 @@ from __future__ import annotations
 import sys
 
 from nr_tracking.commands.arguments import DEMO, parse
+from nr_tracking.commands.extras import how_to_install
 from nr_tracking.config import ConfigError
 from nr_tracking.types import InputError
-
-_EXTRAS = {
-    "igl": "data",
-    "h5py": "data",
-    "trimesh": "data",
-    "embreex": "data",
-    "rerun": "view",
-    "rclpy": "ros",
-    "rosbags": "ros",
-    "ray": "cluster",
-    "sensor_msgs": "ros",
-}
-"""Which extra of the package brings an import that is not there."""
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -46,9 +34,9 @@ def main(arguments: list[str] | None = None) -> int:
     except ModuleNotFoundError as error:
         if debug or not error.name or error.name.startswith("nr_tracking"):
             raise
-        extra = _EXTRAS.get(error.name.split(".")[0])
-        remedy = f"pip install 'nr_tracking[{extra}]'" if extra else f"pip install {error.name}"
-        print(f"nr_tracking: this needs the Python package {error.name!r}: {remedy}", file=sys.stderr)
+        print(
+            f"nr_tracking: this needs the Python package {error.name!r}: {how_to_install(error.name)}", file=sys.stderr
+        )
         return 2
     except KeyboardInterrupt:
         remedy = "; --resume goes on from the last checkpoint" if arguments[:1] == ["track"] else ""

@@ -79,6 +79,16 @@ def test_one_failed_recording_never_stops_the_rest_and_a_rerun_continues(recordi
     assert os.stat(output / "first" / "tracks.npz").st_mtime_ns == changed
 
 
+def test_what_is_about_to_run_is_said_at_once(recordings, tmp_path, capsys):
+    class Told(LocalProcesses):
+        def run(self, jobs):
+            said = capsys.readouterr().err
+            assert said == f"tracking recordings: 3 recordings; logs in {tmp_path / 'out' / 'logs'}\n"
+            yield from ()
+
+    assert batch(recordings, tmp_path / "out", Told(1), command=command) == []
+
+
 def test_damage_that_left_something_to_track_is_marked(tmp_path):
     class Tracks(LocalProcesses):
         def run(self, jobs):

@@ -147,16 +147,24 @@ def test_missing_weights_are_named_and_cost_nothing(
     assert [path.name for path in tmp_path.iterdir()] == ["ball"]
 
 
-@pytest.mark.parametrize("package", ["igl", "rerun", "rosbags", "something_else"])
+@pytest.mark.parametrize(
+    ("package", "brings"),
+    [
+        ("igl", "'.[data]' in the checkout"),
+        ("rerun", "'.[view]' in the checkout"),
+        ("rosbags", "'.[ros]' in the checkout"),
+        ("something_else", "something_else\n"),
+    ],
+)
 def test_a_missing_package_is_named_with_what_brings_it(
-    package: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    package: str, brings: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def missing(*_: object) -> None:
         raise ModuleNotFoundError(f"No module named '{package}'", name=package)
 
     monkeypatch.setattr("nr_tracking.commands.settings.choose_config", missing)
     assert cli.main(["config"]) == 2
-    assert "pip install" in capsys.readouterr().err
+    assert f"pip install {brings}" in capsys.readouterr().err
 
 
 def test_a_device_that_is_not_there_is_named(ball: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -212,6 +220,7 @@ def test_synthesize_and_train_hand_on_what_was_asked_for(
     folder = str(tmp_path)
     assert cli.main(["synthesize", folder, "--windows", "32", "--families", "animal=1,person=0.5"]) == 0
     assert cli.main(["synthesize", folder, "--recordings", "--noisy", "--families", "animal=2"]) == 0
+    assert "\n1 recording in" in capsys.readouterr().out
     assert cli.main(["train", folder, "--run", folder, "--steps", "7"]) == 0
     assert cli.main(["train", folder, "--run", folder, "--steps", "7", "--set", "preset=test"]) == 0
     windows, recordings, training, chosen = calls

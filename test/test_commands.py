@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -249,6 +250,9 @@ def test_progress_is_one_live_line_or_a_line_now_and_then(
     shown = capsys.readouterr().err
     assert shown.count("\n") == (1 if terminal else 2)
     assert shown.count("\r") == (8 if terminal else 0)
+    if terminal:
+        early, later = shown.split("\r")[1:3], shown.split("\r")[3:8]
+        assert not any(" left" in line for line in early) and all(" left" in line for line in later)
     assert ("8 of 8" if terminal else "frame 6 of 8") in shown and "frames/s" in shown
 
 
@@ -261,6 +265,33 @@ def test_view_needs_an_output(tmp_path: Path) -> None:
     assert (tmp_path / "out.rrd").stat().st_size > 1000
     with pytest.raises(InputError):
         view(tmp_path / "ball", tmp_path / "out.rrd")
+
+
+def test_a_folder_that_is_not_there_is_named_before_a_viewer_that_is_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "rerun", None)
+    assert cli.main(["view", str(tmp_path / "nope")]) == 2
+    error = capsys.readouterr().err
+    assert "nope is no OUTPUT" in error and "rerun" not in error
+
+
+def test_why_a_recording_is_left_out_is_said_once_all_have_a_truth(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("nr_tracking.commands.evaluate.evaluate", lambda *given, **options: [])
+    monkeypatch.setattr("nr_tracking.evaluation.scoreboard.score_table", lambda *given: "")
+    balls = [str(write_ball(tmp_path / name, count)) for name, count in (("ball", 6), ("short", 3), ("one", 1))]
+    request = ["evaluate", *balls, "--preset", "test", "--length", "4", "--offset", "2"]
+    assert cli.main(request) == 0
+    short, one = capsys.readouterr().err.splitlines()
+    needs = "a sub-sequence needs 4 after offset 2 (--length, --offset)"
+    assert short.endswith(f"short is left out: it has 3 frames, {needs}")
+    assert one.endswith(f"one is left out: it has 1 frame, {needs}")
+    (tmp_path / "one" / "ground_truth.npz").unlink()
+    assert cli.main(request) == 2
+    error = capsys.readouterr().err
+    assert "one has no ground_truth.npz" in error and len(error.splitlines()) == 1
 
 
 @pytest.mark.parametrize("preset", PRESETS)

@@ -16,6 +16,7 @@ from nr_tracking.config import PRESETS, Config
 from nr_tracking.data.sequence import is_sequence
 from nr_tracking.training.schedule import SCHEDULES
 from nr_tracking.types import InputError
+from nr_tracking.wording import counted
 
 if TYPE_CHECKING:
     from nr_tracking.commands.track import Tracked
@@ -150,6 +151,7 @@ def _evaluate(options: argparse.Namespace) -> int:
     config = None if options.tracked else _config(options)
     from nr_tracking.commands.evaluate import (
         SCORES,
+        check_scorable,
         evaluate,
         evaluate_baselines,
         evaluate_output,
@@ -181,8 +183,13 @@ def _evaluate(options: argparse.Namespace) -> int:
     else:
         named = ("length", "start_stride", "offset", "points", "seed")
         protocol = {name: value for name in named if (value := getattr(options, name)) is not None}
-        for sequence in (short := too_short(sequences, options.length, options.offset or 0)):
-            print(f"nr_tracking: {sequence.path} is left out: it has {len(sequence)} frames", file=sys.stderr)
+        check_scorable(sequences)
+        offset = options.offset or 0
+        needs = f"a sub-sequence needs {options.length} after offset {offset} (--length, --offset)"
+        short = too_short(sequences, options.length, offset)
+        for sequence in short if len(short) < len(sequences) else []:  # none is left: the error says so
+            has = counted(len(sequence), "frame")
+            print(f"nr_tracking: {sequence.path} is left out: it has {has}, {needs}", file=sys.stderr)
         scores = evaluate(sequences, config, **protocol)
         if options.baselines:
             baselines = evaluate_baselines(sequences, config, **protocol)

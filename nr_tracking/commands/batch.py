@@ -23,6 +23,7 @@ from nr_tracking.commands.progress import Progress
 from nr_tracking.commands.recordings import open_recordings
 from nr_tracking.tracking.result import Run
 from nr_tracking.types import InputError
+from nr_tracking.wording import counted
 
 _SAID = 300  # characters of a complaint in the summary
 Job = tuple[str, list[str], str]
@@ -135,6 +136,8 @@ def batch(
     jobs: list[Job] = [
         (name, made(path, output / name, settings or []), str(logs / f"{name}.log")) for name, path in recordings
     ]
+    # The first recording may take minutes, and what each process prints goes to its log.
+    print(f"tracking {folder.name}: {counted(len(jobs), 'recording')}; logs in {logs}", file=sys.stderr, flush=True)
     finished: dict[str, Finished] = {}
     with Progress(f"tracking {folder.name}", len(jobs), "recording") as progress:
         for name, code, seconds in executor.run(jobs):

@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from nr_tracking.types import InputError
+from nr_tracking.wording import counted
 
 
 def add_dataset_options(parser: argparse.ArgumentParser) -> None:
@@ -34,5 +35,5 @@ def synthesize_dataset(options: argparse.Namespace) -> int:
     made = record_dataset(
         dataset, names, options.folder, fold=fold, frames=options.frames, noisy=options.noisy, seed=options.seed
     )
-    print(f"{len(made)} recordings in {options.folder}")
+    print(f"{counted(len(made), 'recording')} in {options.folder}")
     return 0

@@ -40,6 +40,7 @@ from nr_tracking.json_text import json_text
 from nr_tracking.tracking.result import Output
 from nr_tracking.tracking.rows import Rows
 from nr_tracking.types import DepthFrame, InputError, TrackedFrame
+from nr_tracking.wording import counted
 
 SCORES = "scores.json"
 """The file by which a folder of scores is recognised."""
@@ -101,10 +102,7 @@ def evaluate_baselines(
 
 
 def _jobs(sequences: list[Sequence], length: int, stride: int, offset: int) -> list[tuple[Sequence, int]]:
-    for sequence in sequences:  # of each before any is tracked, which takes hours
-        if not (sequence.path / "ground_truth.npz").is_file():
-            raise _no_ground_truth(sequence)
-        family_of(sequence.path)
+    check_scorable(sequences)  # of each before any is tracked, which takes hours
     long = [sequence for sequence in sequences if not _is_short(sequence, length, offset)]
     if sequences and not long:
         longest = max(sequences, key=len)
@@ -117,6 +115,14 @@ def _jobs(sequences: list[Sequence], length: int, stride: int, offset: int) -> l
         sequence.ground_truth()
         check_scans(sequence.path, len(sequence))
     return [(sequence, start) for sequence in long for start in subsequences(len(sequence), length, stride, offset)]
+
+
+def check_scorable(sequences: list[Sequence]) -> None:
+    """Raise an :class:`InputError` for a recording without a truth, or whose kind of subject cannot be read."""
+    for sequence in sequences:
+        if not (sequence.path / "ground_truth.npz").is_file():
+            raise _no_ground_truth(sequence)
+        family_of(sequence.path)
 
 
 def too_short(sequences: list[Sequence], length: int = LENGTH, offset: int = 0) -> list[Sequence]:
@@ -295,7 +301,7 @@ def write_scores(
                     place = [item.name, item.start, item.start + index]
                     writer.writerow([*place, *frame.as_dict().values(), item.method, item.family])
         preset = f"preset {config.preset}" if config else "a saved OUTPUT"
-        html = evaluation_report(scores, f"{len(scores)} sub-sequences, {preset}", baselines)
+        html = evaluation_report(scores, f"{counted(len(scores), 'sub-sequence')}, {preset}", baselines)
         (new / "report.html").write_text(html, encoding="utf-8")
     return folder
 

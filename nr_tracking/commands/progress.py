@@ -7,6 +7,7 @@ import time
 from types import TracebackType
 
 _QUIET_S = 10.0
+_ENOUGH = 3  # the first ones take longer, as loops are compiled: they say nothing of the rest
 
 
 class Progress:
@@ -37,6 +38,6 @@ class Progress:
         rate = self._done / max(now - self._begun, 1e-9)
         total = "" if self._total is None else f" of {self._total}"
         line = f"{self._what}: {self._unit} {self._done}{total}, {rate:.2g} {self._unit}s/s"
-        if self._total and self._done < self._total:
+        if self._total and _ENOUGH <= self._done < self._total:
             line += f", {(self._total - self._done) / rate:.0f} s left"
         print(f"\r{line}\033[K" if self._live else line, end="" if self._live else "\n", file=sys.stderr, flush=True)

@@ -10,6 +10,7 @@ from nr_tracking.commands.datasets import add_dataset_options, synthesize_datase
 from nr_tracking.data.cache import SHARD_WINDOWS
 from nr_tracking.data.splits import SPLITS
 from nr_tracking.types import InputError
+from nr_tracking.wording import counted
 
 WINDOWS = 2000
 
@@ -95,7 +96,7 @@ def _recordings(options: argparse.Namespace, families: dict[str, float] | None) 
         occluded=options.occluded,
         cluttered=options.cluttered,
     )
-    print(f"{len(made)} recordings in {options.folder}")
+    print(f"{counted(len(made), 'recording')} in {options.folder}")
     return 0
 
 
@@ -105,7 +106,7 @@ def _clips(options: argparse.Namespace, families: dict[str, float] | None) -> in
     file = synthesize_clips(
         options.folder, clips=options.clips, seed=options.seed, families=families, split=options.split or "train"
     )
-    print(f"{options.clips} clips in {file}")
+    print(f"{counted(options.clips, 'clip')} in {file}")
     return 0
 
 

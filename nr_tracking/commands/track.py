@@ -12,6 +12,7 @@ from typing import Protocol
 import nr_tracking
 from nr_tracking.atomic import beside, replace_folder, written_file
 from nr_tracking.commands import checkpoint
+from nr_tracking.commands.extras import how_to_install
 from nr_tracking.commands.progress import Progress
 from nr_tracking.commands.recordings import Recording, Unusable
 from nr_tracking.config import Config, SubjectConfig
@@ -176,7 +177,9 @@ class _Session:
         """Assemble the files; returns seconds by stage of each row. Fails if no frame could be used at all."""
         stamps = self.rows.finish()
         if len(self.rows.dropped) == len(self.rows):
-            reasons = "; ".join(dict.fromkeys([*self.rows.dropped.values(), *self.run.notices]))
+            said = dict.fromkeys(self.rows.dropped.values())
+            events = [event for event in self.run.notices if not any(reason in event for reason in said)]
+            reasons = "; ".join(dict.fromkeys([*said, *events]))
             shutil.rmtree(self.folder)
             raise InputError("nothing_tracked", f"none of {len(self.rows)} frames could be tracked: {reasons}")
         self.run.dropped = self.rows.dropped
@@ -314,7 +317,7 @@ def _report(
     except ValueError as error:  # InputError, and whatever a strange truth makes of the arithmetic
         remarks.append(f"No scores: {error}")
     except ModuleNotFoundError as error:
-        remarks.append(f"No scores: they need {error.name}; pip install 'nr_tracking[data]'.")
+        remarks.append(f"No scores: they need {error.name}: {how_to_install(error.name or '')}.")
     title = f"Tracked surface of {recording.name}"
     html = tracking_report(output, frames, timings, title=title, scores=scores, truth=truth, remarks=remarks)
     with written_file(folder / _LAST) as file:

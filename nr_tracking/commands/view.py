@@ -34,9 +34,10 @@ def view_node(source: str, save: Path | None = None, web: bool = False) -> None:
 
 def view(output: Path, save: Path | None = None, web: bool = False) -> None:
     """Show meshes and tracks over time, in a window or a browser, or write them as a recording of the viewer."""
+    result = read_output(output)  # a wrong path is said first, also where the viewer is missing
+
     import rerun
 
-    result = read_output(output)
     with _opened(rerun, save, web):
         _log(rerun, result)
     if web:
