@@ -5,16 +5,20 @@ from __future__ import annotations
 import io
 import re
 import xml.etree.ElementTree as ElementTree
+from pathlib import Path
 
 import numpy as np
 import pytest
+import trimesh
 from ball_recording import CAMERA, FACES, RADIUS, ball_at, ball_frames, ball_truth
+from fake_tracker import tracked
 from PIL import Image
 
 from nr_tracking.evaluation import page
 from nr_tracking.evaluation.figures import Crop, animation_bytes, crop_around, draw_depth, grid, png_bytes, turntable
-from nr_tracking.evaluation.report import KeyFrames
+from nr_tracking.evaluation.report import KeyFrames, tracking_report
 from nr_tracking.evaluation.shading import camera_view, draw_surface, middle_and_extent, orbit_view
+from nr_tracking.tracking.result import Run, read_output, write_output
 
 BALL = ball_at(np.array([0.1, -0.05, 1.5]))
 
@@ -78,6 +82,31 @@ def test_orbiting_by_half_a_turn_shows_the_other_side() -> None:
     side = draw_surface(BALL, FACES, orbit_view(centre, extent, 90, 0, (64, 64)), colours)
     left, right = side[32, 22].astype(int), side[32, 42].astype(int)
     assert (left[0] > left[2]) != (right[0] > right[2])
+
+
+@pytest.mark.parametrize("size", [(90, 180), (120, 120), (180, 90)])
+def test_a_turned_surface_is_whole_whatever_lies_near_the_viewer(size: tuple[int, int]) -> None:
+    box = trimesh.creation.box((0.8, 1.8, 0.8))
+    vertices, faces = np.float32(box.vertices + np.array([0.3, 0.1, 3])), np.int32(box.faces)
+    centre, extent = middle_and_extent(vertices)
+    for turn in range(0, 360, 15):
+        shown = drawn(draw_surface(vertices, faces, orbit_view(centre, extent, turn, size=size)))
+        assert not (shown[[0, -1]].any() or shown[:, [0, -1]].any()), turn
+        fills = shown.any(axis=0).sum() / size[0], shown.any(axis=1).sum() / size[1]
+        assert max(fills) > 0.75, turn
+
+
+def test_a_report_tells_the_usual_work_of_a_frame_not_that_of_the_first(tmp_path: Path) -> None:
+    """Loops are compiled in the first frame, which says nothing of the others."""
+    stamps = np.arange(5, dtype=np.int64) * 33_000_000
+    made = write_output(
+        tmp_path / "out", stamps, [(row, tracked(int(stamp), 2.0)) for row, stamp in enumerate(stamps)], Run(frames=5)
+    )
+    timings = {row: {"network": 16.0 if row == 0 else 0.2} for row in range(5)}
+    html = tracking_report(read_output(made), {0: ball_frames(1)[0]}, timings, title="a ball")
+    overview = html[: html.index("Timings")]
+    assert "200 ms" in overview and "work a frame (median)" in overview
+    assert "Frame 0. A point" in html
 
 
 def test_light_comes_from_above() -> None:

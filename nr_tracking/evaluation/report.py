@@ -174,12 +174,12 @@ def score_curves(scores: list[Scores], x_label: str) -> str:
 
 def _overview(output: Output, timings: dict[int, dict[str, float]], scores: list[Scores]) -> str:
     seconds = [sum(stages.values()) for stages in timings.values()]
-    mean = float(np.mean(seconds)) if seconds else float("nan")
+    usual = float(np.median(seconds)) if seconds else float("nan")  # loops are compiled in the first ones
     items = [
         ("frames asked for", f"{len(output)}"),
         ("frames tracked", f"{len(output) - len(output.run.dropped)}"),
         ("tracked points", f"{output.positions.shape[1]:,}"),
-        ("work a frame", f"{1000 * mean:.0f} ms"),
+        ("work a frame (median)", f"{1000 * usual:.0f} ms"),
     ]
     if scores:
         means = summary(scores)
@@ -200,6 +200,7 @@ def _pictures(output: Output, frames: dict[int, DepthFrame], truth: GroundTruth 
         return page.section("Input and surface", page.note(f"No frame{of} gave a surface."))
     spread = np.unique(np.linspace(0, len(rows) - 1, min(_COLUMNS, len(rows))).round().astype(int))
     shown = {rows[index]: meshes[rows[index]] for index in spread}
+    which = "Frames" if len(shown) > 1 else "Frame"
     labels = ["depth", "from the camera", "turned 60°", "from behind", *(["truth, from behind"] if truth else [])]
     first = rows[0]
     vertices, faces, colours = meshes[first]
@@ -207,7 +208,7 @@ def _pictures(output: Output, frames: dict[int, DepthFrame], truth: GroundTruth 
     return page.section(
         "Input and surface",
         page.labelled(labels, page.image(png_bytes(draw_strip(shown, frames, truth, TILE)), "png")),
-        page.note(f"Frames {', '.join(map(str, shown))}. A point of the subject keeps its colour in every frame."),
+        page.note(f"{which} {', '.join(map(str, shown))}. A point of the subject keeps its colour in every frame."),
         page.image(turning, "webp", caption=f"Frame {first} from all around.", width=TURNTABLE["size"]),
     )
 

@@ -29,6 +29,7 @@ Extent = tuple[float, float]
 _GROUND = (0.99, 0.965)  # brightness of the background at the top and at the bottom
 _CLAY = np.array([0.80, 0.775, 0.74])
 _SUPERSAMPLING = 2
+_AIR = 0.97  # of a picture is used at most, so that nothing touches its edge
 # Directions towards the lights in the viewer's frame (x right, y down, z away), and how bright each one is.
 _LIGHTS = (
     (np.array([-0.5, -0.75, -0.6]), 0.80),
@@ -70,11 +71,23 @@ def orbit_view(
     about_x = np.array([[1, 0, 0], [0, np.cos(tilt), -np.sin(tilt)], [0, np.sin(tilt), np.cos(tilt)]])
     rotation = about_x @ about_y
     distance = 3.2 * max(extent)  # far enough for little perspective
-    focal = 0.9 * distance * min(size[0] / extent[0], size[1] / extent[1])
+    focal = _AIR * min(size / (2 * reach) for size, reach in zip(size, _reach(extent, about_x, distance), strict=True))
     intrinsics = Intrinsics(
         width=size[0], height=size[1], fx=focal, fy=focal, cx=(size[0] - 1) / 2, cy=(size[1] - 1) / 2
     )
     return View(intrinsics, rotation, np.array([0, 0, distance]) - rotation @ centre)
+
+
+def _reach(extent: Extent, tilt: Float64, distance: float) -> Extent:
+    """How far, per focal length, an upright cylinder of ``extent`` reaches to the side and up or down in a picture.
+
+    Whatever an orbit shows lies in it, however it is turned: seen from above, what is near reaches further down.
+    """
+    around = np.linspace(0, 2 * np.pi, 73)
+    rim = np.stack([extent[0] * np.cos(around), np.zeros_like(around), extent[0] * np.sin(around)], axis=1) / 2
+    ends = np.concatenate([rim + np.array([0, side * extent[1] / 2, 0]) for side in (-1, 1)]) @ tilt.T
+    across, down = np.abs(ends[:, :2] / (ends[:, 2:] + distance)).max(axis=0).tolist()
+    return across, down
 
 
 def middle_and_extent(vertices: Float32) -> tuple[Float64, Extent]:
