@@ -50,6 +50,16 @@ def test_the_hidden_back_of_the_subject_lies_inside(radii, seen):
     assert volume.side < 1.6 * 2 * radii.max(), "and the cube is not wastefully large"
 
 
+def test_what_is_assumed_behind_a_long_subject_hardly_makes_voxels_larger():
+    points = front_of_ellipsoid((0.1, 0.2, 3.0), (0.3, 0.5, 1.2), seen=0.54)
+    seen = float(np.ptp(points[:, 2]))
+    volume = fit_volume(points, CONFIG)
+    assert volume.side < 1.15 * CONFIG.margin * seen
+    # Where there is hardly any margin, what is seen stays inside all the same.
+    tight = fit_volume(points, VolumeConfig(margin=1.05, depth_prior=0.5)).to_box(points)
+    assert (np.abs(tight) < 0.5).mean() > 0.98
+
+
 def test_a_few_flying_pixels_do_not_matter():
     points = front_of_ellipsoid((0, 0, 2), (0.3, 0.8, 0.2))
     noisy = np.concatenate((points, [[3.0, -3.0, 5.0]] * 10)).astype(np.float32)

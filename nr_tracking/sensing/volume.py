@@ -24,6 +24,9 @@ _CELLS = 8  # steps of a moving cube along its side: whole voxels on every level
 _DEAD_BAND = 0.65  # of a cell: more than half, so that a subject standing between two positions does not toggle
 _SHRINK_PATIENCE = 1.25  # a subject that curls up will stretch again: shrinking waits longer than growing
 
+_BEHIND_COUNTS = 0.3  # of the depth assumed behind the subject makes the cube larger
+_RIM = 0.03  # of the side: the seen front keeps so far from the border
+
 _NEIGHBOUR_SHIFT = 1 / 64  # of the side
 _NEIGHBOURS = (
     ((1.0, 1.0, 1.0), 0.97),
@@ -60,14 +63,16 @@ def fit_volume(points: NDArray[np.floating], config: VolumeConfig) -> Volume:
     """Fit the cube to one partial cloud.
 
     ``points`` (N, 3), the subject's back-projected pixels in metres in the camera optical frame. Outliers are cut off
-    at a percentile. A camera sees the front of things only, so the box is extended away from it by ``depth_prior`` of
-    the shorter edge seen across the view, or of the edge along the view where that is longer: a horse seen head-on.
-    Raises InputError ``no_subject`` where there is nothing to fit.
+    at a percentile. A camera sees the front of things only, so the cube is centred as if the box went on away from it
+    by ``depth_prior`` of the shorter edge seen across the view, or of the edge along the view where that is longer: a
+    horse seen head-on. Its margin has room for most of that, so it is hardly larger: voxels that are as wide as a leg
+    lose it. Raises InputError ``no_subject`` where there is nothing to fit.
     """
     lower, upper = _extent(points, config)
     edges = upper - lower
-    upper[2] += config.depth_prior * max(edges[2], min(edges[0], edges[1]))
-    side = config.margin * float((upper - lower).max())
+    behind = config.depth_prior * max(edges[2], min(edges[0], edges[1]))
+    side = config.margin * float(max(edges[0], edges[1], edges[2] + _BEHIND_COUNTS * behind))
+    upper[2] += min(behind, max((1 - 2 * _RIM) * side - edges[2], 0.0))
     if not side > 0.0:
         raise InputError("no_subject", "the subject's points all coincide; a cube cannot be fitted around them")
     return Volume(centre=(lower + upper) / 2.0, side=side)
