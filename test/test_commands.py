@@ -288,10 +288,14 @@ def test_why_a_recording_is_left_out_is_said_once_all_have_a_truth(
     needs = "a sub-sequence needs 4 after offset 2 (--length, --offset)"
     assert short.endswith(f"short is left out: it has 3 frames, {needs}")
     assert one.endswith(f"one is left out: it has 1 frame, {needs}")
+    camera = tmp_path / "ball" / "camera.json"
+    camera.write_text(camera.read_text().replace("{", '{"serial": "F0245",', 1))
+    assert cli.main(request) == 0
+    assert "ball: camera.json: serial not known" in capsys.readouterr().err.splitlines()[0]
     (tmp_path / "one" / "ground_truth.npz").unlink()
     assert cli.main(request) == 2
     error = capsys.readouterr().err
-    assert "one has no ground_truth.npz" in error and len(error.splitlines()) == 1
+    assert "one has no ground_truth.npz" in error and len(error.splitlines()) == 2
 
 
 @pytest.mark.parametrize("preset", PRESETS)

@@ -13,6 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from nr_tracking.commands.recordings import open_recordings
 from nr_tracking.data.sequence import GroundTruth, read_sequence, write_sequence
 from nr_tracking.types import DepthFrame, InputError, Intrinsics
 
@@ -167,6 +168,9 @@ FAULTS: list[tuple[str, Callable[[Path], object], str, str]] = [
     ("camera not JSON", lambda f: (f / "camera.json").write_text("{width: 3"), "bad_camera", "not valid JSON"),
     ("camera a list", lambda f: (f / "camera.json").write_text("[1]"), "bad_camera", "one JSON object"),
     ("camera lacks a key", edit_camera(cx=None), "bad_camera", "cx is missing"),
+    ("a slip of the pen", edit_camera(distorsion=[0.1]), "bad_camera", "did you mean 'distortion'?"),
+    ("another name", edit_camera(distortion_coefficients=[0.1]), "bad_camera", "did you mean 'distortion"),
+    ("a capital letter", edit_camera(Fps=30, fps=None), "bad_camera", "did you mean 'fps'?"),
     ("zero focal length", edit_camera(fy=0), "zero_focal_length", "fy is 0"),
     ("a word for a number", edit_camera(fx="wide"), "bad_camera", "fx is 'wide'"),
     ("half a pixel", edit_camera(width=12.5), "bad_camera", "12.5"),
@@ -213,6 +217,14 @@ def test_each_fault_is_named(folder: Path, fault: Callable[[Path], object], reas
         list(sequence.frames())
     assert caught.value.reason == reason
     assert str(folder) in str(caught.value)
+
+
+def test_what_other_tools_wrote_into_the_camera_stops_nobody_and_is_named(folder: Path) -> None:
+    assert read_sequence(folder).notices == ()
+    edit_camera(height_m=1.2, resolution="VGA", serial="F0245", coeffs=[0, 0])(folder)
+    sequence = read_sequence(folder)
+    assert sequence.notices == ("camera.json: height_m, resolution, serial, coeffs not known, and of no effect",)
+    assert open_recordings(folder)[0].notices == list(sequence.notices), "which track tells, and evaluate"
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

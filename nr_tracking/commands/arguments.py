@@ -167,6 +167,9 @@ def _evaluate(options: argparse.Namespace) -> int:
     if options.output:
         check_replaceable(options.output, SCORES)
     sequences = [read_sequence(path) for path in find_sequences(options.sequences)]
+    for sequence in sequences:
+        for notice in sequence.notices:
+            print(f"nr_tracking: {sequence.path}: {notice}", file=sys.stderr)
     baselines: list[Scores] = []
     short: list[Sequence] = []
     if config is None:

@@ -130,6 +130,7 @@ def _open_sequence(path: Path) -> Recording:
         len(sequence),
         lambda start, count: frames_of(sequence, start, count),
         sequence.ground_truth,
+        list(sequence.notices),
         true_surfaces=lambda start, count: scans_of(sequence, sequence.span(start, count)),
         intrinsics=sequence.intrinsics,
         poses=lambda start, count: (

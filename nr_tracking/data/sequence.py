@@ -15,6 +15,7 @@ Pixel centres are integers; depth is z, not range.
 
 from __future__ import annotations
 
+import difflib
 import json
 import math
 from collections.abc import Iterable, Iterator
@@ -29,6 +30,9 @@ from nr_tracking.atomic import written_folder
 from nr_tracking.data.png import check_size, metres_to_units, read_png, units_to_metres, write_png
 from nr_tracking.types import Bool, DepthFrame, Float32, Float64, InputError, Int32, Int64, Intrinsics
 
+_CAMERA_KEYS = ("width", "height", "fx", "fy", "cx", "cy", "depth_unit_m", "fps", "distortion_model", "distortion")
+_NEAR_MISS = 0.64  # so alike are a key and a slip of the pen: distorsion, distortion_coefficients; not resolution
+
 
 @dataclass(frozen=True)
 class GroundTruth:
@@ -42,7 +46,8 @@ class GroundTruth:
 class Sequence:
     """A SEQUENCE folder, checked; images are read when they are asked for.
 
-    ``stamps_ns`` (T,) int64 as recorded; ``poses`` (T, 4, 4) float64 camera -> world or None.
+    ``stamps_ns`` (T,) int64 as recorded; ``poses`` (T, 4, 4) float64 camera -> world or None. ``notices``: what else
+    whoever brought it should know.
     """
 
     path: Path
@@ -53,6 +58,7 @@ class Sequence:
     depth_files: tuple[Path, ...]
     mask_files: tuple[Path, ...] | None
     poses: Float64 | None
+    notices: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.depth_files)
@@ -144,7 +150,7 @@ def read_sequence(path: str | Path) -> Sequence:
     path = Path(path)
     if not path.is_dir():
         raise InputError("no_sequence", f"{path} is no folder; a SEQUENCE holds camera.json and depth/000000.png, ...")
-    intrinsics, unit, fps = _read_camera(path / "camera.json")
+    intrinsics, unit, fps, unknown = _read_camera(path / "camera.json")
     depth_files = _numbered(path / "depth")
     if not depth_files:
         raise InputError("no_frames", f"{path}: no depth images; expected {path}/depth/000000.png, 000001.png, ...")
@@ -159,6 +165,7 @@ def read_sequence(path: str | Path) -> Sequence:
         depth_files=depth_files,
         mask_files=mask_files,
         poses=_read_poses(path / "poses.npy", count),
+        notices=(f"camera.json: {', '.join(unknown)} not known, and of no effect",) if unknown else (),
     )
 
 
@@ -216,7 +223,8 @@ def write_sequence(
     return path
 
 
-def _read_camera(path: Path) -> tuple[Intrinsics, float, float]:
+def _read_camera(path: Path) -> tuple[Intrinsics, float, float, list[str]]:
+    """The camera, the depth unit in metres, frames per second, and the keys that nobody reads."""
     if not path.is_file():
         raise InputError("no_camera", f"{path} is missing: it holds width, height, fx, fy, cx, cy, depth_unit_m, fps")
     try:
@@ -225,6 +233,7 @@ def _read_camera(path: Path) -> tuple[Intrinsics, float, float]:
         raise InputError("bad_camera", f"{path} is not valid JSON: {error}") from None
     if not isinstance(values, dict):
         raise InputError("bad_camera", f"{path} must hold one JSON object, not {type(values).__name__}")
+    unknown = _unknown_keys(values, path)
     numbers = {key: _number(values, key, path) for key in ("width", "height", "fx", "fy", "cx", "cy", "depth_unit_m")}
     fps = _number(values, "fps", path) if "fps" in values or not (path.parent / "stamps.npy").is_file() else 30.0
     for key in ("fx", "fy"):
@@ -253,7 +262,17 @@ def _read_camera(path: Path) -> tuple[Intrinsics, float, float]:
         distortion_model=str(values.get("distortion_model", "none")),
         distortion=tuple(float(value) for value in distortion),
     )
-    return intrinsics, numbers["depth_unit_m"], fps
+    return intrinsics, numbers["depth_unit_m"], fps, unknown
+
+
+def _unknown_keys(values: dict[str, Any], path: Path) -> list[str]:
+    """Keys that other tools may have written; one that is nearly that of a value which is missing is an error."""
+    unknown = [key for key in values if key not in _CAMERA_KEYS]
+    for key in unknown:
+        missing = [name for name in _CAMERA_KEYS if name not in values]
+        if close := difflib.get_close_matches(key.lower(), missing, n=1, cutoff=_NEAR_MISS):
+            raise InputError("bad_camera", f"{path}: {key} is not known; did you mean {close[0]!r}?")
+    return unknown
 
 
 def _number(values: dict[str, Any], key: str, path: Path) -> float:
