@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from bending_body import bending_window, write_cache
+from PIL import Image, ImageDraw
 from scipy.spatial import cKDTree
 
 from nr_tracking.config import load_config
@@ -360,6 +361,27 @@ def test_a_gate_keeps_a_phase_of_the_papers_schedule_until_its_score_is_reached(
     assert len(lines) == 8 and "step 8 of 8" in lines[-1] and "s left" in lines[0]
     with pytest.raises(InputError, match="validation windows"):
         train(config, cache, tmp_path / "other", schedule="paper", steps=1)
+
+
+def test_the_curve_of_a_run_can_be_read(tmp_path, monkeypatch):
+    journal = Journal(tmp_path / "log.jsonl")
+    for step, loss in enumerate((4.0, 2.0, 1.0, 1.5), 1):
+        journal.write("step", step, loss=loss)
+    for step, iou in ((2, 0.25), (3, 0.75), (4, 0.5)):
+        journal.write("validation", step, iou=iou)
+    written = []
+    text = ImageDraw.ImageDraw.text
+    monkeypatch.setattr(
+        ImageDraw.ImageDraw, "text", lambda pen, at, words, **how: (written.append(words), text(pen, at, words, **how))
+    )
+    journal.plot(tmp_path / "curve.png")
+    assert "loss, running mean: first 4, last 1.5, least 1" in written
+    assert "validation IoU: first 0.250, last 0.500, most 0.750" in written
+    assert {"4", "2", "1"} <= set(written) and {"0", "0.5"} <= set(written), "both axes have numbers"
+    assert "steps" in written
+    picture = np.asarray(Image.open(tmp_path / "curve.png").convert("RGB")).astype(int)
+    red = (picture[..., 0] > picture[..., 1] + 100).nonzero()
+    assert red[1].max() > 600 and red[0].min() < 40, "the axis and the legend of the IoU are in its colour"
 
 
 def test_validation_scores_noise_and_the_embedding_too(by_heart):

@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from skimage.io import imsave
 
 from nr_tracking.atomic import prepare_folder, written_file
 from nr_tracking.json_text import json_text
 
-_WIDTH, _HEIGHT, _MARGIN = 640, 320, 12
+_WIDTH, _HEIGHT, _MARGIN = 640, 320, 48
+_LOSS, _IOU, _AXIS = (40, 40, 60), (200, 30, 30), (110, 110, 110)
+Colour = tuple[int, int, int]
 
 
 class Journal:
@@ -63,19 +64,41 @@ class Journal:
                 yield entry
 
     def plot(self, path: Path) -> None:
-        """Draw over the steps: the loss (dark, logarithmic, running mean), the IoU of validations (red, 0 to 1)."""
+        """Draw over the steps: the loss (dark, logarithmic, running mean), the IoU of validations (red, 0 to 1).
+
+        The loss is read on the left, the IoU on the right; above stand the first, the last and the best of each.
+        """
+        from PIL import Image, ImageDraw
+
         steps = np.array([(entry["step"], entry["loss"]) for entry in self.entries("step")], np.float64).reshape(-1, 2)
         scores = np.array([(entry["step"], entry["iou"]) for entry in self.entries("validation")], np.float64)
         canvas = np.full((_HEIGHT, _WIDTH, 3), 255, np.uint8)
-        canvas[[_MARGIN, -_MARGIN - 1], _MARGIN:-_MARGIN] = 200
+        canvas[[_MARGIN, (_HEIGHT - 1) // 2, -_MARGIN - 1], _MARGIN:-_MARGIN] = 200
+        texts: list[tuple[tuple[float, float], str, str, Colour]] = []
         if len(steps) > 1:
             last = steps[-1, 0]
-            smooth = np.log(np.maximum(_running_mean(steps[:, 1], max(len(steps) // 200, 1)), 1e-9))
+            mean = np.maximum(_running_mean(steps[:, 1], max(len(steps) // 200, 1)), 1e-9)
+            low, high = float(mean.min()), float(mean.max())
+            smooth = np.log(mean)
             height = (smooth - smooth.min()) / max(float(np.ptp(smooth)), 1e-9)
-            _draw(canvas, steps[-len(smooth) :, 0] / last, height, (40, 40, 60))
+            _draw(canvas, steps[-len(smooth) :, 0] / last, height, _LOSS)
+            legend = f"loss, running mean: first {mean[0]:.3g}, last {mean[-1]:.3g}, least {low:.3g}"
+            texts.append(((_MARGIN, 8), "lt", legend, _LOSS))
+            for value, up in ((high, 1.0), (np.sqrt(low * high), 0.5), (low, 0.0)):  # half way in the logarithm
+                texts.append(((_MARGIN - 6, _row(up)), "rm", f"{value:.3g}", _LOSS))
+            texts += [((_column(x), _HEIGHT - _MARGIN + 6), "mt", f"{x * last:.0f}", _AXIS) for x in (0.0, 0.5, 1.0)]
+            texts.append(((_WIDTH / 2, _HEIGHT - 8), "mb", "steps", _AXIS))
             if len(scores):
-                _draw(canvas, np.minimum(scores[:, 0] / last, 1.0), scores[:, 1], (200, 30, 30))
-        imsave(path, canvas, check_contrast=False)
+                _draw(canvas, np.minimum(scores[:, 0] / last, 1.0), scores[:, 1], _IOU)
+                first, final, most = scores[0, 1], scores[-1, 1], scores[:, 1].max()
+                legend = f"validation IoU: first {first:.3f}, last {final:.3f}, most {most:.3f}"
+                texts.append(((_MARGIN, 24), "lt", legend, _IOU))
+                texts += [((_WIDTH - _MARGIN + 6, _row(up)), "lm", f"{up:g}", _IOU) for up in (0.0, 0.5, 1.0)]
+        picture = Image.fromarray(canvas)
+        pen = ImageDraw.Draw(picture)
+        for place, anchor, text, colour in texts:
+            pen.text(place, text, fill=colour, anchor=anchor)
+        picture.save(path)
 
 
 def _entry(line: bytes) -> dict[str, Any] | None:
@@ -91,11 +114,20 @@ def _running_mean(values: np.ndarray, width: int) -> np.ndarray:
     return np.convolve(values, np.full(width, 1.0 / width), mode="valid")
 
 
-def _draw(canvas: np.ndarray, x: np.ndarray, y: np.ndarray, colour: tuple[int, int, int]) -> None:
+def _draw(canvas: np.ndarray, x: np.ndarray, y: np.ndarray, colour: Colour) -> None:
     """Draw a polyline through points in the unit square, two pixels thick."""
     across = np.linspace(x[0], x[-1], 4 * _WIDTH)
     up = np.interp(across, x, y)
-    column = (_MARGIN + across * (_WIDTH - 2 * _MARGIN - 1)).astype(int)
-    row = (_HEIGHT - _MARGIN - 1 - up * (_HEIGHT - 2 * _MARGIN - 1)).astype(int)
+    column, row = _column(across).astype(int), _row(up).astype(int)
     for offset in (0, 1):
         canvas[np.clip(row + offset, 0, _HEIGHT - 1), column] = colour
+
+
+def _column(across: Any) -> Any:
+    """The pixel, from the left, of places from 0 to 1."""
+    return _MARGIN + across * (_WIDTH - 2 * _MARGIN - 1)
+
+
+def _row(up: Any) -> Any:
+    """The pixel, from the top, of heights from 0 to 1."""
+    return _HEIGHT - _MARGIN - 1 - up * (_HEIGHT - 2 * _MARGIN - 1)
