@@ -167,6 +167,17 @@ def test_a_missing_package_is_named_with_what_brings_it(
     assert f"pip install {brings}" in capsys.readouterr().err
 
 
+def test_help_of_the_demo_is_plain_and_waits_for_neither_torch_nor_ros() -> None:
+    script = (
+        "import sys; from nr_tracking import cli\n"
+        "try: cli.main(['demo', '--help'])\n"
+        "except SystemExit: print([name for name in ('torch', 'rclpy', 'numba') if name in sys.modules])"
+    )
+    said = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
+    assert "A generated dancer" in said and "`" not in said
+    assert said.splitlines()[-1] == "[]"
+
+
 def test_a_device_that_is_not_there_is_named(ball: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     if torch.cuda.is_available():
         pytest.skip("there is a GPU")

@@ -1,4 +1,4 @@
-"""``nr_tracking demo``: a generated dancer through the real node, over the real middleware, scored.
+"""A generated dancer through the real node, over the real middleware, scored: what ``nr_tracking demo`` does.
 
 A clip of a dancing figure is rendered to depth images and written as a rosbag2. The tracking node and the replay node
 run as processes of their own, as they would on a robot; this process subscribes, asks the node to save, and scores
@@ -12,20 +12,21 @@ import json
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from nr_tracking.atomic import prepare_folder
 from nr_tracking.config import PRESETS
-from nr_tracking.data.cameras import Camera, looking_at
-from nr_tracking.data.sequence import GroundTruth, Sequence, read_sequence, write_sequence
-from nr_tracking.evaluation.protocol import Scores
-from nr_tracking.evaluation.scoreboard import score_table
-from nr_tracking.ros.bags import write_bag
-from nr_tracking.ros.demo_session import Figures, Session
 from nr_tracking.types import DepthFrame, Float32, Float64, InputError, Intrinsics
 
+if TYPE_CHECKING:
+    from nr_tracking.data.sequence import GroundTruth, Sequence
+    from nr_tracking.evaluation.protocol import Scores
+    from nr_tracking.ros.demo_session import Figures, Session
+
 FPS = 30.0
+_PURPOSE = "A generated dancer through the real node, over the real middleware, scored against the true surfaces."
 _CAMERA = Intrinsics(640, 480, 525.0, 525.0, 319.5, 239.5)  # as in the first consumer depth cameras
 _AIR = 1.1
 _AZIMUTH_DEGREES = 20.0
@@ -37,7 +38,12 @@ _MARGIN = 0.8  # the recording is played at most at this share of the speed of i
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the demo; returns the exit code."""
-    options = _options(arguments)
+    options = _options(arguments)  # before torch and ROS are loaded, for which --help should not wait
+
+    from nr_tracking.evaluation.scoreboard import score_table
+    from nr_tracking.ros.bags import write_bag
+    from nr_tracking.ros.demo_session import Session
+
     started = time.monotonic()
     folder: Path = options.output
     prepare_folder(folder)
@@ -74,8 +80,10 @@ def main(arguments: list[str] | None = None) -> int:
 
 def make_recording(path: Path, frames: int, seed: int) -> Sequence:
     """Generate a dancing figure and write what a static depth camera in front of it sees, with the truth."""
+    from nr_tracking.data.cameras import Camera, looking_at
     from nr_tracking.data.procedural import procedural_clip
     from nr_tracking.data.recordings import record
+    from nr_tracking.data.sequence import read_sequence, write_sequence
 
     clip = procedural_clip(np.random.default_rng(seed), frames, FPS, kind="person")
     camera = Camera(_CAMERA, *looking_at(*_stand(clip.vertices.reshape(-1, 3))))
@@ -148,7 +156,7 @@ class _Options:
 
 
 def _options(arguments: list[str] | None) -> _Options:
-    parser = argparse.ArgumentParser(prog="nr_tracking demo", description=str(__doc__).split("\n")[0])
+    parser = argparse.ArgumentParser(prog="nr_tracking demo", description=_PURPOSE)
     parser.add_argument("--output", type=Path, default=Path("out/demo"), help="folder to write (default out/demo)")
     parser.add_argument("--preset", choices=PRESETS, default="base", help="network and weights (default base)")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="where the network runs")
