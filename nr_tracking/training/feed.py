@@ -46,9 +46,9 @@ def draws_of_epoch(
     """What process ``rank`` of ``size`` draws in an epoch from place ``start`` on, in order.
 
     ``together`` windows, in the epoch's own order, make one step; each process takes every ``size``-th of them. Windows
-    that do not fill a step are left out of the epoch. Each window comes ``echoes`` times within a few hundred, augmented
-    anew each time but every second one, which is the mirror image of the one before: where making and augmenting one
-    are dear (data echoing, Choi et al. 2019).
+    that do not fill a step are left out of the epoch. Each window comes ``echoes`` times within a few hundred,
+    augmented anew each time but every second one, which is the mirror image of the one before: where making and
+    augmenting one are dear (data echoing, Choi et al. 2019).
     """
     rng = np.random.default_rng((seed, epoch))
     order = rng.permutation(windows)
