@@ -17,6 +17,7 @@ from scipy.spatial import cKDTree
 
 from nr_tracking.config import SubjectConfig
 from nr_tracking.loops import compiled_loops
+from nr_tracking.sensing.passers import Bodies, Known
 from nr_tracking.sensing.planes import NOISE_DEPTH_M, depth_tolerance
 from nr_tracking.types import Bool, Float32, Float64, Int64
 
@@ -41,13 +42,16 @@ def keep_near_largest(
     config: SubjectConfig,
     heights: Float32 | None = None,
     place: Float32 | None = None,
+    known: Known | None = None,
+    pixel: float = 0.0,
 ) -> Bool:
     """Drop the parts of ``subject`` that stand apart from the largest one.
 
     Instead of the largest part it is the nearest one, or the one that comes nearest to ``point_m``, where ``choice``
     asks for that; parts of fewer than ``minimum_pixels``, or of a twentieth of the largest, are not chosen. The largest
     of the image before, about ``place`` (3,) metres, remains it until another one is twice as large: of two people who
-    pass each other, one is followed.
+    pass each other, one is followed. What is ``known`` of it besides tells it from a body that hides it or comes close,
+    see :mod:`~nr_tracking.sensing.passers`; a pixel covers ``pixel`` square metres at one metre.
 
     ``depth`` (H, W) in metres; ``subject`` (H, W) bool; ``cloud`` (N, 3) the points of its pixels, row by row, in
     metres; ``heights`` (N,) how far these stand before the supports of a room, None where there are none: see
@@ -71,6 +75,12 @@ def keep_near_largest(
         barred = _no_subject(tally, config.minimum_pixels)
         stones = ~barred & (tally.pixels >= config.minimum_pixels)
     largest = _chosen(cloud, part, np.where(barred, 0, tally.sizes), config, place)
+    if known is not None and config.choice == "largest":
+        bodies = Bodies.of(cloud, part, count, known, pixel)
+        if (subject_part := bodies.subject(known, barred)) is not None:
+            largest = subject_part
+            barred = barred | bodies.strangers(known, largest, barred)
+            stones = stones & ~barred
     kept = _gathered(cloud, part, tally.first, largest, stones, config, heights is not None) & ~barred
     if kept[1:].all():
         return subject

@@ -15,6 +15,7 @@ import numpy as np
 
 from nr_tracking.config import SubjectConfig
 from nr_tracking.sensing.camera import check_frame, thinned_points
+from nr_tracking.sensing.passers import Known
 from nr_tracking.sensing.rigid import change_of_view, check_pose
 from nr_tracking.sensing.stamps import StampOrder
 from nr_tracking.sensing.subject import find_subject
@@ -29,6 +30,9 @@ _NEAR = 0.1  # of the subject's size: so far beside where it was it is still the
 _NEAR_M = 0.1
 _SPEED = 5.0  # m/s: a runner
 _ACCELERATION = 10.0  # m/s^2: of whoever starts, stops or turns
+_CORE = 0.5  # of what is seen, where the subject could have got to: less of it is another one
+_HIDDEN = 0.7  # of what was seen of it lately: where less is seen, the rest is hidden
+_FORGOTTEN_S = 1.0  # after which half is forgotten of how much was seen of a subject that somebody hides
 
 
 @dataclass(frozen=True)
@@ -44,20 +48,36 @@ class Sighting:
     """Of the camera, (4, 4) to a fixed frame; None for one that stands still."""
     stamp_ns: int
     place: Float32
-    """The middle of the cloud, (3,)."""
+    """The middle of it, (3,)."""
     velocity: Float64 | None = None
     """Of its place since the image before, (3,) m/s in the camera's frame; None for the first one."""
     looked_ns: int = 0
     """Stamp of the newest image, whether or not it showed the subject."""
+    area: float = 0.0
+    """What was seen of it lately at most, square metres across the view; 0 where that is not known."""
+    core: Float32 | None = None
+    """Points (M, 3) of the cloud where it could have got to: what joins it from beside does not make it larger."""
+    hidden: Float32 | None = None
+    """Points (L, 3) where it was before somebody hid much of it: it may come out there; None while it is in sight."""
 
     @classmethod
-    def of(cls, cloud: Float32, pose: Float64 | None, stamp_ns: int, before: Sighting | None) -> Sighting:
-        """What an image shows, and how it moved since the one ``before``."""
-        place, velocity = cloud.mean(axis=0), None
+    def of(
+        cls, cloud: Float32, pose: Float64 | None, stamp_ns: int, before: Sighting | None, area: float = 0.0
+    ) -> Sighting:
+        """What an image shows, of an ``area`` in square metres, and how it moved since the one ``before``."""
+        core, hidden, velocity = cloud, None, None
+        if before is not None and (known := before.known_for(pose, stamp_ns)) is not None:
+            inside = known.holds(cloud)
+            share = np.count_nonzero(inside) / len(cloud)
+            if share >= _CORE:
+                core, area = cloud[inside], area * share
+                hidden = known.cloud if area < _HIDDEN * known.area else None
+        place = core.mean(axis=0)
         if before is not None:
+            area = max(area, before.area * 0.5 ** (before._since_s(before.stamp_ns, stamp_ns) / _FORGOTTEN_S))
             moved = place.astype(np.float64) - before.place_for(pose)
             velocity = moved / max(1e-9 * (stamp_ns - before.stamp_ns), 1e-9)
-        return cls(cloud, pose, stamp_ns, place, velocity, stamp_ns)
+        return cls(cloud, pose, stamp_ns, place, velocity, stamp_ns, area, core, hidden)
 
     def missed(self, stamp_ns: int) -> Sighting:
         """The same after an image that showed nobody."""
@@ -80,6 +100,17 @@ class Sighting:
         beyond = np.maximum(np.maximum(lower - cloud, cloud - upper), 0.0)
         return float(np.linalg.norm(beyond, axis=1).min())
 
+    def known_for(self, pose: Float64 | None, stamp_ns: int) -> Known | None:
+        """What tells it from others in the image of a camera at ``pose``; None where nothing is known of its area."""
+        if self.area == 0 or self.core is None:
+            return None
+        change, cloud = change_of_view(self.pose, pose), _thinned(self.core)
+        if self.hidden is not None:
+            cloud = np.concatenate((cloud, _thinned(self.hidden)))
+        if change is not None:
+            cloud = change.points(cloud).astype(np.float32)
+        return Known(cloud, self.reach(stamp_ns), self.area)
+
     def reach(self, stamp_ns: int) -> float:
         """How far the subject can have got from there, in metres.
 
@@ -95,6 +126,10 @@ class Sighting:
 
     def _since_s(self, before_ns: int, stamp_ns: int) -> float:
         return max(0.0, 1e-9 * (stamp_ns - before_ns))
+
+
+def _thinned(cloud: Float32) -> Float32:
+    return cloud[:: max(1, len(cloud) // _SAMPLES)]
 
 
 @dataclass

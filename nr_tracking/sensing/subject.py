@@ -8,6 +8,7 @@ from nr_tracking.config import SubjectConfig
 from nr_tracking.loops import compiled_loops
 from nr_tracking.sensing.camera import pixel_rays, points_at
 from nr_tracking.sensing.components import keep_near_largest
+from nr_tracking.sensing.passers import Known
 from nr_tracking.sensing.spill import without_spill
 from nr_tracking.sensing.supports import heights_over_supports
 from nr_tracking.types import Bool, DepthFrame, Float32, InputError, Int64
@@ -16,14 +17,16 @@ _FARTHEST_M = 100.0  # no depth camera sees so far: in the middle of an image, i
 _NEAREST_M = 0.02  # nor one so near
 
 
-def find_subject(frame: DepthFrame, config: SubjectConfig, place: Float32 | None = None) -> Bool:
+def find_subject(
+    frame: DepthFrame, config: SubjectConfig, place: Float32 | None = None, known: Known | None = None
+) -> Bool:
     """The subject's pixels, (H, W) bool, all of them with depth.
 
     Depth range and region box always hold. Within them a mask that comes with the frame is taken at its word, but for
     background along its outline; without one, planes that extend beyond the subject are removed, then whatever stands
     apart from its largest part, or from the one that ``choice`` names. Depth that shows nothing but the subject passes
     untouched. ``place`` (3,), metres: where the subject was in the image before, so that it is not another one that is
-    a little larger now.
+    a little larger now. What is ``known`` of it besides tells it from others that come close to it.
 
     Raises InputError ``no_subject`` where fewer than ``minimum_pixels`` are left, and says what took them.
     """
@@ -47,7 +50,9 @@ def find_subject(frame: DepthFrame, config: SubjectConfig, place: Float32 | None
     else:
         cloud, heights, subject = _apart(cloud, pixels, heights, depth.shape)
     _require(len(cloud), config, "apart from large planes (remove_plane)")
-    subject = keep_near_largest(depth, cloud, subject, config, heights, place)
+    subject = keep_near_largest(
+        depth, cloud, subject, config, heights, place, known, 1 / (frame.intrinsics.fx * frame.intrinsics.fy)
+    )
     where = "in one place" if heights is None else "in one place apart from floors, walls and tables (remove_plane)"
     _require(int(np.count_nonzero(subject)), config, where)
     return subject

@@ -27,6 +27,7 @@ from nr_tracking.fields.ray_window import RayWindow
 from nr_tracking.fields.rays import RayField, joined_fields
 from nr_tracking.sensing.camera import check_frame, rectify, thinned_points
 from nr_tracking.sensing.emptiness import EmptySpace
+from nr_tracking.sensing.passers import Known
 from nr_tracking.sensing.ray_images import RayImages, joined, place_in, ray_cube, ray_image
 from nr_tracking.sensing.subject import find_subject
 from nr_tracking.sensing.tsdf import SparseTsdf, TsdfWindow, make_window, projective_tsdf, seen_space
@@ -52,6 +53,12 @@ class View:
     frame: DepthFrame
     mask: Bool
     cloud: Float32
+
+    @property
+    def area(self) -> float:
+        """What is seen of the subject, in square metres across the view."""
+        camera, depth = self.frame.intrinsics, self.cloud[:, 2].astype(np.float64)
+        return float(np.count_nonzero(self.mask) * (depth**2).mean() / (camera.fx * camera.fy))
 
     @property
     def subject_depth(self) -> Float32:
@@ -95,13 +102,15 @@ class PendingWindow:
     inputs: Sequence[Future[FrameInput]]
 
 
-def observe(frame: DepthFrame, config: SubjectConfig, place: Float32 | None = None) -> View:
+def observe(frame: DepthFrame, config: SubjectConfig, place: Float32 | None = None, known: Known | None = None) -> View:
     """Check a frame, undo its lens, and find the subject in it, which was at ``place`` (3,) metres before, if known.
+
+    What is ``known`` of it besides tells it from others that pass it.
 
     Raises :class:`~nr_tracking.types.InputError` for a frame that cannot be used, with the reason.
     """
     frame = rectify(check_frame(frame))
-    mask = find_subject(frame, config, place)
+    mask = find_subject(frame, config, place, known)
     cloud = thinned_points(mask, frame.depth, frame.intrinsics, _CLOUD_POINTS)
     if (cloud == cloud[0]).all():
         raise InputError("no_subject", "the subject is a single point: come nearer, or raise subject.minimum_pixels")

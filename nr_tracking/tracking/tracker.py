@@ -185,7 +185,7 @@ class Tracker:
             results = self.flush()
             self.reset()
         self._order.accept(frame.stamp_ns)
-        self._sighting = Sighting.of(view.cloud, frame.pose, frame.stamp_ns, None if another else seen)
+        self._sighting = Sighting.of(view.cloud, frame.pose, frame.stamp_ns, None if another else seen, view.area)
         self._reconstructor.begin(view, self._volume)  # the next window's cube is nearly always that of the last one
         if window := self._window.push(view):
             self._begin(window)
@@ -193,8 +193,11 @@ class Tracker:
 
     def _observe(self, frame: DepthFrame, seen: Sighting | None) -> View:
         """Find the subject, near where it was ``seen`` if there is something."""
+        place = known = None
+        if seen is not None:
+            place, known = seen.place_for(frame.pose), seen.known_for(frame.pose, frame.stamp_ns)
         try:
-            return observe(frame, self.config.subject, None if seen is None else seen.place_for(frame.pose))
+            return observe(frame, self.config.subject, place, known)
         except InputError as error:
             if seen is not None and error.reason in NO_SUBJECT:
                 self._sighting = seen.missed(frame.stamp_ns)
