@@ -18,7 +18,7 @@ from nr_tracking.types import Bool, Float32, Float64
 
 _BODY = 0.2  # of what was seen of the subject: so much beside it is a body of its own, and no arm
 _GLIMPSE = 0.03  # of what was seen of the subject: less of it is not followed
-_SAMPLES = 3000  # points by which it is told how much of a part is where the subject can be
+_SAMPLES = 1000  # points by which it is told how much of a part is where the subject can be
 _STEADY = 0.5  # of what is seen of the largest body: so much of one was seen before, and it is still the subject
 
 
