@@ -288,7 +288,7 @@ def test_one_command_makes_the_recordings_of_a_fold(tmp_path: Path, capsys: pyte
     (tmp_path / "unseen_motion.txt").write_text("fox_Run\n")
     request = ["synthesize", str(tmp_path / "out"), "--dataset", "dt4d", "--root", str(tmp_path / "dt4d")]
     assert cli.main([*request, "--list", str(tmp_path / "unseen_motion.txt"), "--frames", "2"]) == 0
-    assert "1 recordings" in capsys.readouterr().out
+    assert "1 recording in" in capsys.readouterr().out
     assert family_of(tmp_path / "out" / "fox_Run") == "dt4d unseen_motion"
     for wrong, says in (
         (["synthesize", str(tmp_path / "x"), "--dataset", "dt4d"], "--root"),

@@ -25,7 +25,9 @@ PERIOD_NS = 33_333_333
 
 
 def paired(stamp_ns, **changes):
-    messages = frame_messages(flat_frame(stamp_ns), "camera")
+    frame = flat_frame(stamp_ns)
+    frame.depth[[0, -1]] = frame.depth[:, [0, -1]] = 0  # a card that ends within the image: a wall is no subject
+    messages = frame_messages(frame, "camera")
     return PairedFrame(stamp_ns, replace(messages["depth"], **changes), messages["camera_info"], None)
 
 
