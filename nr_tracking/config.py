@@ -125,12 +125,7 @@ class MeshConfig(Section):
     settle: bool = setting(
         True, "spread vertices and move them until faces lie on the field: as good as a grid twice as fine"
     )
-    minimum_component: float = setting(
-        0.03,
-        "components below this share of the whole area are removed; of those that are seen, below a tenth",
-        ge=0,
-        le=1,
-    )
+    minimum_component: float = setting(0.03, "least share of the area of a part; of a seen one, a tenth", ge=0, le=1)
     carve: bool = setting(True, "the surface must not stand in space that the camera saw to be empty")
 
 
