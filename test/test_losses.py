@@ -1,12 +1,17 @@
 """Losses against answers worked out by hand."""
 
 import math
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 import torch
 
 from nr_tracking.deformation.association import associate
 from nr_tracking.training import losses
+from nr_tracking.training.batches import TrainingBatch
+from nr_tracking.training.objective import ray_losses
+from nr_tracking.training_config import TrainingConfig
 
 
 def test_clamped_distance_pulls_wherever_the_answer_is_wrong():
@@ -116,3 +121,17 @@ def test_robust_error_is_quadratic_near_and_linear_far():
     assert near == pytest.approx(0.5e-4, rel=1e-2)
     assert far == pytest.approx(99.0, rel=1e-3)
     assert losses.surface_distance(torch.tensor([-1.0, 2.0])).item() == 1.5
+
+
+def test_a_sheet_however_thin_weighs_no_more_than_the_shell_in_which_it_is_blurred() -> None:
+    training = TrainingConfig()
+    places = torch.linspace(-0.2, 0.2, 40_001)  # across a sheet, evenly: each stands for as much space
+    found = []
+    for half in (0.0001, 0.001, 0.05):
+        distance = places.abs() - half
+        batch = cast(TrainingBatch, SimpleNamespace(distance=distance, weight=torch.ones_like(distance)))
+        found.append(float(ray_losses(distance, batch, training)["ray_occupancy"]))
+        if half == 0.05:  # thicker than that, it is in units of its own volume
+            entropy = torch.log1p(torch.exp(-training.ray_sharpness * distance.abs()))
+            assert found[-1] == pytest.approx(float(entropy.mean() * 0.4 / 0.1), rel=1e-2)
+    assert max(found) < 1.1, "the truth itself costs no more than 1, as thin as it may be"

@@ -302,7 +302,7 @@ def test_settings_that_cannot_be_are_refused(tmp_path: Path, settings: dict, mat
 
 def test_without_data_only_what_needs_none_is_made(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.delenv("NR_TRACKING_DATA", raising=False)
-    assert available_families() == ("procedural", "object")
+    assert available_families() == ("procedural", "object", "cloth", "hand")
     with pytest.raises(InputError, match="NR_TRACKING_DATA"):
         synthesize.synthesize(tmp_path, families={"animal": 1.0})
     monkeypatch.setenv("NR_TRACKING_DATA", str(tmp_path / "nowhere"))
@@ -331,13 +331,14 @@ def test_the_test_recordings_have_a_thing_and_no_recording_depends_on_the_others
     monkeypatch.setattr("nr_tracking.data.recordings._SIZE", (80, 60))
     lines: list[str] = []
     both = make_recordings(tmp_path / "both", split="test", frames=17, report=lines.append)
-    assert [path.name for path in both] == ["procedural_0", "object_0"] and lines[1].startswith("object_0: ball-test-")
+    assert [path.name for path in both] == ["procedural_0", "object_0", "cloth_0", "hand_0"]
+    assert lines[1].startswith("object_0: ball-test-")
     (alone,) = make_recordings(tmp_path / "one", split="test", counts={"procedural": 1}, frames=17, report=lines.append)
     one, other = (read_sequence(path).ground_truth() for path in (both[0], alone))
     assert one is not None and other is not None
     np.testing.assert_array_equal(one.vertices, other.vertices)
-    (val,) = make_recordings(tmp_path / "val", split="val", frames=17, report=len)
-    assert val.name == "procedural_0"
+    val = make_recordings(tmp_path / "val", split="val", frames=17, report=len)
+    assert [path.name for path in val] == ["procedural_0", "cloth_0", "hand_0"]
 
 
 def test_a_folder_of_recordings_is_completed_and_never_mixed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

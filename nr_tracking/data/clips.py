@@ -8,8 +8,9 @@ import numpy as np
 
 from nr_tracking.types import Float32, Int32
 
-FAMILIES = ("makehuman", "person", "animal", "procedural", "object")
-"""Clothed MakeHuman bodies, glTF people, glTF animals, bodies that need no files, and things that are neither."""
+FAMILIES = ("makehuman", "person", "animal", "procedural", "object", "cloth", "hand")
+"""Clothed MakeHuman bodies, glTF people, glTF animals, bodies that need no files, things that are neither, thin pieces
+of cloth on their own, and single hands."""
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,9 @@ import numpy as np
 from nr_tracking.data.capsules import fitted
 from nr_tracking.data.character import Character
 from nr_tracking.data.clips import Clip
+from nr_tracking.data.fabric import fabric_clip
 from nr_tracking.data.gltf import GltfCharacter, read_gltf
+from nr_tracking.data.hands import hand_clip
 from nr_tracking.data.makehuman import MakeHuman
 from nr_tracking.data.motions import draw_motion
 from nr_tracking.data.objects import KINDS, object_clip
@@ -71,6 +73,26 @@ def thing(rng: np.random.Generator, split: Split) -> Performer:
     def perform(motion_rng: np.random.Generator, frames: int) -> Clip:
         body = np.random.default_rng(body_seed(split, "object", number))
         return object_clip(motion_rng, frames, FPS, identity=f"{kind}-{split}-{number}", kind=kind, body=body)
+
+    return perform
+
+
+def cloth(rng: np.random.Generator, split: Split) -> Performer:
+    """Thin pieces of cloth that hang, fly or are shaken."""
+    return _made_up("cloth", fabric_clip, rng, split)
+
+
+def hand(rng: np.random.Generator, split: Split) -> Performer:
+    """Single hands on a piece of forearm."""
+    return _made_up("hand", hand_clip, rng, split)
+
+
+def _made_up(family: str, clip_of: Callable[..., Clip], rng: np.random.Generator, split: Split) -> Performer:
+    number = int(rng.integers(BODIES[split]))
+
+    def perform(motion_rng: np.random.Generator, frames: int) -> Clip:
+        body = np.random.default_rng(body_seed(split, family, number))
+        return clip_of(motion_rng, frames, FPS, identity=f"{family}-{split}-{number}", body=body)
 
     return perform
 
@@ -275,6 +297,8 @@ FAMILIES: dict[str, Family] = {
     "animal": animal,
     "procedural": procedural,
     "object": thing,
+    "cloth": cloth,
+    "hand": hand,
 }
 
 
@@ -291,7 +315,7 @@ def check_amounts(amounts: Mapping[str, float], of: Literal["share", "count"], a
 
 def available_families() -> tuple[str, ...]:
     """The families that can be drawn here: without data files, those that need none."""
-    names = ["procedural", "object"]
+    names = ["procedural", "object", "cloth", "hand"]
     names += [name for name, folder in (("person", "people"), ("animal", "animals")) if gltf_files(folder)]
     data = data_folder()
     if data and (data / "makehuman" / "base" / "base.obj").is_file():

@@ -90,8 +90,8 @@ def draw_person(rng: np.random.Generator, identity: str = "person") -> Character
     hem = None
     if rng.random() < 0.67:
         hem = _skirt(cones, skeleton, rng, height, girth)
-    vertices, faces = _surface(cones, softness=0.012 * height, size=height)
-    weights = weights_by_distance(vertices, skeleton, _bone_radii(cones, skeleton), 0.022 * height)
+    vertices, faces = surface_of_cones(cones, softness=0.012 * height)
+    weights = weights_by_distance(vertices, skeleton, bone_radii(cones, skeleton), 0.022 * height)
     looseness = _looseness(vertices, cones)
     if hem is not None:
         weights = _skirt_weights(vertices, weights, skeleton, looseness)
@@ -132,8 +132,8 @@ def draw_quadruped(rng: np.random.Generator, identity: str = "quadruped") -> Cha
             bone(f"{end}_{side}_lower", thick * leg * 0.65, thick * leg * 0.45)
             bone(f"{end}_{side}_foot", thick * leg * 0.5, thick * leg * 0.42)
     _ears(cones, head[at["head"]], tail[at["head"]], skull * size, at["head"], rng)
-    vertices, faces = _surface(cones, softness=0.018 * size, size=size)
-    weights = weights_by_distance(vertices, skeleton, _bone_radii(cones, skeleton), 0.03 * size)
+    vertices, faces = surface_of_cones(cones, softness=0.018 * size)
+    weights = weights_by_distance(vertices, skeleton, bone_radii(cones, skeleton), 0.03 * size)
     looseness = _looseness(vertices, cones)
     return Character("procedural", identity, vertices, faces, weights, skeleton, looseness, body=_capsules(cones))
 
@@ -289,7 +289,9 @@ def _ears(
         cones.append(Cone(root, tip, 0.3 * skull, 0.15 * skull, bone, loose=lean < 0))
 
 
-def _surface(cones: list[Cone], softness: float, size: float) -> tuple[np.ndarray, np.ndarray]:
+def surface_of_cones(cones: list[Cone], softness: float) -> tuple[np.ndarray, np.ndarray]:
+    """The closed surface of their union, creases rounded by ``softness`` metres: vertices (V, 3) and faces (F, 3)."""
+
     def field(points: np.ndarray) -> np.ndarray:
         return smooth_union(np.stack([cone.distance(points) for cone in cones]), softness)
 
@@ -309,7 +311,8 @@ def _capsules(cones: list[Cone]) -> Capsules:
     )
 
 
-def _bone_radii(cones: list[Cone], skeleton: Skeleton) -> np.ndarray:
+def bone_radii(cones: list[Cone], skeleton: Skeleton) -> np.ndarray:
+    """Radius (J,) around each bone: that of its thickest cone, halfway along it."""
     radii = np.zeros(len(skeleton.names))
     for cone in cones:
         if not cone.loose:

@@ -34,6 +34,8 @@ FAMILY_NAMES = {
     "animal": "animals",
     "procedural": "procedural bodies",
     "object": "other objects",
+    "cloth": "thin cloth",
+    "hand": "hands",
 }
 """What kinds of generated subjects are called in tables; a kind that is not here is called by its own name."""
 

@@ -112,14 +112,16 @@ def contrast_loss(field: FieldWindow, batch: TrainingBatch, training: TrainingCo
 def ray_losses(predicted: Tensor, batch: TrainingBatch, training: TrainingConfig) -> dict[str, Tensor]:
     """Distances ``predicted`` (Q,) along rays at the points of a batch, and whether these are inside or outside.
 
-    The latter over the volume of space in units of the body's own volume.
+    The latter over the volume of space in units of the body's own volume; of a thin sheet's, which nothing is left of
+    as it gets thinner, in units of the shell around its surface in which the logits of inside and outside overlap.
     """
     distance = losses.clamped_distance(predicted, batch.distance, LIMIT)
     entropy = losses.occupancy_entropy(predicted, batch.distance, batch.weight, training.ray_sharpness)
     space, body = batch.weight.sum(), batch.weight[batch.distance < 0].sum()
+    shell = batch.weight[batch.distance.abs() < 1 / training.ray_sharpness].sum()
     return {
         "ray_distance": training.ray_distance * distance,
-        "ray_occupancy": entropy * space / body.clamp(min=1e-6),
+        "ray_occupancy": entropy * space / torch.maximum(body, shell).clamp(min=1e-6),
     }
 
 
