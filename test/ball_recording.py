@@ -48,6 +48,8 @@ def write_ball(path: Path, count: int = 17) -> Path:
 class BallTracker:
     """Puts a ball where the depth is nearest; results come out ``window`` frames at a time. Refuses empty images."""
 
+    subject_size_m = 0.0
+
     def __init__(self, window: int = 4) -> None:
         self.window = window
         self.pushed = 0

@@ -32,6 +32,8 @@ def tracked(stamp_ns, depth_m=1.0, previous_m=None, first_id=0):
 class FakeTracker:
     """Gives back a frame for each one pushed, ``lag`` frames later; refuses empty depth; ``gate`` holds it up."""
 
+    subject_size_m = 0.0
+
     def __init__(self, config=None, lag=0):
         self.config = config or load_config("test")
         self.lag = lag

@@ -349,3 +349,12 @@ def test_a_node_stays_with_what_was_clicked_and_says_when_it_is_lost_found_or_gi
         assert where(node._tracker.pushed[-1].mask) < 0.4 and node._tracker.resets == resets + 1
     finally:
         node.close()
+
+
+def test_a_subject_that_is_too_large_for_one_is_told_once() -> None:
+    heard: list[str] = []
+    follower = SubjectFollower(heard.append)
+    for stamp, size in enumerate((1.7, 2.9, 3.8, 3.9, 2.7, 3.1, 1.8, 4.2)):
+        follower.tracked(stamp, size)
+    assert [text.split(":")[0] for text in heard] == ["the subject is 3.8 m long", "the subject is 4.2 m long"]
+    assert "subject.depth_max_m" in heard[0]

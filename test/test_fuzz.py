@@ -46,6 +46,8 @@ class SensingBall:
     windows = 0
     on_ready = None
 
+    subject_size_m = 0.0
+
     def __init__(self, config):
         self.config = config
         self.reset()

@@ -30,7 +30,7 @@ CHECKPOINT_FRAMES = 32
 REPORT_POINTS = 30_000
 """For the scores, a third of what `evaluate` takes: the report should not cost more than the tracking."""
 _CHECKPOINT = "checkpoint.npz"
-_FORMAT = 3  # counts the changes of what trackers and fields consist of
+_FORMAT = 4  # counts the changes of what trackers and fields consist of
 _LAST = "report.html"  # the last file that a run writes: where it is, all others are
 
 
@@ -38,6 +38,10 @@ class TrackerLike(Protocol):
     """What :class:`nr_tracking.Tracker` does here."""
 
     on_another: Callable[[str], None] | None
+
+    @property
+    def subject_size_m(self) -> float:
+        """How long the subject is, metres."""
 
     def push(self, frame: DepthFrame) -> list[TrackedFrame]:
         """Take a frame."""
@@ -217,7 +221,7 @@ class _Session:
             self._follower.refused(item.stamp_ns, error)
             self.rows.drop(row, str(error))
         else:
-            self._follower.tracked(item.stamp_ns)
+            self._follower.tracked(item.stamp_ns, self.tracker.subject_size_m)
             self._write(results)
 
     def _show(self, row: int, item: DepthFrame | Unusable) -> None:

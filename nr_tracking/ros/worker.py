@@ -41,6 +41,10 @@ class TrackerLike(Protocol):
     on_ready: Callable[[], None] | None
     on_another: Callable[[str], None] | None
 
+    @property
+    def subject_size_m(self) -> float:
+        """How long the subject is, metres."""
+
     def push(self, frame: DepthFrame) -> list[TrackedFrame]:
         """Take a frame; returns what is finished."""
 
@@ -213,7 +217,7 @@ class InferenceWorker:
             self._again_ns = frame.stamp_ns
         self._taken_ns = frame.stamp_ns
         self._unfinished.append(waiting)
-        self._follower.tracked(frame.stamp_ns)
+        self._follower.tracked(frame.stamp_ns, self._tracker.subject_size_m)
         self._deliver(results)
         self._return_memory()
 

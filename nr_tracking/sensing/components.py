@@ -19,6 +19,7 @@ from nr_tracking.config import SubjectConfig
 from nr_tracking.loops import compiled_loops
 from nr_tracking.sensing.passers import Bodies, Known
 from nr_tracking.sensing.planes import NOISE_DEPTH_M, depth_tolerance
+from nr_tracking.sensing.walls import parts_of_room
 from nr_tracking.types import Bool, Float32, Float64, Int64
 
 _CANDIDATE_SHARE = 0.05  # of the largest part's pixels: specks are not chosen
@@ -29,6 +30,7 @@ _BEHIND_SUPPORT = -3.0  # tolerances: what mostly lies below is seen through a g
 _MOST_LEFT = 0.5  # of what supports leave over: so much in one place is no speck of noise
 _ROOM_GAP_M = 0.2  # within which parts belong together in a room
 _ROOM_REACH = (0.5, 1.5)  # but at least and at most these shares of the reach that they have outside
+_FOLLOWED_SHARE = 0.02  # of what supports leave over: beside so much else, a wall is no subject
 _OFF_CENTRE = 12.0  # a pixel at the middle of a side of the image weighs a twentieth of one at its centre
 
 Window = tuple[slice, slice]
@@ -62,8 +64,9 @@ def keep_near_largest(
     may stand ``occluder_ratio`` sizes before it. Where nothing is dropped, the result equals ``subject``.
 
     In a room, the largest part is the one that looms largest: near, and in the middle of the image. What lies on the
-    supports or behind them is dropped, other parts are kept within 0.2 m (or half of ``component_ratio``, if that is
-    more), and specks hold nothing together.
+    supports or behind them is dropped, and what is a part of the room itself, see
+    :func:`~nr_tracking.sensing.walls.parts_of_room`, where there is something else; other parts are kept within 0.2 m
+    (or half of ``component_ratio``, if that is more), and specks hold nothing together.
     """
     window = _bounds(subject)
     labels, count = connected_parts(depth, subject, config.component_gap_m, window)
@@ -73,6 +76,10 @@ def keep_near_largest(
     barred, stones = np.zeros(count + 1, bool), np.ones(count + 1, bool)
     if heights is not None:
         barred = _no_subject(tally, config.minimum_pixels)
+        room = parts_of_room(cloud, part, tally.pixels, labels, window, subject.shape)
+        others = ~barred & ~room & (tally.pixels >= max(config.minimum_pixels, _FOLLOWED_SHARE * len(part)))
+        if others.any():
+            barred = barred | room
         stones = ~barred & (tally.pixels >= config.minimum_pixels)
     largest = _chosen(cloud, part, np.where(barred, 0, tally.sizes), config, place)
     if known is not None and config.choice == "largest":

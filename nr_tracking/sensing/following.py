@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 
@@ -32,6 +33,9 @@ _SPEED = 5.0  # m/s: a runner
 _ACCELERATION = 10.0  # m/s^2: of whoever starts, stops or turns
 _CORE = 0.5  # of what is seen, where the subject could have got to: less of it is another one
 _HIDDEN = 0.7  # of what was seen of it lately: where less is seen, the rest is hidden
+_LARGEST_M = 3.0  # longer than people and most animals
+_LARGE_AGAIN = 0.8  # of that: once it was so small again, it is told anew
+_ENDS = (1.0, 99.0)  # percent of its points between which its box extends
 _FORGOTTEN_S = 1.0  # after which half is forgotten of how much was seen of a subject that somebody hides
 
 
@@ -79,6 +83,12 @@ class Sighting:
             moved = place.astype(np.float64) - before.place_for(pose)
             velocity = moved / max(1e-9 * (stamp_ns - before.stamp_ns), 1e-9)
         return cls(cloud, pose, stamp_ns, place, velocity, stamp_ns, area, core, hidden)
+
+    @cached_property
+    def size_m(self) -> float:
+        """Longest edge of its box, but for a hundredth of its points at each end, metres."""
+        lower, upper = np.percentile(_thinned(self.cloud), _ENDS, axis=0)
+        return float((upper - lower).max())
 
     def missed(self, stamp_ns: int) -> Sighting:
         """The same after an image that showed nobody."""
@@ -151,6 +161,8 @@ class Whereabouts:
     """Stamp of the first of the images without any subject, up to now."""
     given_up: bool = False
     """Whether that is too long ago for the next subject to be the same."""
+    large: bool = False
+    """Whether it was too large for a subject lately, and that has been told."""
     unmasked: bool = False
     """Whether images have come since then that had no mask, though others have."""
 
@@ -167,7 +179,8 @@ class SubjectFollower:
 
     For each image call :meth:`choose` and then :meth:`tracked`, or :meth:`refused` with the error that either the
     choice or the tracker raised. ``on_event`` hears, in words, of a subject that was lost, found again, or given up for
-    another one. The subject is looked for where a camera that moved sees it, if its frames have their poses.
+    another one, or that is too large for one. The subject is looked for where a camera that moved sees it, if its
+    frames have their poses.
     ``whereabouts`` may be kept and put back, to go on another time.
     """
 
@@ -194,10 +207,16 @@ class SubjectFollower:
         self._found(frame.stamp_ns, another)
         return frame, another
 
-    def tracked(self, stamp_ns: int) -> None:
-        """The image could be used; it had a subject."""
+    def tracked(self, stamp_ns: int, size_m: float = 0.0) -> None:
+        """The image could be used; it had a subject, whose box is ``size_m`` metres long."""
         known = self.whereabouts
         known.unmasked = False
+        if size_m > _LARGEST_M and not known.large:
+            self._on_event(
+                f"the subject is {size_m:.1f} m long: a wall or furniture may be taken for a part of it; "
+                "subject.depth_max_m or a region box leave them out"
+            )
+        known.large = size_m > _LARGEST_M or (known.large and size_m > _LARGE_AGAIN * _LARGEST_M)
         if known.missing_ns is not None:
             gone_s = max(0.0, (stamp_ns - known.missing_ns) / 1e9)  # unless the clock was set back meanwhile
             self._on_event(f"there is a subject again after {gone_s:.2f} s")

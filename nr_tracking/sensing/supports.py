@@ -30,6 +30,10 @@ _ENDS = (2.0, 98.0)  # percent of its points between which a plane extends
 _BINS = 20  # that a side of the image is cut into
 _ALONE = 0.97  # of all points lie about a plane that is all there is to see
 _WIDE = 20.0  # tolerances that it is wide at least: a chest that fills the picture from nearby is as flat
+_VAST = 40.0  # tolerances: so wide, with nothing behind it, a plane is a floor although furniture hides its sides
+_SCENE = 0.2  # of all points, that stand on it then
+_FLAT_FIRST = 0.82  # of the first support, which is the largest plane of all: real tables scatter about 0.865
+_ROUGH = 0.75  # as ``_FLAT``, of what nothing lies behind: depth of real floors and walls scatters about 0.85
 _NO_BOX = SubjectConfig()
 
 
@@ -55,8 +59,11 @@ def heights_over_supports(
 
     A plane is a support if it covers at least ``plane_fraction`` of the pixels, is flat, and either runs out of the
     picture on two sides with not much behind it, or is 1.5 times as long and as wide as all before it, and ten
-    tolerances wide, with nothing behind it. Where one was found, smaller planes that run out of the picture on one side
-    are supports too, and nothing need be left. The search is random with a fixed seed: equal input, equal result.
+    tolerances wide, with nothing behind it; or if it is forty tolerances wide, with nothing behind it and a fifth of
+    all points before it, and runs out on one side: a floor whose other sides furniture hides. Where one was found,
+    smaller planes that run out of the picture on one side are supports too, and nothing need be left. What nothing at
+    all lies behind may scatter more: floors and walls as cameras see them are not flat. The search is random with a
+    fixed seed: equal input, equal result.
 
     Raises InputError ``no_subject`` where one plane is all there is, runs out of the picture on three sides, and no
     region box says that it is meant.
@@ -125,10 +132,17 @@ def _goes_on(candidate: _Candidate, rest: Bool, cloud: Float32, least: float, fu
     on, about, behind, before = _layers(heights, rest)
     if not further and before < least:
         return False
-    if sides < (1 if further else 2) and not (candidate.width >= _BROAD and _dwarfs(cloud, heights, rest)):
+    whole = np.count_nonzero(rest)
+    vast, last = candidate.width >= _VAST, behind <= _BEHIND * whole
+    open_floor = sides >= 1 and vast and last and before >= _SCENE * whole
+    enough = sides >= (1 if further else 2) or open_floor
+    if not enough and not (candidate.width >= _BROAD and _dwarfs(cloud, heights, rest)):
         return False
-    most = _BEYOND if sides >= 2 else _BEHIND
-    return bool(on >= _FLAT * about and behind <= most * np.count_nonzero(rest))
+    # Of all that is seen, not of the rest alone: a horse before a wall that has gone is no second wall.
+    farthest = np.count_nonzero(heights < -3) <= _BEHIND * len(heights)
+    rough = farthest and (vast or (further and sides >= 2))
+    flat = _ROUGH if rough else _FLAT if further else _FLAT_FIRST
+    return bool(on >= flat * about and (last or (sides >= 2 and behind <= _BEYOND * whole)))
 
 
 def _boxed(config: SubjectConfig) -> bool:

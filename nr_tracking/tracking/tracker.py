@@ -161,6 +161,11 @@ class Tracker:
     def next_id(self, first: int) -> None:
         self._tracks.next_id = first
 
+    @property
+    def subject_size_m(self) -> float:
+        """Longest edge of the box of what was seen of the subject last, metres; 0 before there was one."""
+        return 0.0 if self._sighting is None else self._sighting.size_m
+
     def push(self, frame: DepthFrame) -> list[TrackedFrame]:
         """Take a frame; returns the results that it completes, none of them newer than it.
 

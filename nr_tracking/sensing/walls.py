@@ -1,0 +1,50 @@
+"""Parts of a room that are no planes: curtains, shelves, walls with a niche or a door, sofas along a wall.
+
+Flat parts are taken away as supports. Of the others, what is longer than a person or most animals are and runs out of
+the picture on two of its sides is the room as well.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nr_tracking.types import Bool, Float32, Int64
+
+_BORDER = 0.08  # of the image's size: as near to the border as some cameras ever measure
+_SHARE = 0.1  # of all pixels before the supports: a part of the room is large
+_LONGEST_M = 2.8  # of the box of a subject: longer than people and most animals
+_ENDS = (1.0, 99.0)  # percent of its points between which a part extends
+_COVERED = 0.15  # of a side of the image, for a part to run out of the picture there
+_SAMPLES = 3000  # points by which a part is measured
+
+Window = tuple[slice, slice]
+
+
+def parts_of_room(
+    cloud: Float32,
+    part: NDArray[np.int32],
+    pixels: Int64,
+    labels: NDArray[np.int32],
+    window: Window,
+    shape: tuple[int, ...],
+) -> Bool:
+    """Which parts (count + 1,) are too large for a subject, and run out of the picture on two sides.
+
+    ``cloud`` (N, 3) metres and the ``part`` (N,) of each point; ``pixels`` (count + 1,) of each part; ``labels`` (h, w)
+    are the parts in a ``window`` of the image of ``shape``.
+    """
+    found = np.zeros(len(pixels), bool)
+    large = np.flatnonzero(pixels >= _SHARE * len(part))
+    if not len(large):
+        return found
+    whole = np.zeros(shape, np.int32)
+    whole[window] = labels
+    high, wide = (max(int(_BORDER * side), 1) for side in shape)
+    bands = whole[:high].T, whole[-high:].T, whole[:, :wide], whole[:, -wide:]
+    for name in large[large > 0]:
+        points = cloud[part == name]
+        lower, upper = np.percentile(points[:: max(1, len(points) // _SAMPLES)], _ENDS, axis=0)
+        if (upper - lower).max() >= _LONGEST_M:
+            found[name] = sum((band == name).any(axis=1).mean() >= _COVERED for band in bands) >= 2
+    return found
