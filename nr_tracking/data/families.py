@@ -37,6 +37,7 @@ Family = Callable[[np.random.Generator, Split], Performer]
 FPS = 30.0
 BODIES = {"train": 100_000, "val": 40, "test": 40}
 """Random bodies of each split."""
+_BODIES_OF_FIVE = ("person", "person", "person", "quadruped", "quadruped")
 _SPECIES = 1.8
 """How much further than people's the proportions of animals go in training, where there are few kinds of them."""
 CALM = re.compile("idle|sitting|standing")
@@ -54,27 +55,13 @@ def data_folder() -> Path | None:
 
 
 def procedural(rng: np.random.Generator, split: Split) -> Performer:
-    """Generated people and four-legged animals; a number always gives the same body."""
-    number = int(rng.integers(BODIES[split]))
-
-    def perform(motion_rng: np.random.Generator, frames: int) -> Clip:
-        kind = "person" if number % 5 < 3 else "quadruped"
-        body = np.random.default_rng(body_seed(split, "procedural", number))
-        return procedural_clip(motion_rng, frames, FPS, identity=f"{kind}-{split}-{number}", kind=kind, body=body)
-
-    return perform
+    """Generated people and four-legged animals."""
+    return _made_up("procedural", procedural_clip, rng, split, lambda number: _BODIES_OF_FIVE[number % 5])
 
 
 def thing(rng: np.random.Generator, split: Split) -> Performer:
     """Tubes, slabs, balls, lumps and rings."""
-    number = int(rng.integers(BODIES[split]))
-    kind = KINDS[number % len(KINDS)]
-
-    def perform(motion_rng: np.random.Generator, frames: int) -> Clip:
-        body = np.random.default_rng(body_seed(split, "object", number))
-        return object_clip(motion_rng, frames, FPS, identity=f"{kind}-{split}-{number}", kind=kind, body=body)
-
-    return perform
+    return _made_up("object", object_clip, rng, split, lambda number: KINDS[number % len(KINDS)])
 
 
 def cloth(rng: np.random.Generator, split: Split) -> Performer:
@@ -87,12 +74,21 @@ def hand(rng: np.random.Generator, split: Split) -> Performer:
     return _made_up("hand", hand_clip, rng, split)
 
 
-def _made_up(family: str, clip_of: Callable[..., Clip], rng: np.random.Generator, split: Split) -> Performer:
+def _made_up(
+    family: str,
+    clip_of: Callable[..., Clip],
+    rng: np.random.Generator,
+    split: Split,
+    kind_of: Callable[[int], str] | None = None,
+) -> Performer:
+    """Bodies that need no files; a number always gives the same one, of the kind that ``kind_of`` says, if it does."""
     number = int(rng.integers(BODIES[split]))
+    kind = {} if kind_of is None else {"kind": kind_of(number)}
+    identity = f"{kind.get('kind', family)}-{split}-{number}"
 
     def perform(motion_rng: np.random.Generator, frames: int) -> Clip:
         body = np.random.default_rng(body_seed(split, family, number))
-        return clip_of(motion_rng, frames, FPS, identity=f"{family}-{split}-{number}", body=body)
+        return clip_of(motion_rng, frames, FPS, identity=identity, body=body, **kind)
 
     return perform
 

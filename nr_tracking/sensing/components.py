@@ -19,7 +19,7 @@ from nr_tracking.config import SubjectConfig
 from nr_tracking.loops import compiled_loops
 from nr_tracking.sensing.passers import Bodies, Known
 from nr_tracking.sensing.planes import NOISE_DEPTH_M, depth_tolerance
-from nr_tracking.sensing.walls import parts_of_room
+from nr_tracking.sensing.walls import Window, parts_of_room
 from nr_tracking.types import Bool, Float32, Float64, Int64
 
 _CANDIDATE_SHARE = 0.05  # of the largest part's pixels: specks are not chosen
@@ -32,9 +32,6 @@ _ROOM_GAP_M = 0.2  # within which parts belong together in a room
 _ROOM_REACH = (0.5, 1.5)  # but at least and at most these shares of the reach that they have outside
 _FOLLOWED_SHARE = 0.02  # of what supports leave over: beside so much else, a wall is no subject
 _OFF_CENTRE = 12.0  # a pixel at the middle of a side of the image weighs a twentieth of one at its centre
-
-Window = tuple[slice, slice]
-"""Rows and columns of an image."""
 
 
 def keep_near_largest(

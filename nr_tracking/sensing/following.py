@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import cached_property
 
 import numpy as np
 
@@ -20,6 +19,7 @@ from nr_tracking.sensing.passers import Known
 from nr_tracking.sensing.rigid import change_of_view, check_pose
 from nr_tracking.sensing.stamps import StampOrder
 from nr_tracking.sensing.subject import find_subject
+from nr_tracking.sensing.walls import longest_edge
 from nr_tracking.types import DepthFrame, Float32, Float64, InputError
 
 _REACH = 0.5  # of the subject's size: it may move so far from one image to the next
@@ -35,7 +35,6 @@ _CORE = 0.5  # of what is seen, where the subject could have got to: less of it 
 _HIDDEN = 0.7  # of what was seen of it lately: where less is seen, the rest is hidden
 _LARGEST_M = 3.0  # longer than people and most animals
 _LARGE_AGAIN = 0.8  # of that: once it was so small again, it is told anew
-_ENDS = (1.0, 99.0)  # percent of its points between which its box extends
 _FORGOTTEN_S = 1.0  # after which half is forgotten of how much was seen of a subject that somebody hides
 
 
@@ -84,11 +83,10 @@ class Sighting:
             velocity = moved / max(1e-9 * (stamp_ns - before.stamp_ns), 1e-9)
         return cls(cloud, pose, stamp_ns, place, velocity, stamp_ns, area, core, hidden)
 
-    @cached_property
+    @property
     def size_m(self) -> float:
-        """Longest edge of its box, but for a hundredth of its points at each end, metres."""
-        lower, upper = np.percentile(_thinned(self.cloud), _ENDS, axis=0)
-        return float((upper - lower).max())
+        """Longest edge of its box, metres, see :func:`~nr_tracking.sensing.walls.longest_edge`."""
+        return longest_edge(_thinned(self.cloud))
 
     def missed(self, stamp_ns: int) -> Sighting:
         """The same after an image that showed nobody."""

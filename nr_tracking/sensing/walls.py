@@ -19,6 +19,13 @@ _COVERED = 0.15  # of a side of the image, for a part to run out of the picture 
 _SAMPLES = 3000  # points by which a part is measured
 
 Window = tuple[slice, slice]
+"""Rows and columns of an image."""
+
+
+def longest_edge(points: Float32) -> float:
+    """Longest edge of the box of points (N, 3), but for a hundredth of them at each end, metres."""
+    lower, upper = np.percentile(points, _ENDS, axis=0)
+    return float((upper - lower).max())
 
 
 def parts_of_room(
@@ -44,7 +51,6 @@ def parts_of_room(
     bands = whole[:high].T, whole[-high:].T, whole[:, :wide], whole[:, -wide:]
     for name in large[large > 0]:
         points = cloud[part == name]
-        lower, upper = np.percentile(points[:: max(1, len(points) // _SAMPLES)], _ENDS, axis=0)
-        if (upper - lower).max() >= _LONGEST_M:
+        if longest_edge(points[:: max(1, len(points) // _SAMPLES)]) >= _LONGEST_M:
             found[name] = sum((band == name).any(axis=1).mean() >= _COVERED for band in bands) >= 2
     return found
