@@ -90,6 +90,7 @@ class TrainingConfig(Section):
     dropout: float = setting(0.25, "largest share of observed voxels left out", ge=0, lt=1)
     background: float = setting(0.4, "share of windows with a wall behind the subject", ge=0, le=1)
     occluder: float = setting(0.15, "share of windows with a thing between camera and subject", ge=0, le=1)
+    dark: float = setting(0.15, "share of windows with a patch of the subject that returns nothing", ge=0, le=1)
     single_frame_cube: float = setting(0.3, "share of cubes fitted to one frame instead of the window", ge=0, le=1)
     centre_jitter: float = setting(0.02, "largest shift of the cube", unit="box side", ge=0, le=0.5)
     side_jitter: tuple[float, float] = setting((0.92, 1.12), "range of the factor on the side of the cube")

@@ -7,6 +7,7 @@ import pytest
 from scipy.spatial.transform import Rotation
 
 from nr_tracking.data.families import _proportions, gltf_files
+from nr_tracking.data.gaits import restless
 from nr_tracking.data.gltf import GltfCharacter, Track, read_gltf
 
 NAMES = ("armature", "root", "body", "leg", "leg_end", "foot", "toe")
@@ -49,6 +50,30 @@ def test_a_foot_goes_with_the_end_of_a_stretched_leg(root: float) -> None:
     np.testing.assert_allclose(moved[:, 3] @ ANKLE, moved[:, 2] @ ANKLE, atol=1e-12)
     toe = np.append(PLACES[6], 1)
     np.testing.assert_allclose(moved[:, 4] @ toe, moved[:, 3] @ toe, atol=1e-12)
+
+
+def test_a_foot_goes_with_the_end_of_a_leg_that_is_turned_besides() -> None:
+    character = animal()
+    np.testing.assert_array_equal(character.limbs(), [False, True, True, False, True])
+    turns = restless(np.random.default_rng(1), character.limbs(), TIMES)
+    moved, as_animated = character.transforms("walk", TIMES, turns=turns), character.transforms("walk", TIMES)
+    np.testing.assert_allclose(moved[:, 3] @ ANKLE, moved[:, 2] @ ANKLE, atol=1e-12)
+    np.testing.assert_array_equal(moved[:, 0], as_animated[:, 0])
+    assert np.abs(moved[:, 2] - as_animated[:, 2]).max() > 0.02
+    for row in (1, 2, 4):
+        turned = moved[:, row, :, :3]
+        np.testing.assert_allclose(turned @ turned.swapaxes(1, 2), np.tile(np.eye(3), (2, 1, 1)), atol=1e-12)
+    still = np.tile(np.eye(3), (2, 5, 1, 1))
+    np.testing.assert_allclose(character.transforms("walk", TIMES, turns=still), as_animated, atol=1e-12)
+
+
+def test_restless_joints_sway_smoothly_about_what_they_hold() -> None:
+    limbs, times = np.array([True, False, True]), np.arange(60) / 30
+    drawn = [restless(np.random.default_rng(seed), limbs, times) for seed in range(40)]
+    angles = np.array([[Rotation.from_matrix(turns[:, joint]).magnitude() for joint in range(3)] for turns in drawn])
+    assert (angles[:, 1] == 0).all() and 0.05 < angles[:, [0, 2]].mean() < 0.35 and angles.max() < 1.2
+    step = np.abs(np.diff(np.array(drawn), axis=1)).max()
+    assert 0.001 < step < 0.1, "from one frame of 30 Hz to the next"
 
 
 def test_unstretched_feet_stay_where_the_file_has_them() -> None:

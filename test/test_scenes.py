@@ -17,9 +17,9 @@ from nr_tracking.data.occluders import occlude
 from nr_tracking.sensing.camera import back_project
 from nr_tracking.sensing.tsdf import seen_space
 from nr_tracking.training.batches import prepare, subject_volume, turned
-from nr_tracking.training.scenes import is_cut, observed, with_background
+from nr_tracking.training.scenes import cut_sides, dark_patch, is_cut, observed, with_background
 
-EVERYTHING = {"occluder": 0.5, "background": 1.0, "noise": 0.5, "warp": 0.5, "stretch": 0.1}
+EVERYTHING = {"occluder": 0.5, "background": 1.0, "noise": 0.5, "dark": 0.3, "warp": 0.5, "stretch": 0.1}
 
 
 @pytest.fixture(scope="module")
@@ -116,8 +116,9 @@ def test_no_part_of_the_subject_lies_where_the_scene_is_seen_to_be_empty(seed: i
     sample, rng = bending_window(seed % 3, frames=2, points=1500, surface=400), np.random.default_rng(seed)
     sample = cut_off(sample) if cut else sample
     was_cut = is_cut(sample.depth)
-    sample = turned(sample, config.training, rng)
-    depth, mask, camera = observed(sample, config.training, rng, cut=was_cut)
+    straight = was_cut and seed % 2 == 0
+    sample = turned(sample, config.training, rng, warp=not straight)
+    depth, mask, camera = observed(sample, config.training, rng, background=straight or not was_cut)
     volume = subject_volume(np.where(mask, depth, 0), camera, config, None)
     seen = seen_space(torch.from_numpy(depth[0]), torch.from_numpy(mask[0]), camera, volume, 16)
     empty = seen[0].numpy() > 0.99
@@ -132,3 +133,50 @@ def test_a_window_is_ready_for_a_step_whatever_is_around_it(window: WindowSample
     for seed in range(4):
         batch = prepare(window, config, np.random.default_rng(seed))
         assert len(batch.window.coords) and torch.isfinite(batch.distance).all()
+
+
+def test_a_subject_that_is_cut_has_a_background_beside_it_and_none_beyond_the_border(window: WindowSample) -> None:
+    sample = cut_off(window)
+    assert cut_sides(sample.depth) == (False, True, False, False)
+    rows, filled = sample.depth.shape[1], []
+    for seed in range(6):
+        rng = np.random.default_rng(seed)
+        cut = cut_sides(sample.depth)
+        depth, mask, camera = with_background(
+            sample.depth, sample.depth > 0, sample.intrinsics, sample.surface, sample.up, rng, cut
+        )
+        pad = depth.shape[1] - rows
+        assert pad > 0 and depth.shape[2] - sample.depth.shape[2] == 2 * pad
+        assert camera.cy == sample.intrinsics.cy + pad and camera.cx == sample.intrinsics.cx + pad
+        # The lowest row is still the one in which the image ended.
+        there = sample.depth[:, -1] > 0
+        np.testing.assert_array_equal(depth[:, -1, pad:-pad][there], sample.depth[:, -1][there])
+        assert mask[:, -1].any()
+        filled.append((depth > 0).mean())
+    assert max(filled) > 0.9 and min(filled) > (sample.depth > 0).mean() / 4
+
+
+def test_a_dark_patch_is_a_part_of_the_subject_and_moves_with_it(window: WindowSample) -> None:
+    shares, common = [], []
+    for seed in range(40):
+        mask = window.depth > 0
+        dark = dark_patch(window.depth, mask, window.intrinsics, window.surface, np.random.default_rng(seed))
+        assert dark.shape == mask.shape and not (dark & ~mask).any()
+        shares.append(dark.sum() / mask.sum())
+        if shares[-1] == 0:
+            continue
+        # What is dark of the first frame lies on those points of the body that are dark in the second.
+        parts = []
+        for frame in range(2):
+            points = back_project(window.depth[frame], window.intrinsics)[dark[frame]]
+            apart = np.linalg.norm(points[:, None] - window.surface[frame][None], axis=-1)
+            parts.append(set(apart.argmin(1).tolist()))
+        if min(map(len, parts)) > 20:
+            common.append(len(parts[0] & parts[1]) / min(map(len, parts)))
+    assert len(common) > 10 and min(common) > 0.3 and np.mean(common) > 0.6
+    assert max(shares) <= 0.6 and 0.05 < np.mean(shares) < 0.45 and np.count_nonzero(shares) > 20
+
+
+def test_an_image_without_its_subject_has_no_dark_patch(window: WindowSample) -> None:
+    nothing = np.zeros_like(window.depth)
+    assert not dark_patch(nothing, nothing > 0, window.intrinsics, window.surface, np.random.default_rng(0)).any()

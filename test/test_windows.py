@@ -23,8 +23,9 @@ from nr_tracking.data.cache import (
     write_manifest,
     write_shard,
 )
-from nr_tracking.data.cameras import IMAGE_SIZES, Camera, draw_camera
+from nr_tracking.data.cameras import IMAGE_SIZES, Camera, draw_camera, draw_close_up
 from nr_tracking.data.clips import Clip, static_correspondence_error
+from nr_tracking.data.distance import signed_distance
 from nr_tracking.data.families import FAMILIES, available_families
 from nr_tracking.data.objects import object_clip, rest_surface
 from nr_tracking.data.recordings import make_recordings, record
@@ -119,6 +120,39 @@ def test_cameras_stand_all_around_and_hold_the_subject() -> None:
         sides.append(np.arctan2(*camera.rotation[2, [0, 2]]))
     assert (np.array(ups)[:, 1] < -0.6).all(), "up in the world is up in the image"
     assert np.ptp(sides) > 5
+
+
+def test_a_close_up_shows_a_part_and_nothing_comes_behind_the_camera() -> None:
+    points = np.random.default_rng(0).uniform(-1, 1, (2, 400, 3)) * [0.25, 0.9, 0.15]
+    shown, heights = [], []
+    for seed in range(100):
+        camera = draw_close_up(points, np.random.default_rng(seed))
+        lens, seen = camera.intrinsics, camera.to_camera(points.reshape(-1, 3))
+        assert seen[:, 2].min() > 0.29 and camera.place[1] > points[..., 1].min() + 0.04
+        u = seen[:, 0] / seen[:, 2] * lens.fx + lens.cx
+        v = seen[:, 1] / seen[:, 2] * lens.fy + lens.cy
+        inside = (u > -0.5) & (u < lens.width - 0.5) & (v > -0.5) & (v < lens.height - 0.5)
+        shown.append(inside.mean())
+        heights.append(points.reshape(-1, 3)[inside, 1].mean())
+    assert 0.2 < np.mean(shown) < 0.6 and min(shown) > 0 and np.mean(np.array(shown) < 0.9) > 0.9
+    assert 0.02 < np.mean(heights) < 0.5, "more often the upper half"
+
+
+def test_points_around_the_surface_of_a_close_up_lie_where_the_picture_is() -> None:
+    vertices, faces = rest_surface("tube", np.random.default_rng(0))
+    clip = Clip("still", "object", "tube", np.repeat(vertices[None], 1, 0).astype(np.float32), faces)
+    near = {}
+    for close_up in (False, True):
+        camera = draw_close_up(clip.vertices, np.random.default_rng(4))
+        window = make_window(
+            clip, 1, np.random.default_rng(1), camera, near_points=900, far_points=600, close_up=close_up
+        )
+        far = window.points[0, window.near :]
+        low, high = far.min(0), far.max(0)
+        near[close_up] = ((window.points[0, :900] > low) & (window.points[0, :900] < high)).all(1).mean()
+        inside = signed_distance(window.points[0], camera.to_camera(clip.vertices[0].astype(np.float64)), faces)
+        np.testing.assert_allclose(window.sdf[0], inside, atol=1e-5)
+    assert near[True] > 0.9 and near[False] < 0.8
 
 
 def test_no_camera_stands_below_the_floor_and_each_takes_as_many_random_numbers() -> None:

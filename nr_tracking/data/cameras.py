@@ -18,6 +18,10 @@ _ABOVE_FLOOR = 0.05
 """How far above the subject's lowest point a camera stands at least, in metres."""
 _STEEPEST, _RAISED = float(np.radians(60)), float(np.radians(0.5))
 """A camera is raised up to the one, at least by the other at a time; radians."""
+_CLOSE = (0.2, 0.8)
+"""What a close-up shows, over the subject's longest edge."""
+_UPPER = 0.6
+"""Share of the vertices that lie below what most close-ups look at."""
 
 
 @dataclass(frozen=True)
@@ -98,6 +102,40 @@ def draw_camera(
     rotation, translation = looking_at(target, azimuth, elevation, roll, distance)
     centre_pixel = np.array([width, height]) / 2 - 0.5 + rng.normal(size=2) * 0.01 * width
     lens = Intrinsics(width, height, focal, focal * rng.uniform(0.995, 1.005), *centre_pixel.tolist())
+    return Camera(lens, rotation, translation)
+
+
+def draw_close_up(subject: np.ndarray, rng: np.random.Generator) -> Camera:
+    """A random static camera that sees a part of a subject: head and shoulders, a torso, an arm, a dog's hind legs.
+
+    ``subject`` (T, V, 3) are its vertices in all frames of a window. The shorter side of the image spans between a
+    fifth and four fifths of the subject's longest edge where it looks at, which is a random vertex, more often one of
+    the upper two fifths. Angles are those of :func:`draw_camera`; nothing comes nearer than 0.3 m, and where a limb
+    would, the camera stands further off with a longer lens.
+    """
+    width, height = IMAGE_SIZES[rng.integers(len(IMAGE_SIZES))]
+    points = subject.reshape(-1, 3)
+    low, high = points.min(0), points.max(0)
+    upper = rng.random() < 0.6
+    order = np.argsort(subject[0, :, 1], kind="stable")
+    first = round(_UPPER * len(order)) if upper else 0
+    target = subject[rng.integers(len(subject)), order[rng.integers(first, len(order))]].astype(np.float64)
+    reach = 0.5 * float((high - low).max()) * float(np.exp(rng.uniform(*np.log(_CLOSE))))
+    azimuth, elevation = rng.uniform(0, 2 * np.pi), np.radians(rng.uniform(-20, 45))
+    roll = np.radians(rng.normal() * 3)
+    lens_angle = np.radians(rng.uniform(38, 72))
+
+    def fitting(elevation: float) -> float:
+        """The distance at which the lens spans as much, or from which all of the subject lies before the camera."""
+        rotation, _ = looking_at(target, azimuth, elevation, roll, 1.0)
+        nearest = float(((points - target) @ rotation[2]).min())
+        return max(reach / float(np.tan(lens_angle / 2)), 0.3 - nearest)
+
+    elevation = _above_floor(elevation, fitting, float(low[1] - target[1]) + _ABOVE_FLOOR)
+    distance = fitting(elevation)
+    rotation, translation = looking_at(target, azimuth, elevation, roll, distance)
+    focal = 0.5 * min(width, height) * distance / reach
+    lens = Intrinsics(width, height, focal, focal, width / 2 - 0.5, height / 2 - 0.5)
     return Camera(lens, rotation, translation)
 
 

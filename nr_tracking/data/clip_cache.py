@@ -20,7 +20,7 @@ from safetensors.numpy import save_file
 
 from nr_tracking.atomic import prepare_file, written_file
 from nr_tracking.data.cache import WindowCache, WindowSample, pack_points, unpack_points
-from nr_tracking.data.cameras import draw_camera, with_subject_of
+from nr_tracking.data.cameras import draw_camera, draw_close_up, with_subject_of
 from nr_tracking.data.clips import Clip
 from nr_tracking.data.windows import make_window
 from nr_tracking.types import InputError
@@ -31,6 +31,8 @@ STRIDES = (0.5, 1, 1, 2, 2, 3, 4, 5, 6)
 """Frames of 30 Hz between the frames of a window: cameras of 5 to 60 Hz, or a slow and a fast subject."""
 WINDOWS_PER_CLIP = 16
 """Windows of each clip in one epoch."""
+CLOSE_UPS = 0.2
+"""Share of windows that show a part of the subject."""
 FRAME_POINTS = 1500
 """Points around the surface, and as many anywhere, of a window of one frame."""
 
@@ -140,9 +142,11 @@ class GeneratedWindows:
             stride = fitting[rng.integers(len(fitting))]
             start = int(rng.integers(len(clip.vertices) - int(np.ceil((length - 1) * stride))))
             moment = clip.every(1, start).resampled(clip.fps / stride, length)
-            camera = with_subject_of(self.pixels, moment.vertices, draw_camera(moment.vertices, rng))
+            close_up = bool(rng.random() < CLOSE_UPS)
+            camera = (draw_close_up if close_up else draw_camera)(moment.vertices, rng)
+            camera = with_subject_of(self.pixels, moment.vertices, camera)
             try:
-                return make_window(moment, stride, rng, camera, device=self._torch_device, **points)
+                return make_window(moment, stride, rng, camera, device=self._torch_device, close_up=close_up, **points)
             except InputError:
                 if attempt == 7:
                     raise

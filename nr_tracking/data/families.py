@@ -19,6 +19,7 @@ from nr_tracking.data.capsules import fitted
 from nr_tracking.data.character import Character
 from nr_tracking.data.clips import Clip
 from nr_tracking.data.fabric import fabric_clip
+from nr_tracking.data.gaits import restless
 from nr_tracking.data.gltf import GltfCharacter, read_gltf
 from nr_tracking.data.hands import hand_clip
 from nr_tracking.data.makehuman import MakeHuman
@@ -209,6 +210,7 @@ def _gltf_performer(
     squash = rng.uniform(0.88, 1.12, 3)
     size = rng.uniform(*size_range)
     names = _motions_of(character, split)
+    limbs = character.limbs()
 
     def perform(motion_rng: np.random.Generator, frames: int) -> Clip:
         if not names:
@@ -218,10 +220,14 @@ def _gltf_performer(
         speed = motion_rng.uniform(0.7, 1.4)
         duration = character.duration(name)
         start = motion_rng.uniform(0, max(duration - frames * speed / FPS, 0.5 * duration))
-        times = start + np.arange(frames) * speed / FPS
+        since = np.arange(frames) * speed / FPS
+        times = start + since
         # Short clips are cycles or end in rest: play them there and back rather than stand still.
         times = duration - np.abs(duration - np.mod(times, 2 * duration))
-        posed = blend(vertices, weights, character.transforms(name, times, proportions)).astype(np.float64) * squash
+        # Validation and test show the motions as they were made.
+        turns = restless(motion_rng, limbs, since) if split == "train" else None
+        transforms = character.transforms(name, times, proportions, turns)
+        posed = blend(vertices, weights, transforms).astype(np.float64) * squash
         first = blend(vertices, weights, character.transforms(name, np.zeros(1), proportions))[0] * squash
         scale = size / float(np.ptp(first, axis=0).max())
         identity = f"{character_name(path.stem)}"

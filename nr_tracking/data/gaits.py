@@ -24,6 +24,7 @@ _PARENT = {
 _BONE = {"arm": (1, -0.5, 0), "forearm": (1, -0.5, 0.1), "hand": (1, -0.5, 0.1), "collar": (1, 0, 0)}
 _LEG = {"thigh": (0.05, -1, 0), "shin": (0.05, -1, 0), "foot": (0, -0.4, 1), "toe": (0, 0, 1)}
 _HIP_HEIGHT = 0.95
+_HELD, _SWAYED = 0.2, 0.12  # radians about each axis, as standard deviations: by which restless joints depart at most
 
 
 def dance(rng: np.random.Generator, frames: int, fps: float) -> Motion:
@@ -74,6 +75,20 @@ def dance(rng: np.random.Generator, frames: int, fps: float) -> Motion:
         root,
         _HIP_HEIGHT,
     )
+
+
+def restless(rng: np.random.Generator, limbs: np.ndarray, times: np.ndarray) -> np.ndarray:
+    """Rotations (T, J, 3, 3) by which joints depart from a motion at ``times`` (T,) seconds: held, and swaying.
+
+    ``limbs`` (J,) says which joints do; the others have the identity. How far is drawn once for all of them: joints
+    that sit on each other, as those of a neck, add up.
+    """
+    strength = rng.uniform(0.0, 1.0)
+    shape = (len(limbs), 3)
+    rate, phase = rng.uniform(0.5, 5.0, shape), rng.uniform(0, 2 * np.pi, shape)
+    held, swayed = _HELD * rng.normal(size=shape), _SWAYED * rng.normal(size=shape)
+    vectors = held + swayed * np.sin(times[:, None, None] * rate + phase)
+    return rotations(strength * vectors * limbs[:, None])
 
 
 def joint_parents() -> tuple[int, ...]:

@@ -73,16 +73,20 @@ class GltfCharacter:
         """Seconds of an animation."""
         return max((float(track.times[-1]) for track in self.clips[clip]), default=0.0)
 
-    def transforms(self, clip: str, times: np.ndarray, proportions: np.ndarray | None = None) -> np.ndarray:
+    def transforms(
+        self, clip: str, times: np.ndarray, proportions: np.ndarray | None = None, turns: np.ndarray | None = None
+    ) -> np.ndarray:
         """Skinning transforms (T, J, 3, 4) of an animation at ``times`` (T,) seconds.
 
-        ``proportions`` (nodes, 3) stretch each node's own axes, flesh and the way to its children alike;
-        feet that hang on the root go with the legs that end at them.
+        ``proportions`` (nodes, 3) stretch each node's own axes, flesh and the way to its children alike, and ``turns``
+        (T, J, 3, 3) turn each joint besides, in axes of its own; feet that hang on the root go with the legs that end
+        at them.
         """
-        as_animated = self._skinning(clip, times, np.ones((len(self.names), 3)))
-        if proportions is None:
+        same = np.ones((len(self.names), 3))
+        as_animated = self._skinning(clip, times, same)
+        if proportions is None and turns is None:
             return as_animated[:, :, :3]
-        stretched = self._skinning(clip, times, proportions)
+        stretched = self._skinning(clip, times, same if proportions is None else proportions, turns)
         for foot, leg in self.feet():
             # A foot that hangs on the root is animated where the unstretched leg ends: it moves with that end.
             ankle = np.linalg.inv(self.inverse_bind[foot])[:, 3]
@@ -144,8 +148,20 @@ class GltfCharacter:
         node = int(self.joints[row])
         return [own for own, other in enumerate(self.joints.tolist()) if node in (other, *self._above(other))]
 
-    def _skinning(self, clip: str, times: np.ndarray, stretch: np.ndarray) -> np.ndarray:
-        """Skinning transforms (T, J, 4, 4) with each node's axes stretched (nodes, 3)."""
+    def limbs(self) -> np.ndarray:
+        """Whether each joint (J,) hangs on another one, and is no foot that goes with a leg."""
+        feet = {foot for foot, _ in self.feet()}
+        return np.array(
+            [
+                row not in feet and any(self._row(above) is not None for above in self._above(int(node)))
+                for row, node in enumerate(self.joints)
+            ]
+        )
+
+    def _skinning(
+        self, clip: str, times: np.ndarray, stretch: np.ndarray, turns: np.ndarray | None = None
+    ) -> np.ndarray:
+        """Skinning transforms (T, J, 4, 4) with each node's axes stretched (nodes, 3), and its joints turned."""
         moved = {(track.node, track.path): track.at(times) for track in self.clips[clip]}
         world = np.empty((len(self.names), len(times), 4, 4))
         for node in self._parents_first():
@@ -157,7 +173,11 @@ class GltfCharacter:
             parent = self.parents[node]
             place = values["translation"] if parent < 0 else values["translation"] * stretch[parent]
             local = np.zeros((len(times), 4, 4))
-            local[:, :3, :3] = Rotation.from_quat(values["rotation"]).as_matrix() * values["scale"][:, None]
+            local[:, :3, :3] = Rotation.from_quat(values["rotation"]).as_matrix()
+            row = None if turns is None else self._row(node)
+            if turns is not None and row is not None:
+                local[:, :3, :3] = local[:, :3, :3] @ turns[:, row]
+            local[:, :3, :3] *= values["scale"][:, None]
             local[:, :3, 3], local[:, 3, 3] = place, 1
             world[node] = local if parent < 0 else world[parent] @ local
         stretched = self.inverse_bind.copy()

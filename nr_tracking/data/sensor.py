@@ -69,7 +69,7 @@ class SensorModel:
         out = np.where(floating, before + share * (behind - before), out)
         lost |= slope > np.tan(np.radians(self.steep_degrees))
         if self.blotches > 0:
-            lost |= _blotches(depth.shape, self.blotches, rng)
+            lost |= blotches(depth.shape, self.blotches, rng)
         if self.shadow:
             lost |= _projector_shadow(seen, intrinsics, self.baseline)
         out = np.where((seen > 0) & ~lost, out, 0)
@@ -154,7 +154,8 @@ def _edges(depth: np.ndarray, least: float) -> tuple[Bool, np.ndarray, np.ndarra
     return border | step, np.where(np.isfinite(before), before, 0), behind
 
 
-def _blotches(shape: tuple[int, ...], share: float, rng: np.random.Generator) -> Bool:
+def blotches(shape: tuple[int, ...], share: float, rng: np.random.Generator) -> Bool:
+    """A ``share`` of the pixels of an image of ``shape`` (H, W), in smooth blotches a dozen pixels wide."""
     coarse = rng.standard_normal((shape[0] // 12 + 3, shape[1] // 12 + 3))
     smooth = zoom(coarse, 12, order=1)[: shape[0], : shape[1]]
     return smooth > np.quantile(smooth, 1 - share)

@@ -32,7 +32,7 @@ from nr_tracking.data.splits import SPLITS, Split
 from nr_tracking.data.windows import make_window
 from nr_tracking.types import InputError
 
-GENERATOR = 6
+GENERATOR = 7
 """Counts the changes after which the same seed gives other windows; noted in the manifest."""
 CLIP_FRAMES = 25
 WINDOWS_PER_BODY = {"makehuman": 4}

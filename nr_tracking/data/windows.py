@@ -31,10 +31,13 @@ def make_window(
     near_points: int = NEAR_POINTS,
     far_points: int = FAR_POINTS,
     device: torch.device | None = None,
+    *,
+    close_up: bool = False,
 ) -> WindowSample:
     """Observe all frames of ``clip``, which are ``stride`` frames of 30 Hz apart, with one camera.
 
-    With a ``device``, images and distances are made there in plain torch; without, distances come from libigl.
+    With a ``device``, images and distances are made there in plain torch; without, distances come from libigl. Of a
+    ``close_up``, points around the surface are drawn where the cube is, not on what is far out of the picture.
     :class:`InputError` where the camera hardly sees the subject; draw again.
     """
     camera = camera or draw_camera(clip.vertices, rng)
@@ -48,7 +51,8 @@ def make_window(
             "hardly_seen", f"{clip.identity}/{clip.name}: fewer than {_LEAST_PIXELS} pixels on the subject"
         )
     low, side = sampling_cube(depth, camera.intrinsics)
-    near = _near_points(vertices, clip.faces, near_points, rng)
+    within = (low, low + side) if close_up else None
+    near = _near_points(vertices, clip.faces, near_points, rng, within)
     far = low + side * rng.random((len(vertices), far_points, 3))
     # The distances belong to the very points that the cache gives back.
     points = unpack_points(*pack_points(np.concatenate([near, far], 1)))
@@ -111,13 +115,26 @@ def sampling_cube(depth: Float32, intrinsics: Intrinsics) -> tuple[np.ndarray, f
     return centre - 0.5 * CUBE * edge, CUBE * edge
 
 
-def _near_points(vertices: np.ndarray, faces: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
-    """Points (N, count, 3) around the surfaces (N, V, 3) at normally distributed offsets of several widths."""
+def _near_points(
+    vertices: np.ndarray,
+    faces: np.ndarray,
+    count: int,
+    rng: np.random.Generator,
+    within: tuple[np.ndarray, np.ndarray] | None = None,
+) -> np.ndarray:
+    """Points (N, count, 3) around the surfaces (N, V, 3) at normally distributed offsets of several widths.
+
+    Of each surface only the faces whose middle lies ``within`` two corners count, where they are given.
+    """
     size = largest_edge(vertices[0])
     widths = size * np.resize(NEAR_WIDTHS, count)[:, None]
     frames = []
     for frame in vertices:
-        face, weights = sample_surface(frame, faces, count, rng)
+        near = faces
+        if within is not None:
+            middles = frame[faces].mean(1)
+            near = faces[((middles > within[0]) & (middles < within[1])).all(1)]
+        face, weights = sample_surface(frame, near, count, rng)
         offset = rng.normal(size=(count, 3)) * widths / np.sqrt(3)
-        frames.append(interpolate(frame, faces, face, weights) + offset)
+        frames.append(interpolate(frame, near, face, weights) + offset)
     return np.stack(frames)

@@ -73,9 +73,11 @@ def prepare(sample: WindowSample, config: Config, rng: np.random.Generator, *, a
     training, resolution = config.training, config.model.resolution
     depth, mask, camera = sample.depth, sample.depth > 0, sample.intrinsics
     if augment:
+        # A warp bends the border of the image, beyond which a background must not show through the rest of the subject.
         cut = is_cut(depth)
-        sample = turned(sample, training, rng)
-        depth, mask, camera = observed(sample, training, rng, cut=cut)
+        straight = cut and rng.random() < 0.5
+        sample = turned(sample, training, rng, warp=not straight)
+        depth, mask, camera = observed(sample, training, rng, background=straight or not cut)
     on_subject = np.where(mask, depth, 0)
     volume = subject_volume(on_subject, camera, config, rng if augment else None)
     frames, rays = [], []
@@ -118,11 +120,16 @@ def one_frame(sample: WindowSample, rng: np.random.Generator) -> WindowSample:
     return replace(sample, **{name: getattr(sample, name)[index : index + 1] for name in per_frame})
 
 
-def turned(sample: WindowSample, training: TrainingConfig, rng: np.random.Generator) -> WindowSample:
-    """Stretch the window at random; warp it, mirror it and reverse its time, each with its configured probability."""
+def turned(
+    sample: WindowSample, training: TrainingConfig, rng: np.random.Generator, *, warp: bool = True
+) -> WindowSample:
+    """Stretch the window at random; warp it, mirror it and reverse its time, each with its configured probability.
+
+    Without ``warp``, it is never warped.
+    """
     if training.stretch > 0:
         sample = stretched(sample, np.exp(rng.uniform(-training.stretch, training.stretch, 3)))
-    if training.warp > 0 and rng.random() < training.warp:
+    if warp and training.warp > 0 and rng.random() < training.warp:
         sample = warped(sample, rng)
     if rng.random() < training.mirror:
         sample = mirrored(sample)

@@ -11,32 +11,39 @@ from dataclasses import replace
 
 import numpy as np
 from scipy.ndimage import maximum_filter, minimum_filter
+from scipy.spatial import cKDTree
 
 from nr_tracking.config import TrainingConfig
 from nr_tracking.data.cache import WindowSample
 from nr_tracking.data.occluders import occlude
-from nr_tracking.data.sensor import random_sensor
+from nr_tracking.data.sensor import blotches, random_sensor
 from nr_tracking.sensing.camera import back_project
 from nr_tracking.sensing.planes import depth_tolerance
 from nr_tracking.types import Bool, Float32, Intrinsics
 
 _FARTHEST_RETURN = 12.0  # metres
 _SPREAD = 0.05  # of its depth, by which noise moves a pixel of the subject at most
+_DARK = (0.05, 0.25)  # of the subject's size: radius, or half the width, of a patch that returns nothing
+_MOST_DARK = 0.6
 _TAKEN = (0.007, 0.022)  # metres from a floor or wall within which near pixels may be taken for a part of it
 
 
 def observed(
-    sample: WindowSample, training: TrainingConfig, rng: np.random.Generator, *, cut: bool = False
+    sample: WindowSample, training: TrainingConfig, rng: np.random.Generator, *, background: bool = True
 ) -> tuple[Float32, Bool, Intrinsics]:
     """Depth (N, H, W) of a scene around the subject, the subject's mask, and the camera.
 
-    A subject that is ``cut`` by the border of the image has no background: it would show through the part beyond.
+    Without ``background`` there never is one: behind a subject that was cut by a border which is bent since.
     """
     depth, mask, camera = sample.depth, sample.depth > 0, sample.intrinsics
+    cut = cut_sides(depth)
     if rng.random() < training.occluder:
         depth, mask = occlude(depth, mask, camera, rng)
-    if rng.random() < training.background and not cut:
-        depth, mask, camera = with_background(depth, mask, camera, sample.surface, sample.up, rng)
+    if rng.random() < training.background and background:
+        depth, mask, camera = with_background(depth, mask, camera, sample.surface, sample.up, rng, cut)
+    if training.dark > 0 and rng.random() < training.dark:
+        dark = dark_patch(depth, mask, camera, sample.surface, rng)
+        depth, mask = np.where(dark, 0, depth).astype(np.float32), mask & ~dark
     if rng.random() < training.noise:
         sensor = random_sensor(rng)
         subject = np.where(mask, depth, 0)
@@ -47,24 +54,43 @@ def observed(
 
 def is_cut(depth: Float32) -> bool:
     """Whether a subject reaches the border of its images (N, H, W); cropped ones have a margin otherwise."""
-    return bool((depth[:, [0, -1]] > 0).any() or (depth[:, :, [0, -1]] > 0).any())
+    return any(cut_sides(depth))
+
+
+def cut_sides(depth: Float32) -> tuple[bool, bool, bool, bool]:
+    """Whether a subject reaches the top, the bottom, the left and the right border of its images (N, H, W)."""
+    top, bottom = ((depth[:, row] > 0).any() for row in (0, -1))
+    left, right = ((depth[:, :, column] > 0).any() for column in (0, -1))
+    return bool(top), bool(bottom), bool(left), bool(right)
 
 
 def with_background(
-    depth: Float32, mask: Bool, camera: Intrinsics, surface: Float32, up: np.ndarray, rng: np.random.Generator
+    depth: Float32,
+    mask: Bool,
+    camera: Intrinsics,
+    surface: Float32,
+    up: np.ndarray,
+    rng: np.random.Generator,
+    cut: tuple[bool, bool, bool, bool] = (False, False, False, False),
 ) -> tuple[Float32, Bool, Intrinsics]:
     """Put a wall, a floor or both behind all there is, the same in all frames.
 
     The floor lies under the whole subject and the wall behind it, seen or not: ``surface`` (N, S, 3) are points all
     over it, ``up`` (3,) points against gravity. The image, cropped to the subject, is widened by half its size on each
-    side, so that the background fills the view of the cube. There is no floor where the camera would be below it.
+    side, so that the background fills the view of the cube, but for the sides on which the subject is ``cut`` (top,
+    bottom, left, right): no camera sees a background there. There is no floor where the camera would be below it.
     Pixels within a tolerance of a plane may leave the mask, as when planes are taken for the subject's support.
     """
     pad = max(depth.shape[1:]) // 2
+    top, bottom, left, right = (0 if at else pad for at in cut)
     camera = replace(
-        camera, width=camera.width + 2 * pad, height=camera.height + 2 * pad, cx=camera.cx + pad, cy=camera.cy + pad
+        camera,
+        width=camera.width + left + right,
+        height=camera.height + top + bottom,
+        cx=camera.cx + left,
+        cy=camera.cy + top,
     )
-    sides = ((0, 0), (pad, pad), (pad, pad))
+    sides = ((0, 0), (top, bottom), (left, right))
     depth, mask = np.pad(depth, sides), np.pad(mask, sides)
     points = surface.reshape(-1, 3)
     size = float(np.ptp(points, axis=0).max())
@@ -86,6 +112,39 @@ def with_background(
         mask = mask & ~(offset - slope * depth < depth_tolerance(depth, taken))
     behind[behind > _FARTHEST_RETURN] = 0
     return np.where(depth > 0, depth, behind).astype(np.float32), mask, camera
+
+
+def dark_patch(depth: Float32, mask: Bool, camera: Intrinsics, surface: Float32, rng: np.random.Generator) -> Bool:
+    """Pixels (N, H, W) of the subject that return nothing, as black cloth and hair do in infrared light.
+
+    The patch sits on the body and moves with it: it is what lies nearest to those of the points ``surface`` (N, S, 3),
+    in correspondence, that surround one of them in the first frame. Some of it may return all the same, in blotches.
+    At most 60 % of the subject are dark; where it would be more there is no patch.
+    """
+    dark = np.zeros(mask.shape, bool)
+    seen = np.argwhere(mask[0])
+    if len(seen) == 0:
+        return dark
+    row, column = seen[rng.integers(len(seen))]
+    anchor = back_project(depth[0], camera)[row, column]
+    size = float(np.ptp(surface[0], axis=0).max())
+    from_it = np.linalg.norm(surface[0] - anchor, axis=1) / size
+    # A ball, or a band all around the body, as trousers are.
+    if rng.random() < 0.5:
+        from_it = np.abs((surface[0] - anchor) @ _unit(surface[0] - surface[0].mean(0))) / size
+    part = from_it < rng.uniform(*_DARK)
+    returning = rng.uniform(0.0, 0.4) if rng.random() < 0.5 else 0.0
+    for index, image in enumerate(mask):
+        nearest = cKDTree(surface[index]).query(back_project(depth[index], camera)[image])[1]
+        dark[index][image] = part[nearest]
+        if returning > 0:
+            dark[index] &= ~blotches(image.shape, returning, rng)
+    return dark if dark.sum() <= _MOST_DARK * mask.sum() else np.zeros_like(dark)
+
+
+def _unit(points: np.ndarray) -> np.ndarray:
+    """The direction (3,) in which points (S, 3) about their mean reach furthest."""
+    return np.asarray(np.linalg.svd(points, full_matrices=False)[2][0])
 
 
 def _found_again(noisy: Float32, clean: Float32) -> Bool:

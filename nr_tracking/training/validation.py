@@ -24,6 +24,7 @@ _OTHER = (
     "dropout",
     "background",
     "occluder",
+    "dark",
     "single_frame_cube",
     "centre_jitter",
 )
