@@ -87,6 +87,7 @@ class TrainingConfig(Section):
     mirror: float = setting(0.5, "share of mirrored windows", ge=0, le=1)
     reverse: float = setting(0.5, "share of windows played backwards", ge=0, le=1)
     noise: float = setting(0.5, "share of windows with sensor noise", ge=0, le=1)
+    stereo: float = setting(0.35, "share of that noise that is an active stereo camera's", ge=0, le=1)
     dropout: float = setting(0.25, "largest share of observed voxels left out", ge=0, lt=1)
     background: float = setting(0.4, "share of windows with a wall behind the subject", ge=0, le=1)
     occluder: float = setting(0.15, "share of windows with a thing between camera and subject", ge=0, le=1)

@@ -5,7 +5,15 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from nr_tracking.data.sensor import CLEAN, NOMINAL_FX, SensorModel, random_sensor, structured_light, time_of_flight
+from nr_tracking.data.sensor import (
+    CLEAN,
+    NOMINAL_FX,
+    SensorModel,
+    active_stereo,
+    random_sensor,
+    structured_light,
+    time_of_flight,
+)
 from nr_tracking.types import Intrinsics
 
 CAMERA = Intrinsics(160, 120, 200.0, 200.0, 79.5, 59.5)
@@ -113,3 +121,41 @@ def test_a_slope_in_a_coarser_image_is_no_edge() -> None:
         # 2.4 % of its depth over three pixels of a full image, and as steep in the coarse one.
         depth = 1.5 * np.exp(0.012 / factor * np.arange(60, dtype=np.float32))[None].repeat(40, 0)
         assert (model(depth, camera, np.random.default_rng(0)) > 0).all()
+
+
+def test_what_is_in_front_grows_unevenly_and_no_further_than_stated() -> None:
+    model = SensorModel(**{**vars(CLEAN), "fattening": 6.0})
+    grown = np.zeros((120, 160))
+    for seed in range(5):
+        noisy = model(step(), CAMERA, np.random.default_rng(seed))
+        inner = noisy[30:90, 40:120]
+        np.testing.assert_array_equal(inner, 1.0)
+        assert set(np.unique(noisy)) == {1.0, 2.0}
+        grown += noisy == 1.0
+    reach = model.reach(CAMERA)
+    assert reach == 1 + int(np.ceil(6.0 * CAMERA.fx / NOMINAL_FX)) == 4
+    outside = np.ones((120, 160), bool)
+    outside[30 - reach + 1 : 90 + reach - 1, 40 - reach + 1 : 120 + reach - 1] = False
+    assert not grown[outside].any()
+    beside = grown[30:90, 38]
+    assert 0 < beside.mean() < 5, "by two pixels here and there"
+
+
+def test_a_slope_does_not_grow_over_itself() -> None:
+    ramp = np.linspace(1.0, 1.6, 160, dtype=np.float32)[None].repeat(120, 0)
+    model = SensorModel(**{**vars(CLEAN), "fattening": 6.0})
+    np.testing.assert_array_equal(model(ramp, CAMERA, np.random.default_rng(0)), ramp)
+
+
+def test_active_stereo_is_noisy_and_gives_back_more_of_the_outline_than_it_loses() -> None:
+    camera = Intrinsics(400, 400, NOMINAL_FX, NOMINAL_FX, 200.0, 200.0)
+    rows, columns = np.indices((400, 400))
+    depth = np.where(np.hypot(rows - 200, columns - 200) < 100, 1.5, 0).astype(np.float32)
+    model = SensorModel(**{**vars(active_stereo()), "blotches": 0.0, "shadow": False})
+    noisy = model(depth, camera, np.random.default_rng(0))
+    inner = np.hypot(rows - 200, columns - 200) < 90
+    error = (noisy - depth)[inner & (noisy > 0)]
+    assert 0.002 < error.std() < 0.02 and abs(error.mean()) < 0.002
+    assert 1.0 < (noisy > 0).sum() / (depth > 0).sum() < 1.06
+    middle = np.where(noisy > 0, noisy - depth, 0)[150:250, 150:250]
+    assert np.corrcoef(middle[:, :-2].ravel(), middle[:, 2:].ravel())[0, 1] > 0.4, "alike over two pixels"

@@ -1,9 +1,11 @@
 """What a depth camera makes of a perfect depth image.
 
-Two kinds of camera are modelled. *Structured light* measures disparity: its steps and its axial noise grow with z^2
+Three kinds of camera are modelled. *Structured light* measures disparity: its steps and its axial noise grow with z^2
 (Khoshelham and Elberink 2012), its image is jittered sideways (Nguyen et al. 2012), and what the projector cannot
-reach from its own place is dark. *Time of flight* measures range: noise grows with distance and at grazing angles, and
-pixels on an edge mix what lies before and behind. Both lose depth at edges, on steep surfaces and in blotches.
+reach from its own place is dark. *Active stereo* compares blocks of two images: its noise is smooth over several
+pixels, its steps are fine, and what is in front grows over what is behind, by up to half a block and unevenly
+(foreground fattening). *Time of flight* measures range: noise grows with distance and at grazing angles, and pixels on
+an edge mix what lies before and behind. All lose depth at edges, on steep surfaces and in blotches.
 """
 
 from __future__ import annotations
@@ -29,7 +31,8 @@ class SensorModel:
     loses about the same share of an outline.
     ``quantum`` metres of the output; ``edge_loss`` and ``flying``: share of edge pixels that are lost, or that float
     between the surfaces; ``steep_degrees``: steeper surfaces are lost; ``blotches``: share of the image without
-    return; ``shadow``: whether the projector's shadow is dark.
+    return; ``shadow``: whether the projector's shadow is dark; ``fattening`` pixels by which what is in front grows at
+    most.
     """
 
     axial: float = 0.0015
@@ -44,6 +47,11 @@ class SensorModel:
     steep_degrees: float = 82.0
     blotches: float = 0.0
     shadow: bool = False
+    fattening: float = 0.0
+
+    def reach(self, intrinsics: Intrinsics) -> int:
+        """Whole pixels by which a surface can appear beside its place: it grows so far, and one is by jitter."""
+        return 1 + int(np.ceil(self.fattening * intrinsics.fx / NOMINAL_FX))
 
     def __call__(self, depth: Float32, intrinsics: Intrinsics, rng: np.random.Generator) -> Float32:
         """One noisy image of a clean one; ``rng`` decides the noise and nothing else does."""
@@ -52,6 +60,8 @@ class SensorModel:
             return depth.copy()
         pixel = intrinsics.fx / NOMINAL_FX
         seen = _jittered(depth, self.lateral * pixel, rng)
+        if self.fattening > 0:
+            seen = _fattened(seen, self.fattening * pixel, rng)
         slope = _slope(depth.astype(np.float64), intrinsics)
         noise = gaussian_filter(rng.standard_normal(depth.shape), self.correlation * pixel)
         noise /= max(float(noise.std()), 1e-9)
@@ -99,6 +109,24 @@ def structured_light(strength: float = 1.0) -> SensorModel:
     )
 
 
+def active_stereo(strength: float = 1.0) -> SensorModel:
+    """A stereo camera with a projector of texture; ``strength`` 1 is a typical one."""
+    return SensorModel(
+        axial=0.0025 * strength,
+        power=2.0,
+        correlation=2.5,
+        lateral=0.5 * strength,
+        disparity=0.03,
+        baseline=0.05,
+        edge_loss=0.15,
+        flying=0.05,
+        steep_degrees=80.0,
+        blotches=0.02 * strength,
+        shadow=True,
+        fattening=1.8 * strength,
+    )
+
+
 def time_of_flight(strength: float = 1.0) -> SensorModel:
     """A time-of-flight camera; ``strength`` 1 is a typical one."""
     return SensorModel(
@@ -113,8 +141,13 @@ def time_of_flight(strength: float = 1.0) -> SensorModel:
     )
 
 
-def random_sensor(rng: np.random.Generator) -> SensorModel:
-    """A random camera of either kind, from nearly perfect to twice as bad as usual."""
+def random_sensor(rng: np.random.Generator, stereo: float = 0.0) -> SensorModel:
+    """A random camera, from nearly perfect to twice as bad as usual.
+
+    With probability ``stereo`` it is active stereo, else structured light or time of flight.
+    """
+    if stereo > 0 and rng.random() < stereo:
+        return active_stereo(float(rng.uniform(0.3, 2.0)))
     make = structured_light if rng.random() < 0.5 else time_of_flight
     return make(float(rng.uniform(0.3, 2.0)))
 
@@ -125,6 +158,23 @@ def _jittered(depth: Float32, pixels: float, rng: np.random.Generator) -> np.nda
         return depth.astype(np.float64)
     beside = np.indices(depth.shape) + rng.normal(size=(2, *depth.shape)) * pixels
     return map_coordinates(depth.astype(np.float64), beside, order=0, mode="nearest")
+
+
+def _fattened(depth: np.ndarray, pixels: float, rng: np.random.Generator) -> np.ndarray:
+    """What is in front, grown over what is behind by nothing to ``pixels``, more here and less there."""
+    reach = pixels * _smooth_noise(depth.shape, rng)
+    grown = np.where(depth > 0, depth, np.inf)
+    for step in range(int(np.ceil(pixels))):
+        before = minimum_filter(grown, 3)
+        # Only a step in depth is grown over: a slope stays as it is.
+        grown = np.where((before < 0.97 * grown) & (reach > step + 0.5), before, grown)
+    return np.where(np.isfinite(grown), grown, 0)
+
+
+def _smooth_noise(shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
+    """From 0 to 1 (H, W), alike over half a dozen pixels."""
+    coarse = rng.random((shape[0] // 6 + 3, shape[1] // 6 + 3))
+    return zoom(coarse, 6, order=1)[: shape[0], : shape[1]]
 
 
 def _slope(depth: np.ndarray, intrinsics: Intrinsics) -> np.ndarray:

@@ -45,10 +45,11 @@ def observed(
         dark = dark_patch(depth, mask, camera, sample.surface, rng)
         depth, mask = np.where(dark, 0, depth).astype(np.float32), mask & ~dark
     if rng.random() < training.noise:
-        sensor = random_sensor(rng)
+        sensor = random_sensor(rng, training.stereo)
         subject = np.where(mask, depth, 0)
         depth = np.stack([sensor(image, camera, rng) for image in depth])
-        mask = np.stack([_found_again(noisy, clean) for noisy, clean in zip(depth, subject, strict=True)])
+        reach = sensor.reach(camera)
+        mask = np.stack([_found_again(noisy, clean, reach) for noisy, clean in zip(depth, subject, strict=True)])
     return depth, mask & (depth > 0), camera
 
 
@@ -147,7 +148,8 @@ def _unit(points: np.ndarray) -> np.ndarray:
     return np.asarray(np.linalg.svd(points, full_matrices=False)[2][0])
 
 
-def _found_again(noisy: Float32, clean: Float32) -> Bool:
-    """Pixels (H, W) whose noisy depth is that of the subject there or beside; ``clean`` is 0 off the subject."""
-    nearest, farthest = minimum_filter(np.where(clean > 0, clean, np.inf), 3), maximum_filter(clean, 3)
+def _found_again(noisy: Float32, clean: Float32, reach: int) -> Bool:
+    """Pixels (H, W) whose noisy depth is that of the subject there or up to ``reach`` beside; ``clean`` is 0 off it."""
+    size = 2 * reach + 1
+    nearest, farthest = minimum_filter(np.where(clean > 0, clean, np.inf), size), maximum_filter(clean, size)
     return (noisy > (1 - _SPREAD) * nearest) & (noisy < (1 + _SPREAD) * farthest)

@@ -25,6 +25,7 @@ _OTHER = (
     "background",
     "occluder",
     "dark",
+    "stereo",
     "single_frame_cube",
     "centre_jitter",
 )
