@@ -85,6 +85,7 @@ class TrainingConfig(Section):
     stretch: float = setting(0.12, "largest logarithm of the factors on width, height and depth", ge=0, le=0.5)
     warp: float = setting(0.5, "share of windows in smoothly warped space", ge=0, le=1)
     mirror: float = setting(0.5, "share of mirrored windows", ge=0, le=1)
+    on_its_side: float = setting(0.08, "share of windows of a camera that lies on a side or upside down", ge=0, le=1)
     reverse: float = setting(0.5, "share of windows played backwards", ge=0, le=1)
     noise: float = setting(0.5, "share of windows with sensor noise", ge=0, le=1)
     stereo: float = setting(0.35, "share of that noise that is an active stereo camera's", ge=0, le=1)

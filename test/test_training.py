@@ -101,6 +101,19 @@ def test_mirror_and_reversal_keep_depth_and_truth_together(sample):
     np.testing.assert_array_equal(backwards.sdf[1], sample.sdf[-2])
 
 
+def test_a_camera_that_lies_on_its_side_sees_depth_and_truth_together(sample):
+    for quarters in (1, 2, 3):
+        rolled = batches.rolled(sample, quarters)
+        assert cloud_distance(rolled).max() < 0.06
+        assert rolled.depth.shape[1:] == (rolled.intrinsics.height, rolled.intrinsics.width)
+        angle = np.arctan2(-rolled.up[1], rolled.up[0]) - np.arctan2(-sample.up[1], sample.up[0])
+        assert np.cos(angle - quarters * np.pi / 2) > 0.999, "counter-clockwise in the image"
+    whole = batches.rolled(batches.rolled(sample, 3), 1)
+    np.testing.assert_array_equal(whole.depth, sample.depth)
+    np.testing.assert_array_equal(whole.surface, sample.surface)
+    assert whole.intrinsics == sample.intrinsics
+
+
 def test_a_stretched_body_is_seen_where_it_is_and_keeps_its_inside(sample):
     factors = np.array([1.1, 0.85, 1.2])
     stretched = batches.stretched(sample, factors)

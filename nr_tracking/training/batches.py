@@ -123,7 +123,7 @@ def one_frame(sample: WindowSample, rng: np.random.Generator) -> WindowSample:
 def turned(
     sample: WindowSample, training: TrainingConfig, rng: np.random.Generator, *, warp: bool = True
 ) -> WindowSample:
-    """Stretch the window at random; warp it, mirror it and reverse its time, each with its configured probability.
+    """Stretch the window at random; warp, roll, mirror and reverse it, each with its configured probability.
 
     Without ``warp``, it is never warped.
     """
@@ -131,6 +131,8 @@ def turned(
         sample = stretched(sample, np.exp(rng.uniform(-training.stretch, training.stretch, 3)))
     if warp and training.warp > 0 and rng.random() < training.warp:
         sample = warped(sample, rng)
+    if training.on_its_side > 0 and rng.random() < training.on_its_side:
+        sample = rolled(sample, int(rng.integers(1, 4)))
     if rng.random() < training.mirror:
         sample = mirrored(sample)
     if rng.random() < training.reverse:
@@ -151,6 +153,36 @@ def mirrored(sample: WindowSample) -> WindowSample:
         normals=sample.normals * flip,
         up=sample.up * flip,
     )
+
+
+def rolled(sample: WindowSample, quarters: int) -> WindowSample:
+    """The window as a camera would see it that is rolled about its optical axis by so many quarters of a turn.
+
+    Each of them turns the image counter-clockwise.
+    """
+    for _ in range(quarters):
+        camera = sample.intrinsics
+        camera = replace(
+            camera,
+            width=camera.height,
+            height=camera.width,
+            fx=camera.fy,
+            fy=camera.fx,
+            cx=camera.cy,
+            cy=camera.width - 1 - camera.cx,
+        )
+        sample = replace(
+            sample,
+            depth=np.rot90(sample.depth, axes=(1, 2)),
+            intrinsics=camera,
+            **{name: _quarter(getattr(sample, name)) for name in ("points", "surface", "normals", "up")},
+        )
+    return replace(sample, depth=np.ascontiguousarray(sample.depth))
+
+
+def _quarter(points: Float32) -> Float32:
+    """Points or directions (..., 3) seen by a camera that was rolled so: the x axis becomes -y, the y axis x."""
+    return np.stack((points[..., 1], -points[..., 0], points[..., 2]), axis=-1)
 
 
 def stretched(sample: WindowSample, factors: np.ndarray) -> WindowSample:

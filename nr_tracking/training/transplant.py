@@ -78,12 +78,16 @@ def _with_more_inputs(weight: Tensor, inputs: int) -> Tensor:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Write the file; see the module's text."""
-    parser = argparse.ArgumentParser(prog="python -m nr_tracking.training.transplant", description=__doc__)
-    parser.add_argument("rays", type=Path)
-    parser.add_argument("weights", type=Path)
-    parser.add_argument("output", type=Path)
-    parser.add_argument("--preset", required=True)
+    """Write the file that the docstring of the module describes."""
+    parser = argparse.ArgumentParser(
+        prog="python -m nr_tracking.training.transplant",
+        description="Join the ray network of one weights file and all other networks of another one, and print the "
+        "SHA-256 of the result.",
+    )
+    parser.add_argument("rays", type=Path, metavar="RAYS", help="weights file with the ray network")
+    parser.add_argument("weights", type=Path, metavar="WEIGHTS", help="weights file with the other networks")
+    parser.add_argument("output", type=Path, metavar="OUTPUT", help="weights file to write")
+    parser.add_argument("--preset", required=True, help="preset that the result is for, and whose sizes it must have")
     chosen = parser.parse_args(arguments)
     rays, weights = read_weights(chosen.rays), read_weights(chosen.weights)
     parts = transplanted(rays, weights, chosen.preset)

@@ -19,6 +19,7 @@ from nr_tracking.types import InputError
 _OTHER = (
     "stretch",
     "warp",
+    "on_its_side",
     "mirror",
     "reverse",
     "dropout",
