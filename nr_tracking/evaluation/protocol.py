@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from nr_tracking.data.sequence import GroundTruth
 from nr_tracking.evaluation import baselines, track_metrics
@@ -181,66 +182,116 @@ def score(
             f"{name}: {len(candidate.meshes)} meshes, {len(candidate.tracks)} rows of tracks, {frames} true frames",
         )
     views = _views(poses, frames)
-    seen = scans
+    seen = scans  # as each camera saw them
     if views is not None:
         scans = [Mesh(view.points(scan.vertices), scan.faces) for view, scan in zip(views, scans, strict=True)]
         truth = GroundTruth(seen_from_first(views, truth.vertices), truth.faces)
         candidate = _candidate_of_first_camera(candidate, views)
     rng = np.random.default_rng(seed)
-    origin, unit = _normalisation(scans[0])
-    true = [Mesh((scan.vertices - origin) / unit, scan.faces) for scan in scans]
-    vertices = (truth.vertices - origin) / unit
-    points = baselines.corresponding_points(vertices, truth.faces, count, rng)
-    surfaces = [sample(mesh, count, rng) for mesh in true]
-    tied = track_metrics.tie_tracks((candidate.tracks - origin) / unit, points)
-    columns = {
-        "corr": track_metrics.correspondence_error(tied),
-        "static_corr": baselines.static_error(points),
-        "chain_corr": baselines.nearest_neighbour_chain_error(points, surfaces),
-        "jitter": track_metrics.jitter(tied),
-        "tracked": track_metrics.share_tracked(tied),
-    }
-    true_points = tied.truth * unit + origin  # as each camera saw them
+    units = _Units.of(scans[0])
+    true = [units.of_mesh(scan) for scan in scans]
+    points = baselines.corresponding_points(units.of_points(truth.vertices), truth.faces, count, rng)
+    samples = [sample(mesh, count, rng) for mesh in true]
+    tied = track_metrics.tie_tracks(units.of_points(candidate.tracks), points)
+    true_points = units.metric(tied.truth)
     if views is not None:
         true_points = np.stack([view.inverse().points(row) for view, row in zip(views, true_points, strict=True)])
+    by_track = _track_scores(tied, points, samples)
     if intrinsics is not None and len(tied.columns):
-        slack = track_metrics.VISIBLE_SLACK * unit
+        slack = track_metrics.VISIBLE_SLACK * units.edge
         visible = track_metrics.visible_truth(true_points, seen, rectified_camera(intrinsics), slack)
-        columns["visible_error"], columns["hidden_error"] = track_metrics.end_point_error(tied, visible)
-    rows: list[FrameScores] = []
-    specimen: Specimen | None = None
-    surface: Mesh | None = None
-    largest = -1.0
-    for frame, mesh in enumerate(candidate.meshes):
-        surface = mesh if mesh is not None and len(mesh.faces) else surface
-        scores = None
-        if surface is not None:
-            scaled = Mesh((surface.vertices - origin) / unit, surface.faces)
-            scores = score_surface(scaled, true[frame], count, rng, surfaces[frame])
-            if scores.chamfer_l1 > largest:
-                largest, worst_frame, worst_surface = scores.chamfer_l1, frame, surface
-        rows.append(FrameScores(scores, **{key: float(values[frame]) for key, values in columns.items()}))
-    floor = baselines.chamfer_floor(surfaces[0], true[0], count, rng)
-    if largest >= 0:
-        scaled = Mesh((worst_surface.vertices - origin) / unit, worst_surface.faces)
-        error = _distance(scaled, surfaces[worst_frame])
-        missed = _distance(true[worst_frame], sample(scaled, count, rng))
-        # A copy: a part of an array would keep the whole of it, and there may be thousands of sub-sequences.
-        true_surface = Mesh(scans[worst_frame].vertices.copy(), scans[worst_frame].faces)
-        specimen = Specimen(worst_frame, worst_surface, true_surface, error, missed)
+        by_track["visible_error"], by_track["hidden_error"] = track_metrics.end_point_error(tied, visible)
+    shown = _shown(candidate.meshes)
+    by_surface = [
+        None if surface is None else score_surface(units.of_mesh(surface), true[frame], count, rng, samples[frame])
+        for frame, surface in enumerate(shown)
+    ]
+    floor = baselines.chamfer_floor(samples[0], true[0], count, rng)
     return Scores(
         name,
         start,
-        rows,
+        [
+            FrameScores(surface, **{key: float(values[frame]) for key, values in by_track.items()})
+            for frame, surface in enumerate(by_surface)
+        ],
         chamfer_floor=floor,
         count=count,
         missing=[frame for frame, mesh in enumerate(candidate.meshes) if mesh is None],
         family=family,
         method=candidate.method,
         seconds=candidate.seconds,
-        reliability=_reliability(candidate, tied, unit, true_points[..., 2]),
-        worst=specimen,
+        reliability=_reliability(candidate, tied, units.edge, true_points[..., 2]),
+        worst=_worst(by_surface, shown, scans, samples, units, rng),
     )
+
+
+@dataclass(frozen=True)
+class _Units:
+    """Those of the scores: ``origin`` (3,) and ``edge``, centre and longest edge of the first true surface's box."""
+
+    origin: Float64
+    edge: float
+
+    @classmethod
+    def of(cls, first: Mesh) -> _Units:
+        used = first.vertices[np.unique(first.faces)].astype(np.float64)
+        lower, upper = used.min(axis=0), used.max(axis=0)
+        return cls((lower + upper) / 2, float((upper - lower).max()))
+
+    def of_points(self, points: NDArray[np.floating]) -> Float64:
+        """Metric points (..., 3) in these units."""
+        scaled: Float64 = (points - self.origin) / self.edge
+        return scaled
+
+    def of_mesh(self, mesh: Mesh) -> Mesh:
+        """A metric surface in these units."""
+        return Mesh(self.of_points(mesh.vertices), mesh.faces)
+
+    def metric(self, points: Float64) -> Float64:
+        """Points (..., 3) in these units in metres."""
+        return points * self.edge + self.origin
+
+
+def _track_scores(tied: track_metrics.TiedTracks, points: Float64, samples: list[Samples]) -> dict[str, Float64]:
+    """Scores of tracks, (T,) each, and of the baselines beside them; ``points`` (T, K, 3) correspond over time."""
+    return {
+        "corr": track_metrics.correspondence_error(tied),
+        "static_corr": baselines.static_error(points),
+        "chain_corr": baselines.nearest_neighbour_chain_error(points, samples),
+        "jitter": track_metrics.jitter(tied),
+        "tracked": track_metrics.share_tracked(tied),
+    }
+
+
+def _shown(meshes: list[Mesh | None]) -> list[Mesh | None]:
+    """The surface of each frame or, where it has none, the last one before it; None before the first one."""
+    shown: list[Mesh | None] = []
+    for mesh in meshes:
+        there = mesh is not None and len(mesh.faces) > 0
+        shown.append(mesh if there else shown[-1] if shown else None)
+    return shown
+
+
+def _worst(
+    scores: list[SurfaceScores | None],
+    shown: list[Mesh | None],
+    true: list[Mesh],
+    samples: list[Samples],
+    units: _Units,
+    rng: np.random.Generator,
+) -> Specimen | None:
+    """The frame with the largest CD; ``shown`` and ``true`` are metric, ``samples`` of the true ones are not."""
+    frame = int(
+        np.argmax([-1.0 if surface is None else np.nan_to_num(surface.chamfer_l1, nan=-1.0) for surface in scores])
+    )
+    surface = shown[frame]
+    if surface is None:
+        return None
+    scaled = units.of_mesh(surface)
+    error = _distance(scaled, samples[frame])
+    missed = _distance(units.of_mesh(true[frame]), sample(scaled, len(samples[frame].points), rng))
+    # A copy: a part of an array would keep the whole of it, and there may be thousands of sub-sequences.
+    return Specimen(frame, surface, Mesh(true[frame].vertices.copy(), true[frame].faces), error, missed)
 
 
 def summary(scores: list[Scores]) -> dict[str, float]:
@@ -319,10 +370,3 @@ def _outward(surfaces: list[Mesh]) -> list[Mesh]:
         return surfaces
     # As arrays of their own: torch takes none that is read backwards.
     return [Mesh(mesh.vertices, np.ascontiguousarray(mesh.faces[:, ::-1])) for mesh in surfaces]
-
-
-def _normalisation(true: Mesh) -> tuple[Float64, float]:
-    """Centre (3,) and longest edge of the box of the first true surface."""
-    used = true.vertices[np.unique(true.faces)].astype(np.float64)
-    lower, upper = used.min(axis=0), used.max(axis=0)
-    return (lower + upper) / 2, float((upper - lower).max())
