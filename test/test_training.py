@@ -309,7 +309,7 @@ def test_gradients_are_the_mean_over_windows(cache, tmp_path):
     assert run.step(batches)
     (entry,) = run.journal.entries("step")
     assert entry["norm"] == pytest.approx(norm.item(), rel=1e-4)
-    assert run.together == 2 and run.position == 2
+    assert run.windows_per_step == 2 and run.position == 2
     with pytest.raises(InputError, match="do not make a step"):
         many = load_config("test", training={**settings, "windows_per_step": 9})
         next(Run(many, cache, tmp_path / "x", "completion", Plan(5, None), None, None).windows_of_epoch())

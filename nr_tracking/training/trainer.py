@@ -119,11 +119,12 @@ class Run:
         self.config, self.schedule, self.plan, self.folder = config, schedule, plan, folder
         self.team = Team(torch.device(config.device))
         self.device = self.team.device
-        self.together = max(config.training.windows_per_step, self.team.size)
-        if self.together % self.team.size:
+        self.windows_per_step = max(config.training.windows_per_step, self.team.size)
+        if self.windows_per_step % self.team.size:
             raise InputError(
                 "uneven_team",
-                f"training.windows_per_step = {self.together} cannot be shared evenly by {self.team.size} processes",
+                f"training.windows_per_step = {self.windows_per_step} cannot be shared evenly by {self.team.size} "
+                "processes",
             )
         keep_freed_memory()
         frames, least = config.training.window_frames, least_frames(schedule, config.training)
@@ -177,15 +178,17 @@ class Run:
             raise InputError(
                 "few_windows", f"the run had {self.epoch_windows} windows, {held} are there: complete them to go on"
             )
-        if self.epoch_windows < self.together:
-            raise InputError("few_windows", f"{self.epoch_windows} windows do not make a step of {self.together}")
+        if self.epoch_windows < self.windows_per_step:
+            raise InputError(
+                "few_windows", f"{self.epoch_windows} windows do not make a step of {self.windows_per_step}"
+            )
         training, size = self.config.training, self.team.size
         draws = draws_of_epoch(
             training.seed,
             self.epoch,
             self.epoch_windows,
             self.position,
-            self.together,
+            self.windows_per_step,
             self.team.rank,
             size,
             training.echoes,
@@ -193,9 +196,9 @@ class Run:
         on_device = isinstance(self.cache, GeneratedWindows) and self.device.type == "cuda"
         workers = 0 if on_device else training.workers  # a forked process must not use CUDA
         windows = prepared(self.cache, self.config, draws, workers, single=self.schedule == "rays")
-        for _ in range(len(draws) * size // self.together):
-            batches = [next(windows) for _ in range(self.together // size)]
-            self.position += self.together
+        for _ in range(len(draws) * size // self.windows_per_step):
+            batches = [next(windows) for _ in range(self.windows_per_step // size)]
+            self.position += self.windows_per_step
             yield [batch for batch in batches if batch is not None]
         self.epoch, self.position = self.epoch + 1, 0
         self.pass_gate()
@@ -211,17 +214,17 @@ class Run:
         stage = self.stage()
         self.optimizer.zero_grad(set_to_none=True)
         rows: list[dict[str, float]] = []
-        for together in self.losses(batches, stage):
-            found = [losses for losses in together if losses]
+        for part in self.losses(batches, stage):
+            found = [losses for losses in part if losses]
             if found:
                 torch.stack([value for losses in found for value in losses.values()]).sum().backward()
             for losses in found:
                 row = {name: float(value.detach()) for name, value in losses.items()}
                 rows.append({"loss": sum(row.values()), **row})
         rows = self.team.gathered(rows)
-        self.skipped += self.together - len(rows)
+        self.skipped += self.windows_per_step - len(rows)
         self.tick()  # time passes, and a plan of minutes ends, whether or not there is something to learn
-        self.barren = 0 if rows else self.barren + self.together
+        self.barren = 0 if rows else self.barren + self.windows_per_step
         if not rows:
             if self.barren >= max(self.epoch_windows, _LEAST_BARREN):
                 raise InputError("no_surface", f"{self.barren} windows in a row teach nothing: {_BARREN}")
@@ -372,7 +375,7 @@ class Run:
         for name in ("workers", "checkpoint_minutes", "validation_minutes", "validation_windows"):
             del config["training"][name]
         came_from = {"cache": self.cache.digest(), "start": self.start}
-        return {"schedule": self.schedule, "windows_per_step": self.together, **came_from, **config}
+        return {"schedule": self.schedule, "windows_per_step": self.windows_per_step, **came_from, **config}
 
     def finish(self) -> Path:
         """Checkpoint, validate and write the weights."""
