@@ -5,16 +5,17 @@
 into one process, where they share one set of weights.
 """
 
-import os
+from pathlib import Path
 
-from launch.actions import DeclareLaunchArgument, OpaqueFunction, SetEnvironmentVariable
+from launch.actions import DeclareLaunchArgument, OpaqueFunction, RegisterEventHandler, SetEnvironmentVariable
+from launch.event_handlers import OnShutdown
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
 
 from launch import LaunchContext, LaunchDescription, LaunchDescriptionEntity
 from nr_tracking.config import PRESETS
 from nr_tracking.ros.launching import overriding_file
-from nr_tracking.ros.share import fastdds_profile, share_folder
+from nr_tracking.ros.share import fastdds_environment, share_folder
 
 ARGUMENTS = [
     DeclareLaunchArgument("cameras", description="namespaces of the cameras, with commas between them"),
@@ -41,24 +42,24 @@ def nodes(context: LaunchContext) -> list[LaunchDescriptionEntity]:
         name: LaunchConfiguration(name).perform(context) for name in ("cameras", "preset", "device", "one_process")
     }
     cameras = [name.strip().strip("/") for name in given["cameras"].split(",") if name.strip()]
-    chosen = {name: given[name] for name in ("preset", "device") if given[name]}
+    overriding = overriding_file({name: given[name] for name in ("preset", "device") if given[name]})
     common = {
         "package": "nr_tracking",
         "output": "screen",
-        "parameters": [LaunchConfiguration("params_file"), overriding_file(chosen)],
+        "parameters": [LaunchConfiguration("params_file"), overriding],
         "remappings": [
             ("depth/image_raw", LaunchConfiguration("depth_topic")),
             ("depth/camera_info", LaunchConfiguration("camera_info_topic")),
         ],
     }
     if given["one_process"] == "true":
-        return [Node(executable="cameras_node", arguments=cameras, **common)]
-    return [Node(executable="tracking_node", name="nr_tracking", namespace=name, **common) for name in cameras]
+        started = [Node(executable="cameras_node", arguments=cameras, **common)]
+    else:
+        started = [Node(executable="tracking_node", name="nr_tracking", namespace=name, **common) for name in cameras]
+    return [*started, RegisterEventHandler(OnShutdown(on_shutdown=lambda *_: Path(overriding).unlink(missing_ok=True)))]
 
 
 def generate_launch_description() -> LaunchDescription:
     """Called by ``ros2 launch``."""
-    actions = [*ARGUMENTS, OpaqueFunction(function=nodes)]
-    if "FASTDDS_DEFAULT_PROFILES_FILE" not in os.environ:  # somebody's own profile stays
-        actions.insert(0, SetEnvironmentVariable("FASTDDS_DEFAULT_PROFILES_FILE", str(fastdds_profile())))
-    return LaunchDescription(actions)
+    environment = [SetEnvironmentVariable(name, value) for name, value in fastdds_environment().items()]
+    return LaunchDescription([*environment, *ARGUMENTS, OpaqueFunction(function=nodes)])

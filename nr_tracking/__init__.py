@@ -5,7 +5,7 @@ The whole public API::
     from nr_tracking import Tracker, load_config
     tracker = Tracker(load_config("base"))
     for frame in frames:                      # DepthFrame
-        for result in tracker.push(frame):    # TrackedFrame, in order, one for each accepted frame
+        for result in tracker.push(frame):    # TrackedFrame, in order, one for each frame with a surface
             ...
     for result in tracker.flush(): ...
 """

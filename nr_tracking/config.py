@@ -33,25 +33,44 @@ class SubjectConfig(Section):
     depth_min_m: float = setting(0.15, "nearer depth is ignored", unit="m", ge=0.0, le=20.0, live=True)
     depth_max_m: float = setting(6.0, "farther depth is ignored", unit="m", gt=0.0, le=50.0, live=True)
     region_min_m: tuple[float, float, float] = setting(
-        (-50.0, -50.0, 0.0), "lower corner of the region box in the camera optical frame", unit="m", live=True
+        (-50.0, -50.0, 0.0),
+        "lower corner of the region box in the camera optical frame; points outside of the box are ignored",
+        unit="m",
+        live=True,
     )
     region_max_m: tuple[float, float, float] = setting(
-        (50.0, 50.0, 50.0), "upper corner of the region box in the camera optical frame", unit="m", live=True
+        (50.0, 50.0, 50.0),
+        "upper corner of the region box in the camera optical frame; points outside of the box are ignored",
+        unit="m",
+        live=True,
     )
-    remove_plane: bool = setting(True, "remove planes (floor, walls, table) that extend beyond the subject", live=True)
-    plane_distance_m: float = setting(0.015, "points within this distance belong to a plane", unit="m", gt=0.0, le=0.2)
+    remove_plane: bool = setting(
+        True, "remove large planes (floor, walls, table) that extend beyond the subject", live=True
+    )
+    plane_distance_m: float = setting(
+        0.015,
+        "points within this distance of a plane belong to it; where depth is noisier, within more",
+        unit="m",
+        gt=0.0,
+        le=0.2,
+    )
     plane_fraction: float = setting(
-        0.2, "smallest share of the depth pixels that the first plane to be removed covers", ge=0.02, le=1.0
+        0.2,
+        "least share of the depth pixels that the first removed plane covers; further planes need a quarter of it",
+        ge=0.02,
+        le=1.0,
     )
     choice: Literal["largest", "nearest", "clicked"] = setting(
-        "largest", "which of several bodies is the subject; clicked: the one at point_m", live=True
+        "largest",
+        "which of several bodies is the subject: the largest, the nearest, or (clicked) the one nearest to point_m",
+        live=True,
     )
     point_m: tuple[float, float, float] = setting(
-        (0.0, 0.0, 1.0), "a point on the subject in the camera optical frame, for choice clicked", unit="m", live=True
+        (0.0, 0.0, 1.0), "with choice clicked, a point on the subject in the camera optical frame", unit="m", live=True
     )
     lost_s: float = setting(
         1.0,
-        "a subject that is gone for so long is lost: the next one, chosen anew, has new ids",
+        "a subject that is out of sight for this long is lost; the next subject gets new track ids",
         unit="s",
         ge=0,
         le=60,
@@ -59,17 +78,25 @@ class SubjectConfig(Section):
     )
     component_ratio: float = setting(
         0.3,
-        "components within this many subject sizes of the largest one are kept; fewer where a floor or wall is seen",
+        "image parts closer to the largest one than this many times its size (longest edge of its box) belong to the "
+        "subject; if planes were removed, within 0.2 m, but at least 0.5 and at most 1.5 times that distance",
         ge=0.0,
         le=5.0,
     )
     occluder_ratio: float = setting(
-        1.0, "components before the largest one in the image are kept within this many subject sizes", ge=0.0, le=5.0
+        1.0,
+        "image parts in front of the largest one belong to the subject up to this many times its size before it",
+        ge=0.0,
+        le=5.0,
     )
     component_gap_m: float = setting(
-        0.05, "a depth step larger than this separates components; beyond 2 m more", unit="m", gt=0.0, le=1.0
+        0.05,
+        "a larger step in depth separates two image parts; beyond 2 m the limit grows with the square of depth",
+        unit="m",
+        gt=0.0,
+        le=1.0,
     )
-    minimum_pixels: int = setting(64, "fewer subject pixels are no subject", ge=1, le=1_000_000)
+    minimum_pixels: int = setting(64, "an image with fewer pixels of the subject has no subject", ge=1, le=1_000_000)
 
     @model_validator(mode="after")
     def _something_is_within(self) -> Self:
@@ -82,129 +109,215 @@ class SubjectConfig(Section):
 
 
 class VolumeConfig(Section):
-    """The cube around the subject in which the surface is reconstructed."""
+    """The cube around the subject in which its surface is completed."""
 
-    margin: float = setting(1.35, "side of the cube over the longest seen edge of the subject", ge=1.0, le=3.0)
+    margin: float = setting(
+        1.35, "side of the cube, as a multiple of the longest edge of the box of the measured points", ge=1.0, le=3.0
+    )
     percentile: float = setting(
-        0.3, "share of points cut off at each end when measuring an edge", unit="%", ge=0, le=10
+        0.3, "share of the points that is cut off at each end of each axis to measure that box", unit="%", ge=0, le=10
     )
     depth_prior: float = setting(
         0.35,
-        "depth assumed behind what is seen, over the seen depth or shorter width, whichever is more",
+        "assumed depth of the hidden part, as a multiple of the measured depth of the subject or, if that is more, of "
+        "the shorter of its measured width and height",
         ge=0.0,
         le=2.0,
     )
     recentre_ratio: float = setting(
-        0.06, "a subject this share of the side off the centre moves the cube, in whole latent cells", ge=0, le=1
+        0.06,
+        "the cube moves along an axis, in eighths of its side, when the subject is off its centre by more than this "
+        "share of the side; values up to 0.08125 have no effect, since the subject is always allowed that much",
+        ge=0,
+        le=1,
     )
     cubes: int = setting(
         1,
-        "completions in slightly different cubes that are averaged; more take longer and are a little better",
+        "number of completions in slightly shifted and scaled cubes, whose mean is taken; more take longer and are a "
+        "little better",
         ge=1,
         le=5,
     )
     rescale_ratio: float = setting(
-        1.25, "a subject that outgrows the cube by this factor gets a new one", ge=1.05, le=3.0
+        1.25,
+        "the cube is fitted anew when the subject needs one larger by this factor, or smaller by 1.25 times it",
+        ge=1.05,
+        le=3.0,
     )
 
 
 class TsdfConfig(Section):
     """The truncated signed distance from one depth image."""
 
-    truncation_voxels: float = setting(3.0, "truncation distance", unit="voxel", ge=1.0, le=20.0)
-    kind: Literal["projective"] = setting("projective", "distance along the camera's z axis (Curless and Levoy)")
+    truncation_voxels: float = setting(
+        3.0, "truncation distance of the signed distances", unit="voxel", ge=1.0, le=20.0
+    )
+    kind: Literal["projective"] = setting(
+        "projective", "distances are measured along the camera's z axis (Curless and Levoy); nothing reads this setting"
+    )
 
 
 class MeshConfig(Section):
-    """The zero level set."""
+    """The mesh of the zero level set of a field."""
 
-    upsample: int = setting(1, "mesh grid cells along one voxel of the field", ge=1, le=4)
+    upsample: int = setting(1, "cells of the marching cubes grid along one voxel of the field", ge=1, le=4)
     pull: bool = setting(
-        True, "pull vertices onto the field between voxels; without, they are where interpolation puts them, sooner"
+        True,
+        "move each vertex of marching cubes along its grid edge onto the zero level of the field; false: leave it "
+        "where linear interpolation puts it, which is faster and less exact",
     )
     settle: bool = setting(
-        True, "spread vertices and move them until faces lie on the field: as good as a grid twice as fine"
+        True,
+        "spread the vertices along the surface and shift them until the faces lie on the zero level of the field; as "
+        "exact as a grid twice as fine",
     )
-    minimum_component: float = setting(0.03, "least share of the area of a part; of a seen one, a tenth", ge=0, le=1)
-    carve: bool = setting(True, "the surface must not stand in space that the camera saw to be empty")
+    minimum_component: float = setting(
+        0.03,
+        "drop separate parts with less than this share of the surface's area, or with less than a tenth of it if the "
+        "camera saw them",
+        ge=0,
+        le=1,
+    )
+    carve: bool = setting(True, "remove the surface from space that the camera saw to be empty")
 
 
 class DeformationConfig(Section):
-    """Patches, associations and the patch-wise near-rigid deformation."""
+    """Patches, their associations, and the network that guesses their motion."""
 
-    patches: int = setting(200, "number of patches, P", ge=8, le=2000)
-    hierarchy: tuple[int, int] = setting((65, 22), "patches on the two coarser levels")
-    softmax_scale: float = setting(100.0, "scale of cosine similarities before the softmax, sigma", gt=0, le=1000)
-    backend: Literal["network", "none"] = setting("network", "where the first guess of a deformation comes from")
+    patches: int = setting(200, "patches that a surface is cut into, P", ge=8, le=2000)
+    hierarchy: tuple[int, int] = setting((65, 22), "patches on the two coarser levels of the deformation decoder")
+    softmax_scale: float = setting(
+        100.0, "scale of cosine similarities before the softmax of the associations, sigma", gt=0, le=1000
+    )
+    backend: Literal["network", "none"] = setting(
+        "network",
+        "network: the deformation decoder guesses motions that are too large for the other starts of the refinement; "
+        "none: nothing does",
+    )
 
 
 class RefinementConfig(Section):
-    """Gauss-Newton refinement of a deformation at test time."""
+    """The Gauss-Newton fit of the deformation graph to each new surface."""
 
-    enabled: bool = setting(True, "refine deformations against the next surface")
-    backend: Literal["numpy", "torch"] = setting(
-        "numpy", "numpy: sparse solver, fastest on a CPU; torch: dense solver on the device"
+    enabled: bool = setting(
+        True,
+        "fit the deformation graph to each new surface; false: tracks move as the network guesses or, with "
+        "deformation.backend none, as they moved last",
     )
-    iterations: int = setting(12, "Gauss-Newton steps at most; small ones end it sooner", ge=0, le=100)
-    samples: int = setting(1000, "surface samples in each direction", ge=50, le=50_000)
-    nodes: int = setting(150, "nodes of the deformation graph that carries the tracks", ge=8, le=2000)
+    backend: Literal["numpy", "torch"] = setting(
+        "numpy", "numpy: sparse solver, the fastest on a CPU; torch: dense solver, on the setting device"
+    )
+    iterations: int = setting(12, "Gauss-Newton steps at most; a small step is the last one", ge=0, le=100)
+    samples: int = setting(1000, "samples of the tracked surface, and of the next one, in the fit", ge=50, le=50_000)
+    nodes: int = setting(
+        150, "nodes of the deformation graph that moves the tracks, on the first surface", ge=8, le=2000
+    )
     point_to_plane: float = setting(1.0, "weight of point-to-plane residuals", ge=0)
     point_to_point: float = setting(0.03, "weight of point-to-point residuals", ge=0)
     rigidity: float = setting(3.0, "weight of as-rigid-as-possible residuals between successive poses", ge=0)
     rigidity_limit: float = setting(
-        0.007, "beyond this share of the subject's size these residuals count less, so that parts come apart; 0: never",
+        0.007,
+        "as-rigid-as-possible residuals beyond this share of the subject's size count less, so that parts that were "
+        "wrongly joined come apart; 0: never",
         ge=0, le=1,
     )  # fmt: skip
-    embedding: float = setting(0.0, "weight of the embedding when matching points, lambda; 0 for none", ge=0)
-    match_radius: float = setting(0.065, "matches are sought within this share of the subject's size", gt=0, le=1)
-    normal_degrees: float = setting(45.0, "matched normals differ by at most this angle", unit="deg", gt=0, le=180)
-    velocity: float = setting(0.8, "start from this share of the last displacement", ge=0, le=1)
-    damping: float = setting(1e-4, "Levenberg damping relative to the diagonal", ge=0)
+    embedding: float = setting(
+        0.0,
+        "weight of the learnt embedding beside distance when points are matched, lambda; 0: distance alone; needs "
+        "deformation.backend network",
+        ge=0,
+    )
+    match_radius: float = setting(
+        0.065, "largest distance between matched points, as a share of the subject's size", gt=0, le=1
+    )
+    normal_degrees: float = setting(
+        45.0, "largest angle between the normals of matched points", unit="deg", gt=0, le=180
+    )
+    velocity: float = setting(
+        0.8,
+        "share of the last motion that is extrapolated for a second start of the fit, beside that at rest; 0: none",
+        ge=0,
+        le=1,
+    )
+    damping: float = setting(1e-4, "least Levenberg damping, relative to the diagonal of the matrix", ge=0)
     adaptation_steps: int = setting(
-        0, "steps in which the deformation decoder learns from each new pair of frames, 20 to 50 where it may take "
-        "time; 0 for none", ge=0, le=1000,
+        0,
+        "steps of gradient descent in which the deformation decoder adapts to each new pair of frames; 20 to 50 where "
+        "time allows; 0: none",
+        ge=0, le=1000,
     )  # fmt: skip
-    adaptation_rate: float = setting(1e-3, "learning rate of these steps", gt=0, le=1)
+    adaptation_rate: float = setting(1e-3, "learning rate of the adaptation steps", gt=0, le=1)
 
 
 class WindowConfig(Section):
     """The sliding window."""
 
     length: int = setting(
-        5, "frames in a window, N, stride + 1 where that is more; along rays alone it is always that", ge=2, le=17
+        5,
+        "frames in a window, N; a window has stride + 1 frames where that is more, and always if model.ray_share is 1",
+        ge=2,
+        le=17,
     )
-    stride: int = setting(4, "new frames per window: 1 for the lowest latency", ge=1, le=16)
+    stride: int = setting(
+        4, "frames by which a window advances, all completed together; 1 has the lowest latency", ge=1, le=16
+    )
     overlap: bool = setting(
-        True, "live, complete a window while tracks follow the last one: more frames a second, each a little later"
+        True,
+        "in the node, complete a window while the tracks still follow the last one: more results a second, each a "
+        "little later",
     )
 
 
 class TracksConfig(Section):
-    """Persistent points."""
+    """Persistent points: how many, and when they are born and die."""
 
-    count: int = setting(3000, "tracked points, evenly by area over the whole surface", ge=100, le=100_000)
-    snap: float = setting(1.0, "share of the way to the next surface that a track is projected, 0 for none", ge=0, le=1)
+    count: int = setting(
+        3000,
+        "points that are laid on the first surface, evenly by area, on its seen and its hidden side",
+        ge=100,
+        le=100_000,
+    )
+    snap: float = setting(
+        1.0,
+        "share of the way from a fitted point to the nearest place on the surface that the track is moved; 0: none",
+        ge=0,
+        le=1,
+    )
     steady: float = setting(
         4.0,
-        "how firmly the trembling of surfaces is kept out of tracks, in standard deviations of it; 0: not at all",
+        "strength of the filter that keeps the jitter of the surfaces out of the tracks, in standard deviations of it; "
+        "0: no filter",
         ge=0,
         le=10,
     )
-    budget: int = setting(4000, "points at most, with those that are born where surface comes into view", ge=100)
-    renew_frames: int = setting(10, "frames between looks for surface without tracks", unit="frame", ge=1, le=1000)
+    budget: int = setting(4000, "new points are laid only while fewer points than this are tracked", ge=100)
+    renew_frames: int = setting(
+        10, "interval at which new points are laid on surface without tracks", unit="frame", ge=1, le=1000
+    )
     birth_ratio: float = setting(
-        4.0, "surface this many mean distances between tracks away from all of them gets new ones", ge=1.5, le=100
+        4.0,
+        "surface farther from every track than this many mean distances between neighbouring tracks gets new points",
+        ge=1.5,
+        le=100,
     )
     death_ratio: float = setting(
-        0.04, "a track this share of the subject's size off the surface is leaving it", gt=0, le=1
+        0.04, "a track farther from the surface than this share of the subject's size is off the surface", gt=0, le=1
     )
-    patience_s: float = setting(0.2, "a track dies when it has been off the surface for so long", unit="s", ge=0, le=60)
-    memory_s: float = setting(3.0, "a dead track that comes back within this time gets its id again", unit="s", ge=0)
+    patience_s: float = setting(0.2, "a track that is off the surface for this long dies", unit="s", ge=0, le=60)
+    memory_s: float = setting(
+        3.0, "a dead track whose place on the body shows again within this time gets its id back", unit="s", ge=0
+    )
     keyframe_frames: int = setting(
-        50, "frames between keyframes, onto which the motion since the first surface is fitted anew", unit="frame", ge=2
+        50,
+        "frames between keyframes, at which the motion since the first surface is fitted anew in one step",
+        unit="frame",
+        ge=2,
     )
     keyframe_ratio: float = setting(
-        0.11, "tracks that differ by this share of the subject's size from a keyframe's fit die", gt=0, le=1
+        0.11,
+        "a track dies at a keyframe if the two fits of its motion differ by more than this share of the subject's size",
+        gt=0,
+        le=1,
     )
 
     @model_validator(mode="after")
@@ -217,43 +330,59 @@ class TracksConfig(Section):
 class RosConfig(Section):
     """The node around the tracker."""
 
-    image_reliability: Literal["best_effort", "reliable"] = setting("best_effort", "QoS of the depth subscription")
+    image_reliability: Literal["best_effort", "reliable"] = setting(
+        "best_effort", "QoS reliability of the depth and mask subscriptions"
+    )
     image_transport: Literal["raw", "compressedDepth"] = setting(
-        "raw", "raw images, or the lossless PNG or RVL of compressed_depth_image_transport below the depth topic"
+        "raw",
+        "raw: sensor_msgs/Image; compressedDepth: lossless PNG or RVL of compressed_depth_image_transport, on the "
+        "topic of that name below the depth topic",
     )
     image_rectified: Literal["auto", "always", "never"] = setting(
         "auto",
-        "images are free of the lens, so P of the camera info holds; auto: where their topic is named image_rect*",
+        "whether the depth images are rectified, so that P of the camera info applies; auto: if the last part of their "
+        "topic's name begins with image_rect",
     )
     queue_policy: Literal["latest", "all"] = setting(
-        "latest", "latest: drop evenly when the camera outruns inference (live); all: keep every frame (recordings)"
+        "latest",
+        "latest: when the camera outruns inference, drop waiting frames, evenly in time (live); all: keep every frame "
+        "(recordings)",
     )
     queue_size: int = setting(
-        0, "frames that wait for inference at most under policy latest; 0: window.stride, more only make results late",
+        0,
+        "most frames that wait for inference under policy latest; 0: window.stride; a longer queue only delays results",
         ge=0, le=10_000,
     )  # fmt: skip
     queue_memory_mb: int = setting(
-        1024, "memory of waiting frames at most, under either policy; beyond it frames are dropped and counted",
+        1024,
+        "most memory of the frames that wait for inference, under either policy, and again of those that wait for a "
+        "mask or a camera info; frames beyond it are dropped and counted",
         unit="MB", ge=1, le=1_000_000,
     )  # fmt: skip
-    image_history: int = setting(10, "QoS history depth of the depth subscription", ge=1, le=10_000)
-    kept_frames: int = setting(150, "latest tracked frames kept for ~/save", ge=1, le=100_000)
-    autostart: bool = setting(True, "configure and activate at once, without a lifecycle manager")
-    mesh_rate_hz: float = setting(30.0, "meshes published per second at most", unit="Hz", gt=0, le=1000, live=True)
-    mesh_max_triangles: int = setting(100_000, "triangles of a published mesh at most", ge=100, le=5_000_000, live=True)
-    publish_tf: bool = setting(False, "publish a TF frame for each patch, where tf2_msgs is installed", live=True)
-    target_frame: str = setting("", "TF frame of the outputs, where tf2_ros is installed; empty for the camera's own")
-    fixed_frame: str = setting("", "TF frame that does not move, for a camera that does; empty for a camera at rest")
-    tf_timeout_s: float = setting(0.2, "transforms are waited for so long", unit="s", ge=0, le=10)
+    image_history: int = setting(
+        10, "QoS history depth of the depth, mask and camera info subscriptions", ge=1, le=10_000
+    )
+    kept_frames: int = setting(150, "most frames that ~/save writes: the latest tracked ones", ge=1, le=100_000)
+    autostart: bool = setting(True, "configure and activate the node at its start, without a lifecycle manager")
+    mesh_rate_hz: float = setting(30.0, "most meshes published in a second", unit="Hz", gt=0, le=1000, live=True)
+    mesh_max_triangles: int = setting(100_000, "most triangles of a published mesh", ge=100, le=5_000_000, live=True)
+    publish_tf: bool = setting(
+        False, "publish a TF frame for each node of the deformation graph, where tf2_msgs is installed", live=True
+    )
+    target_frame: str = setting("", "TF frame of the outputs, which needs tf2_ros; empty: the camera's own frame")
+    fixed_frame: str = setting("", "TF frame that does not move, for a camera that does; empty: the camera is at rest")
+    tf_timeout_s: float = setting(0.2, "longest wait for a transform", unit="s", ge=0, le=10)
     out_of_memory: Literal["smaller", "skip"] = setting(
         "smaller",
-        "smaller: continue with the next smaller preset that has weights; skip: leave the window out",
+        "when memory runs out: smaller: go on with the next smaller preset with weights; skip: leave the window out",
         live=True,
     )
     output_folder: str = setting("nr_tracking_output", "folder below which ~/save writes")
-    save_report: bool = setting(True, "~/save draws report.html too, which takes the processor for some seconds")
+    save_report: bool = setting(True, "~/save writes report.html too, which occupies the processor for some seconds")
     depth_unit_m: float = setting(0.001, "metres per unit of an integer depth image", unit="m", gt=0, le=1)
-    silence_s: float = setting(2.0, "diagnostics complain after this long without depth", unit="s", gt=0, le=3600)
+    silence_s: float = setting(
+        2.0, "/diagnostics reports an error after this long without a depth image", unit="s", gt=0, le=3600
+    )
 
 
 class Config(Section):
@@ -261,10 +390,11 @@ class Config(Section):
 
     preset: PresetName = setting(
         DEFAULT_PRESET,
-        "network and weights, which come with lite and base; test (for unit tests) and full (for a GPU) need weights",
+        "network, its weights and the defaults that go with them; weights are shipped for lite and base, but not for "
+        "test (for unit tests) and full (for a GPU)",
     )
-    device: Literal["cpu", "cuda"] = setting("cpu", "where the network runs")
-    weights: str = setting("", "safetensors file; empty for the one shipped with the preset")
+    device: Literal["cpu", "cuda"] = setting("cpu", "device of the networks")
+    weights: str = setting("", "safetensors file of the weights; empty: those shipped with the preset")
     subject: SubjectConfig = SubjectConfig()
     volume: VolumeConfig = VolumeConfig()
     tsdf: TsdfConfig = TsdfConfig()

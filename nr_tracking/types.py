@@ -33,14 +33,29 @@ class InputError(ValueError):
         self.reason = reason
 
     def __reduce__(self) -> tuple[type[InputError], tuple[str, str]]:
-        """How it comes out of another process: with its reason."""
+        """Pickle the reason with the message, so that both survive the way from one process to another."""
         return type(self), (self.reason, str(self))
 
 
 def check_same_shape(**shapes: tuple[int, ...]) -> None:
-    """Raise ValueError unless all ``shapes`` are one: compiled loops would read beyond the end of the smaller array."""
+    """Raise ValueError unless all ``shapes`` are equal; compiled loops would read beyond the end of a smaller array."""
     if len(set(map(tuple, shapes.values()))) > 1:
         raise ValueError("shapes differ: " + ", ".join(f"{name} {tuple(shape)}" for name, shape in shapes.items()))
+
+
+_LENSES = {
+    **{name: name for name in ("none", "plumb_bob", "rational_polynomial", "equidistant")},
+    "brown_conrady": "plumb_bob",  # as librealsense says
+    "fisheye": "equidistant",  # as OpenCV says
+}
+
+
+def lens_name(model: str) -> str:
+    """The name that ``sensor_msgs/CameraInfo`` has for a distortion model: drivers have others, in other cases.
+
+    ``Brown_Conrady`` and ``Brown Conrady`` are ``plumb_bob``, ``fisheye`` is ``equidistant``. What is not known stays.
+    """
+    return _LENSES.get(str(model).lower().replace(" ", "_"), model)
 
 
 @dataclass(frozen=True)
@@ -48,8 +63,9 @@ class Intrinsics:
     """A pinhole camera with optional lens distortion.
 
     ``fx, fy, cx, cy`` are in pixels. ``distortion_model`` is ``"none"`` or one of the names of
-    ``sensor_msgs/CameraInfo``: ``plumb_bob`` (k1 k2 p1 p2 k3), ``rational_polynomial`` (k1 k2 p1 p2 k3 k4 k5 k6) and
-    ``equidistant`` (k1 k2 k3 k4). Its numbers may be given as any sequence, such as the ``d`` of a message.
+    ``sensor_msgs/CameraInfo``: ``plumb_bob`` (k1 k2 p1 p2 k3), ``rational_polynomial`` (k1 k2 p1 p2 k3 k4 k5 k6, or
+    these and s1 s2 s3 s4) and ``equidistant`` (k1 k2 k3 k4); other names for them become these (:func:`lens_name`).
+    Its numbers may be given as any sequence, such as the ``d`` of a message.
     """
 
     width: int
@@ -62,7 +78,8 @@ class Intrinsics:
     distortion: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
-        """Keep the numbers of the lens as a tuple: cameras are compared, and what they see is kept by camera."""
+        """Keep one name of the lens, and its coefficients as a tuple: cameras are compared, and are keys of caches."""
+        object.__setattr__(self, "distortion_model", lens_name(self.distortion_model))
         object.__setattr__(self, "distortion", tuple(map(float, self.distortion)))
 
 
@@ -129,6 +146,19 @@ class Tracks:
 
 
 @dataclass(frozen=True)
+class Nodes:
+    """Nodes of the deformation graph that carries the tracks: frames that stay on the same places of the subject.
+
+    ``ids`` (P,) int64, unique over the life of a tracker; ``positions`` (P, 3) float32 metres; ``rotations`` (P, 3, 3)
+    float32 by which each turned since the first surface of its subject.
+    """
+
+    ids: Int64
+    positions: Float32
+    rotations: Float32
+
+
+@dataclass(frozen=True)
 class TrackedFrame:
     """What comes out for one accepted frame.
 
@@ -149,3 +179,4 @@ class TrackedFrame:
     timings: dict[str, float] = field(default_factory=dict)
     previous_patches: Patches | None = None
     pose: Float64 | None = None
+    nodes: Nodes | None = None

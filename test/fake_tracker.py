@@ -6,9 +6,10 @@ import numpy as np
 
 from nr_tracking.config import load_config
 from nr_tracking.sensing.stamps import StampOrder
-from nr_tracking.types import DepthFrame, InputError, Intrinsics, Patches, Surface, TrackedFrame, Tracks
+from nr_tracking.types import DepthFrame, InputError, Intrinsics, Nodes, Patches, Surface, TrackedFrame, Tracks
 
 CORNERS = np.array([[0, 0, 0], [1, 0, 0], [0, 1, 0], [0, 0, 1]], np.float32)
+QUARTER = np.array([[0.0, -1, 0], [1, 0, 0], [0, 0, 1]])  # of a turn about z
 FACES = np.array([[0, 2, 1], [0, 1, 3], [0, 3, 2], [1, 2, 3]], np.int32)
 
 
@@ -26,6 +27,7 @@ def tracked(stamp_ns, depth_m=1.0, previous_m=None, first_id=0):
         canonical=CORNERS.copy(),
         previous=previous,
         timings={"field": 0.01},
+        nodes=Nodes(np.array([3, 7]), vertices[:2], np.stack([np.eye(3), QUARTER]).astype(np.float32)),
     )
 
 
@@ -37,7 +39,7 @@ class FakeTracker:
     def __init__(self, config=None, lag=0):
         self.config = config or load_config("test")
         self.lag = lag
-        self.on_ready = None
+        self.on_ready = self.on_no_result = None
         self.windows = 0
         self.next_id = 0
         self.pushed = []
@@ -45,6 +47,7 @@ class FakeTracker:
         self.gate = threading.Event()
         self.gate.set()
         self.error = None
+        self.bare = None  # whether there is no surface in the frame of a stamp
         self._order = StampOrder()
         self._pending = []
         self._last = self._first_id = None
@@ -64,20 +67,28 @@ class FakeTracker:
         self._order.accept(frame.stamp_ns)
         self.pushed.append(frame)
         self._pending.append(frame)
-        return done + [self._track(self._pending.pop(0)) for _ in range(len(self._pending) - self.lag)]
+        count = max(0, len(self._pending) - self.lag)
+        ready, self._pending = self._pending[:count], self._pending[count:]
+        return done + self._finish(ready)
 
     def collect(self):
         return []
 
     def flush(self):
         pending, self._pending = self._pending, []
-        return [self._track(frame) for frame in pending]
+        return self._finish(pending)
 
     def reset(self):
         self.resets += 1
         self._order.forget()
         self._pending = []
         self._last = self._first_id = None
+
+    def _finish(self, frames):
+        bare = [frame for frame in frames if self.bare is not None and self.bare(frame.stamp_ns)]
+        for frame in bare:
+            self.on_no_result(frame.stamp_ns, InputError("no_surface", "the field is nowhere negative"))
+        return [self._track(frame) for frame in frames if not any(frame is other for other in bare)]
 
     def _track(self, frame):
         depth = float(frame.depth[frame.depth > 0].mean())

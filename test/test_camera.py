@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from nr_tracking.config import SubjectConfig
+from nr_tracking.data.sequence import read_sequence, write_sequence
 from nr_tracking.evaluation.report import draw_strip
 from nr_tracking.sensing.camera import (
     back_project,
@@ -30,12 +31,13 @@ LENSES = {
     "barrel": (-0.28, 0.07, 0.0005, -0.0002, 0.0),
     "rational_polynomial": (2.5, -1.8, 0.0004, -0.0003, 0.4, 2.4, -1.7, 0.35),
     "equidistant": (0.05, -0.01, 0.003, -0.0005),
+    "thin prism": (0.1, -0.25, 0.001, -0.0005, 0.1, 0.02, -0.01, 0.005, 0.03, -0.01, -0.02, 0.015),
 }
+MODELS = {"barrel": "plumb_bob", "thin prism": "rational_polynomial"}
 
 
 def lens(name: str) -> Intrinsics:
-    model = "plumb_bob" if name == "barrel" else name
-    return dataclasses.replace(PINHOLE, distortion_model=model, distortion=LENSES[name])
+    return dataclasses.replace(PINHOLE, distortion_model=MODELS.get(name, name), distortion=LENSES[name])
 
 
 def packed(values: np.ndarray, big_endian: bool, padding: int) -> bytes:
@@ -242,6 +244,19 @@ def test_plumb_bob_agrees_with_its_published_formula():
     np.testing.assert_allclose(project(np.array([[x, y, 1.0]]), lens("plumb_bob"))[0], expected)
 
 
+def test_a_thin_prism_agrees_with_its_published_formula():
+    """OpenCV's order of coefficients: k1 k2 p1 p2 k3 k4 k5 k6 s1 s2 s3 s4."""
+    k1, k2, p1, p2, k3, k4, k5, k6, s1, s2, s3, s4 = LENSES["thin prism"]
+    for x, y in ((0.3, -0.2), (-0.5, 0.1), (0.0, 0.4)):
+        r2 = x * x + y * y
+        radial = (1 + k1 * r2 + k2 * r2**2 + k3 * r2**3) / (1 + k4 * r2 + k5 * r2**2 + k6 * r2**3)
+        expected = [
+            39.0 + 70.0 * (x * radial + 2 * p1 * x * y + p2 * (r2 + 2 * x * x) + s1 * r2 + s2 * r2**2),
+            31.0 + 68.0 * (y * radial + p1 * (r2 + 2 * y * y) + 2 * p2 * x * y + s3 * r2 + s4 * r2**2),
+        ]
+        np.testing.assert_allclose(project(np.array([[x, y, 1.0]]), lens("thin prism"))[0], expected)
+
+
 @pytest.mark.parametrize("name", LENSES)
 def test_rectified_depth_shows_the_same_points(name):
     """A tilted plane seen through a lens: the rectified image lies on the plane, to within half a pixel of sampling."""
@@ -425,3 +440,62 @@ def test_eight_plumb_bob_coefficients_are_the_rational_model():
     rational = intrinsics_from_info(640, 480, K, "rational_polynomial", d)
     assert intrinsics_from_info(640, 480, K, "plumb_bob", d) == rational
     assert intrinsics_from_info(640, 480, K, "plumb_bob", [*d[:5], 0, 0, 0]).distortion_model == "plumb_bob"
+
+
+def test_twelve_and_fourteen_coefficients_are_a_thin_prism_without_tilt():
+    d = list(LENSES["thin prism"])
+    prism = intrinsics_from_info(640, 480, K, "rational_polynomial", d)
+    assert prism.distortion == tuple(d)
+    for model, numbers in (("rational_polynomial", [*d, 0, 0]), ("plumb_bob", d), ("plumb_bob", [*d, 0, 0])):
+        assert intrinsics_from_info(640, 480, K, model, numbers) == prism
+    rational = intrinsics_from_info(640, 480, K, "rational_polynomial", d[:8])
+    assert intrinsics_from_info(640, 480, K, "rational_polynomial", [*d[:8], *[0] * 6]) == rational
+    only_prism = [0.0] * 8 + [0.01, 0.0, 0.0, 0.0]
+    assert intrinsics_from_info(640, 480, K, "plumb_bob", only_prism).distortion == tuple(only_prism)
+
+
+@pytest.mark.parametrize("tilt", [(0.01, 0.0), (0.0, -0.02)])
+def test_a_tilted_sensor_is_refused_with_the_mend(tilt):
+    d = [*LENSES["thin prism"], *tilt]
+    with pytest.raises(InputError, match=r"rectify the image, and set ros\.image_rectified: always") as caught:
+        intrinsics_from_info(640, 480, K, "rational_polynomial", d)
+    assert caught.value.reason == "wrong_distortion" and str(tilt[0]) in str(caught.value)
+
+
+@pytest.mark.parametrize("count", [7, 9, 10, 11, 13, 15])
+def test_numbers_of_coefficients_that_opencv_does_not_know_are_refused(count):
+    with pytest.raises(InputError, match="8 or 12") as caught:
+        intrinsics_from_info(640, 480, K, "rational_polynomial", [0.01] * count)
+    assert caught.value.reason == "wrong_distortion"
+
+
+@pytest.mark.parametrize(
+    ("alias", "model", "d"),
+    [
+        ("fisheye", "equidistant", LENSES["equidistant"]),
+        ("Fisheye", "equidistant", LENSES["equidistant"]),
+        ("Brown_Conrady", "plumb_bob", LENSES["plumb_bob"]),
+        ("brown_conrady", "plumb_bob", LENSES["plumb_bob"]),
+        ("Brown Conrady", "plumb_bob", LENSES["plumb_bob"]),
+        ("PLUMB_BOB", "plumb_bob", LENSES["plumb_bob"]),
+        ("Rational_Polynomial", "rational_polynomial", LENSES["thin prism"]),
+    ],
+)
+def test_lenses_are_known_by_the_names_that_drivers_give_them(tmp_path, alias, model, d):
+    """In a CameraInfo, live and in bags, in the camera.json of a recording, and in the Intrinsics of a program."""
+    expected = dataclasses.replace(PINHOLE, distortion_model=model, distortion=d)
+    matrix = (70.0, 0.0, 39.0, 0.0, 68.0, 31.0, 0.0, 0.0, 1.0)
+    assert intrinsics_from_info(80, 60, matrix, alias, d) == expected
+    assert dataclasses.replace(PINHOLE, distortion_model=alias, distortion=d) == expected
+    recording = write_sequence(tmp_path / "recording", [frame(np.ones((60, 80)), expected)], fps=30.0)
+    camera = recording / "camera.json"
+    camera.write_text(camera.read_text().replace(f'"{model}"', f'"{alias}"'))
+    assert alias in camera.read_text() and read_sequence(recording).intrinsics == expected
+
+
+def test_other_names_stay_unknown():
+    """Models of librealsense that are the inverse of Brown and Conrady's, or another one."""
+    for name in ("Inverse Brown Conrady", "modified_brown_conrady", "Thin_Prism"):
+        with pytest.raises(InputError, match=name) as caught:
+            intrinsics_from_info(640, 480, K, name, [0.1, 0.0, 0.0, 0.0, 0.0])
+        assert caught.value.reason == "unknown_distortion"

@@ -77,7 +77,7 @@ class FakeNode:
         self.sent.append(("gone", None))
 
 
-def test_patches_become_tf_frames_where_tf_is_installed(monkeypatch):
+def test_nodes_become_tf_frames_under_lasting_names_where_tf_is_installed(monkeypatch):
     pytest.importorskip("rclpy")
     from nr_tracking.ros.patch_frames import PatchFrames
 
@@ -89,9 +89,11 @@ def test_patches_become_tf_frames_where_tf_is_installed(monkeypatch):
     frames.publish(tracked(1_500_000_000, 2.0), "optical")
     ((topic, transforms),) = node.sent
     names = [transform.child_frame_id for transform in transforms]
-    assert topic == "/tf" and names == ["front/nr_tracking/patch_0", "front/nr_tracking/patch_1"]
+    assert topic == "/tf" and names == ["front/nr_tracking/patch_3", "front/nr_tracking/patch_7"]
     assert transforms[0].header.frame_id == "optical" and transforms[0].header.stamp.nanosec == 500_000_000
     assert transforms[1].transform.translation.x == 1.0 and transforms[1].transform.translation.z == 2.0
+    turn = transforms[1].transform.rotation
+    np.testing.assert_allclose([turn.x, turn.y, turn.z, turn.w], [0, 0, np.sqrt(0.5), np.sqrt(0.5)], atol=1e-6)
     frames.destroy()
     assert node.sent[-1] == ("gone", None)
 

@@ -89,6 +89,9 @@ def test_every_part_of_a_result_is_moved_rigidly():
     there = frame.patches.rotations[0] @ (point - centre) + frame.patches.translations[0]
     ours = moved.patches.rotations[0] @ (carry(point) - moved.patches.centres[0]) + moved.patches.translations[0]
     np.testing.assert_allclose(ours, carry(there), atol=1e-5)
+    np.testing.assert_array_equal(moved.nodes.ids, frame.nodes.ids)
+    np.testing.assert_allclose(moved.nodes.positions, carry(frame.nodes.positions), atol=1e-6)
+    np.testing.assert_allclose(moved.nodes.rotations, TURN.as_matrix() @ frame.nodes.rotations, atol=1e-6)
     np.testing.assert_allclose(matrix(ros_transform()), TO, atol=1e-12)
 
 
@@ -218,7 +221,7 @@ def test_a_clock_that_goes_back_leaves_what_is_under_way_its_transforms_and_begi
 
 @pytest.mark.parametrize(("policy", "kept_s"), [("latest", 10), ("all", 120)])
 def test_transforms_are_kept_for_as_long_as_frames_may_wait(ros_context, tf2, policy, kept_s):
-    camera = Camera(ros_context, ros__queue_policy=policy)
+    camera = Camera(ros_context, ros__queue_policy=policy, ros__fixed_frame="map")
     try:
         heard(tf2, 200 * 10**9)
         heard(tf2, (200 - kept_s) * 10**9)
@@ -228,6 +231,31 @@ def test_transforms_are_kept_for_as_long_as_frames_may_wait(ros_context, tf2, po
             camera.node._transforms.look_up("map", "moving", (199 - kept_s) * 10**9)
     finally:
         camera.node.close()
+
+
+def test_nobody_listens_to_tf_who_needs_no_frame_until_somebody_may_click(ros_context, tf2):
+    camera = Camera(ros_context)
+    try:
+        camera.send(0)
+        assert camera.figures().tracked == 1 and not tf2.listeners
+        camera.node._inputs._on_click_matched(SimpleNamespace(current_count_change=-1))
+        assert not tf2.listeners
+        for _ in range(2):
+            camera.node._inputs._on_click_matched(SimpleNamespace(current_count_change=1))
+            assert len(tf2.listeners) == 1
+        camera.node._on_click(clicked("map"))
+        assert tf2.asked == [("camera", "map", 0)] and len(tf2.listeners) == 1
+        transforms = camera.node._transforms
+        camera.node.trigger_deactivate(), camera.node.trigger_cleanup()
+        transforms.listen()
+        assert not tf2.listeners
+        camera.node.start()
+        camera.send(1)
+        camera.node._on_click(clicked("map"))
+        assert len(tf2.listeners) == 1, "a click by whomever is looked up"
+    finally:
+        camera.node.close()
+    assert not tf2.listeners
 
 
 def test_without_tf2_ros_a_camera_at_rest_works_and_frames_are_refused_by_name(ros_context, monkeypatch):

@@ -56,11 +56,17 @@ def test_a_limb_that_comes_and_goes_hangs_on_nodes_of_its_own_each_time():
     whole, part = surface_of(*mesh_of(figure_distance, CELLS)), surface_of(*mesh_of(without_an_arm, CELLS))
     tracks.start(part, 0)
     first, step = tracks._graph.count, 0
+    known, newest = set(tracks.nodes().ids), first - 1
     for _ in range(22):
         for surface in [part] * 6 + [whole] * 5:
             step += 1
             found = tracks.advance(surface, step * STEP_NS)
-    assert tracks._graph.count < 1.4 * first
+            nodes = tracks.nodes()
+            assert len(nodes.ids) == len(nodes.positions) == tracks._graph.count
+            new = set(nodes.ids) - known
+            assert all(number > newest for number in new), "no id comes again"
+            known, newest = set(nodes.ids), max(newest, *nodes.ids)
+    assert tracks._graph.count < 1.4 * first and newest > 1.5 * first
     arm = found.positions[:, 0] > 0.2
     assert arm.sum() > 20
     pose, graph = tracks._pose, tracks._graph

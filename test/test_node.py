@@ -9,6 +9,7 @@ import pytest
 pytest.importorskip("rclpy")
 
 import gc
+import logging
 import signal
 import subprocess
 import sys
@@ -34,6 +35,7 @@ from visualization_msgs.msg import Marker
 from nr_tracking.data.png import metres_to_units
 from nr_tracking.ros import publishers
 from nr_tracking.ros.compressed import compress_png
+from nr_tracking.ros.core_log import CoreLog
 from nr_tracking.ros.messages import frame_messages
 from nr_tracking.ros.outputs import TRACK_FIELDS
 from nr_tracking.ros.tracking_node import TrackingNode
@@ -135,6 +137,42 @@ def test_late_joiner_gets_the_last_mesh_though_nobody_listened(start_node, peer)
     through(peer, node, 5)
     message = peer.listen(Marker, "/nr_tracking/mesh", LATCHED).wait(lambda got: got)[0]
     assert message.points[0].z == pytest.approx(5.0)
+
+
+def test_nobody_stays_to_be_seen_who_was_given_up_reset_or_switched_off(start_node, peer):
+    node = start_node(subject__lost_s=0.2)
+    mesh, tracks = peer.listen(Marker, "/nr_tracking/mesh"), peer.listen(PointCloud2, "/nr_tracking/tracks")
+    patches = peer.listen(PoseArray, "/nr_tracking/patches")
+    peer.inputs_matched()
+    peer.until(lambda: all(node.count_subscribers(f"/nr_tracking/{t}") for t in ("mesh", "tracks", "patches")))
+
+    def nobody(count):
+        """Wait until it has been said so many times in all; returns the stamp of the last time."""
+        deleted = [m for m in mesh.wait(lambda got: sum(m.action == Marker.DELETE for m in got) == count) if m.action]
+        empty = [m for m in tracks.wait(lambda got: sum(not m.width for m in got) == count) if not m.width]
+        patches.wait(lambda got: sum(not m.poses for m in got) == count)
+        assert deleted[-1].header == empty[-1].header and deleted[-1].header.frame_id == "optical"
+        assert (deleted[-1].ns, deleted[-1].id) == (mesh.messages[0].ns, mesh.messages[0].id)
+        return deleted[-1].header.stamp.nanosec + 10**9 * deleted[-1].header.stamp.sec
+
+    peer.send(flat_frame(stamp(0)), "optical")
+    for index in range(1, 20):
+        peer.send(flat_frame(stamp(index), 0.0), "optical")
+    through(peer, node, 20)
+    assert nobody(1) == stamp(8), "once for the loss, with the image in which the subject was given up"
+    late = peer.listen(Marker, "/nr_tracking/mesh", LATCHED)
+    assert late.wait(lambda got: got)[0].action == Marker.DELETE
+    peer.send(flat_frame(stamp(20)), "optical")
+    through(peer, node, 21)
+    assert mesh.wait(lambda got: got[-1].action == Marker.ADD) and peer.call(Trigger, "/nr_tracking/reset").success
+    assert nobody(2) == stamp(20)
+    peer.send(flat_frame(stamp(21)), "optical")
+    through(peer, node, 22)
+    assert change_state(peer, Transition.TRANSITION_DEACTIVATE).success
+    assert nobody(3) == stamp(21)
+    assert change_state(peer, Transition.TRANSITION_ACTIVATE).success
+    assert peer.call(Trigger, "/nr_tracking/reset").success
+    assert len(late.messages) <= 6, "nobody is told twice that nobody is there"
 
 
 def test_mesh_rate_is_limited_and_can_change_while_active(start_node, peer):
@@ -464,6 +502,27 @@ def test_diagnostics_carry_figures_and_reasons(start_node, peer):
     assert value(report, "frames tracked") == "1" and value(report, "tracks") == "4"
     assert "no_depth" in value(report, "last error") and float(value(report, "latency p95 [s]")) > 0
     assert float(value(report, "memory [MB]")) > 10 and value(report, "stage field [s]") == "0.01"
+
+
+def test_what_the_core_logs_reaches_rosout_while_the_node_lives(start_node, peer):
+    core = logging.getLogger("nr_tracking")
+    before = list(core.handlers)
+    node = start_node()
+    said = peer.listen(Log, "/rosout")
+    peer.until(lambda: node.count_subscribers("/rosout"))
+    logging.getLogger("nr_tracking.tracking.tracker").warning("no result for stamp %.3f s", 1.5)
+    logging.getLogger("nr_tracking.tracking.tracker").error("worse")
+    said.wait(lambda got: any(m.msg == "worse" and m.level == Log.ERROR for m in got))
+    assert any(m.msg == "no result for stamp 1.500 s" and m.level == Log.WARN for m in said.messages)
+    assert {m.name for m in said.messages if m.msg == "worse"} == {"nr_tracking"}
+    other = CoreLog(node.get_logger())
+    logging.getLogger("nr_tracking").warning("once")
+    logging.getLogger("nr_tracking").error("last")
+    said.wait(lambda got: any(m.msg == "last" for m in got))
+    assert sum(m.msg == "once" for m in said.messages) == 1, "with several nodes, too"
+    other.close()
+    node.close()
+    assert core.handlers == before
 
 
 def test_lifecycle_from_outside(start_node, peer):

@@ -42,6 +42,22 @@ def test_tracks_cloud_has_the_documented_fields():
     assert rows["observed"].all()
 
 
+def test_nobody_is_a_marker_that_is_deleted_and_an_empty_list_of_tracks_and_patches():
+    frame = tracked(0, 1.5, previous_m=1.0)
+    colours = np.zeros((4, 3), np.uint8)
+    for shown, gone in (
+        (outputs.mesh_marker(frame, "camera", colours, 10), outputs.no_mesh),
+        (outputs.motion_marker(frame, "camera", 10), outputs.no_motion),
+    ):
+        shown, gone = (decode(each, "visualization_msgs/msg/Marker") for each in (shown, gone(7, "camera")))
+        assert (gone.ns, gone.id, gone.action) == (shown.ns, shown.id, 2) and shown.action == 0
+        assert gone.header.frame_id == "camera" and gone.header.stamp.nanosec == 7 and not len(gone.points)
+    cloud = decode(outputs.no_tracks(7, "camera"), "sensor_msgs/msg/PointCloud2")
+    assert (cloud.width, cloud.point_step, len(cloud.data)) == (0, outputs.TRACK_FIELDS.itemsize, 0)
+    assert len(cloud.fields) == 9 and cloud.header.stamp.nanosec == 7
+    assert not len(decode(outputs.no_patches(7, "camera"), "geometry_msgs/msg/PoseArray").poses)
+
+
 def test_motion_runs_from_the_previous_place_to_the_present_one():
     assert outputs.motion_marker(tracked(0, 1.0), "camera", 10) is None
     frame = tracked(0, 1.5, previous_m=1.0)

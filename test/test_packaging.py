@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tarfile
 import xml.etree.ElementTree as ElementTree
 import zipfile
 from pathlib import Path
@@ -13,10 +14,11 @@ import pytest
 import yaml
 
 import nr_tracking
-from nr_tracking.ros.share import fastdds_profile, share_folder
+from nr_tracking.ros.share import fastdds_environment, fastdds_profile, share_folder, use_fastdds_profile
 
 ROOT = Path(__file__).parents[1]
 MANIFEST = ElementTree.parse(ROOT / "package.xml").getroot()
+NEW, OLD, SHIPPED = "FASTDDS_DEFAULT_PROFILES_FILE", "FASTRTPS_DEFAULT_PROFILES_FILE", str(fastdds_profile())
 NODES = ("tracking_node", "cameras_node", "replay_node")
 
 
@@ -86,7 +88,23 @@ def test_wheel_holds_what_launch_and_ros2_run_look_for(tmp_path):
     )
     assert {f"share/nr_tracking/{file}" for file in share} <= set(inside)
     assert "share/ament_index/resource_index/packages/nr_tracking" in inside
-    assert "nr_tracking/ros/tracking_node.py" in inside and not any(name.startswith("test") for name in inside)
+    assert "nr_tracking/ros/tracking_node.py" in inside
+    assert not any(name.startswith(("test", "examples")) for name in inside)
+
+
+def test_source_distribution_holds_what_a_build_needs_and_the_examples(tmp_path):
+    source = tmp_path / "source"
+    for folder in ("nr_tracking", "launch", "config", "resource", "scripts", "examples"):
+        shutil.copytree(ROOT / folder, source / folder, ignore=shutil.ignore_patterns("__pycache__"))
+    for file in ("setup.py", "setup.cfg", "MANIFEST.in", "package.xml", "LICENSE"):
+        shutil.copy(ROOT / file, source)
+    command = [sys.executable, "setup.py", "-q", "sdist", "-d", tmp_path]
+    built = subprocess.run(command, cwd=source, capture_output=True, text=True)
+    assert built.returncode == 0, built.stderr
+    with tarfile.open(next(tmp_path.glob("*.tar.gz"))) as archive:
+        inside = {name.partition("/")[2] for name in archive.getnames()}
+    examples = {f"examples/{path.name}" for path in (ROOT / "examples").glob("*.py")}
+    assert len(examples) >= 2 and inside >= {*examples, "package.xml", "config/fastdds.xml", "scripts/tracking_node"}
 
 
 def test_share_folder_of_a_source_tree_and_of_an_installation(tmp_path, monkeypatch):
@@ -104,10 +122,34 @@ def test_share_folder_of_a_source_tree_and_of_an_installation(tmp_path, monkeypa
 def test_middleware_profile_has_room_for_images():
     space = "{http://www.eprosima.com}"
     profile = ElementTree.parse(fastdds_profile()).getroot()
+    assert profile.tag == f"{space}profiles", "a root that Fast DDS 2 and 3 both know"
     assert int(profile.find(f".//{space}segment_size").text) > 64 * 640 * 480 * 2
     participant = profile.find(f"{space}participant")
     assert participant.get("is_default_profile") == "true"
     assert participant.find(f".//{space}useBuiltinTransports").text == "false"
+
+
+@pytest.mark.parametrize(
+    ("distribution", "given", "expected"),
+    [
+        (None, {}, {NEW: SHIPPED}),  # the wheels of Kilted
+        ("kilted", {}, {NEW: SHIPPED}),
+        ("jazzy", {}, {OLD: SHIPPED}),
+        ("kilted", {NEW: "own.xml"}, {NEW: "own.xml"}),
+        ("kilted", {OLD: "own.xml"}, {OLD: "own.xml"}),  # which rmw_fastrtps loads there too
+        ("jazzy", {OLD: "own.xml"}, {OLD: "own.xml"}),
+        ("jazzy", {NEW: "own.xml"}, {NEW: "own.xml", OLD: "own.xml"}),
+        ("jazzy", {NEW: "new.xml", OLD: "old.xml"}, {NEW: "new.xml", OLD: "old.xml"}),
+        ("kilted", {NEW: ""}, {NEW: ""}),
+    ],
+)
+def test_each_fast_dds_loads_the_profile_under_the_name_it_reads(monkeypatch, distribution, given, expected):
+    environment = {**given, **({"ROS_DISTRO": distribution} if distribution else {})}
+    monkeypatch.setattr(os, "environ", dict(environment))
+    missing = {name: value for name, value in expected.items() if name not in given}
+    assert fastdds_environment() == missing
+    use_fastdds_profile()
+    assert os.environ == {**environment, **expected}
 
 
 def test_rviz_shows_topics_that_the_node_publishes():
@@ -132,4 +174,13 @@ def test_launch_file_describes_its_arguments():
         "rviz",
         "params_file",
         "use_sim_time",
+        "mask_topic",
+        "clicked_point_topic",
+        "namespace",
+        "target_frame",
+        "fixed_frame",
+        "rviz_fixed_frame",
+        "respawn",
+        "log_level",
     }
+    assert all(argument.description for argument in description.get_launch_arguments())

@@ -14,6 +14,7 @@ pytest.importorskip("rclpy")
 
 import rclpy
 from fake_tracker import FakeTracker, flat_frame
+from rcl_interfaces.msg import SetParametersResult
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
@@ -252,6 +253,148 @@ def test_results_are_missed_that_take_longer_than_they_usually_do(ros_context):
         assert after_silence(camera.node)[1] == "waiting for the first windows"
     finally:
         camera.node.close()
+
+
+def test_an_empty_room_is_no_fault_as_long_as_images_come(ros_context):
+    camera = Camera(ros_context)
+    try:
+        camera.send(0)
+        empty = frame_messages(flat_frame(2 * 10**9, 0.0), "camera")
+        camera.node._inputs.on_info(empty["camera_info"])
+        camera.node._inputs.on_image(empty["depth"])
+        camera.figures()
+        level, said, _ = after_silence(camera.node, since_last_result_s=60.0)
+        assert level == b"\x00" and said.startswith("nobody in view for 60.0 s; no_depth: ")
+        level, said, _ = after_silence(camera.node, since_last_result_s=60.0, since_last_frame_s=9.0)
+        assert level == b"\x02" and said.startswith("no depth for 9.0 s")
+        # Somebody has come since: what is late is late from then on.
+        level, said, _ = after_silence(camera.node, since_last_result_s=60.0, since_last_drop_s=9.0)
+        assert (level, said) == (b"\x00", "waiting for the first windows")
+        level, said, _ = after_silence(camera.node, since_last_result_s=60.0, since_last_drop_s=11.0)
+        assert (level, said) == (b"\x01", "no result for 11.0 s, though images arrive")
+    finally:
+        camera.node.close()
+
+
+def test_images_that_are_left_out_by_policy_are_told_and_are_no_fault(ros_context):
+    camera = Camera(ros_context, Stuck, ros__queue_policy="latest", ros__queue_size=2)
+    node, tracker = camera.node, camera.node._tracker
+    try:
+        camera.send(0)
+        camera.figures()
+        tracker.begun.clear(), tracker.gate.clear()
+        camera.send(1)
+        assert tracker.begun.wait(60)
+        camera.send(*range(2, 7))
+        level, said, values = after_silence(node, since_last_result_s=0.5, result_rate_hz=9.8)
+        assert level == b"\x00"
+        assert said == "tracking at 9.8 Hz; 3 images of the last second were left out (overrun)"
+        assert values["dropped: overrun"] == "3" and values["last error"] == ""
+        level, said, _ = after_silence(node, result_rate_hz=9.8, result_gap_s=0.1)
+        assert (level, said) == (b"\x01", "no result for 3.0 s: 2 images wait for inference")
+    finally:
+        tracker.gate.set()
+        node.close()
+
+
+def test_the_frames_that_were_lost_are_named_and_not_what_cost_none(ros_context):
+    camera = Camera(ros_context)
+    try:
+        messages = frame_messages(flat_frame(10**9), "camera")
+        camera.node._inputs.on_info(messages["camera_info"])
+        camera.node._inputs.on_image(replace(messages["depth"], encoding="rgb8"))
+        camera.send(1)
+        camera.figures()
+        camera.node._failed("the clicked point cannot be used")
+        level, said, values = after_silence(camera.node, since_last_result_s=0.1)
+        assert level == b"\x01" and said.startswith("1 frames dropped in the last second; unknown_encoding: ")
+        assert values["last error"] == "the clicked point cannot be used"
+    finally:
+        camera.node.close()
+
+
+def test_frames_without_a_surface_and_no_result_at_all_are_told(ros_context):
+    camera = Camera(ros_context)
+    try:
+        assert after_silence(camera.node, since_last_result_s=9.0)[:2] == (b"\x00", "waiting for the first windows")
+        level, said, _ = after_silence(camera.node, since_last_result_s=11.0)
+        assert (level, said) == (b"\x01", "no result for 11.0 s, though images arrive")
+        camera.node._tracker.bare = lambda stamp_ns: True
+        camera.send(0, 1)
+        assert camera.figures().dropped == {"no_surface": 2}
+        level, said, _ = after_silence(camera.node)
+        assert level == b"\x01"
+        assert said.startswith("no result for 3.0 s, though images arrive; no_surface: at 1.033 s: ")
+    finally:
+        camera.node.close()
+
+
+def test_inference_that_fails_and_fails_is_an_error(ros_context):
+    camera = Camera(ros_context)
+    try:
+        for index in range(30):
+            level, said, _ = after_silence(camera.node)
+            assert level == (b"\x01" if index else b"\x00"), said
+            camera.node._tracker.error = ZeroDivisionError("no number left")
+            camera.send(index)
+            camera.figures()
+        level, said, _ = after_silence(camera.node)
+        assert level == b"\x02" and said.startswith(
+            "inference failed 30 times in a row, without a result: failure: ZeroDivisionError: no number left"
+        )
+        camera.send(31)
+        camera.figures()
+        assert after_silence(camera.node, since_last_result_s=0.0)[0] != b"\x02"
+    finally:
+        camera.node.close()
+
+
+def test_rate_and_jitter_of_a_camera_that_is_silent_are_none(ros_context):
+    camera = Camera(ros_context)
+    try:
+        camera.send(*range(9))
+        camera.figures()
+        values = after_silence(camera.node)[2]
+        assert float(values["input rate [Hz]"]) > 0 and float(values["input jitter [s]"]) >= 0
+        values = after_silence(camera.node, since_last_frame_s=2.5)[2]
+        assert values["input rate [Hz]"] == values["input jitter [s]"] == "-"
+    finally:
+        camera.node.close()
+
+
+def test_hardware_is_the_frame_of_the_camera_or_its_topic_until_that_is_known(ros_context):
+    camera = Camera(ros_context)
+    try:
+        assert camera.node._diagnostics._hardware() == "/depth/image_raw"
+        camera.send(0)
+        assert camera.node._diagnostics._hardware() == "camera"
+        camera.node.trigger_deactivate()
+        assert camera.node._diagnostics._hardware() == "camera"
+    finally:
+        camera.node.close()
+
+
+def test_parameters_that_somebody_else_refuses_change_nothing(node_of):
+    node = node_of()
+    refuse = lambda changed: SetParametersResult(successful=False, reason="not today")  # noqa: E731
+    node._on_set_parameters_callbacks.append(refuse)  # asked after the node itself
+    change = Parameter("subject.depth_max_m", value=2.5)
+    assert node.set_parameters([change])[0].reason == "not today"
+    assert node.config.subject.depth_max_m == node._tracker.config.subject.depth_max_m == 6.0
+    node._on_set_parameters_callbacks.remove(refuse)
+    assert node.set_parameters([change])[0].successful
+    assert node.config.subject.depth_max_m == node._tracker.config.subject.depth_max_m == 2.5
+
+
+def test_parameters_are_taken_up_where_ros_tells_of_them_only_beforehand(ros_context, monkeypatch):
+    monkeypatch.delattr(Node, "add_post_set_parameters_callback")
+    node = TrackingNode(FakeTracker, context=ros_context)
+    try:
+        node.start()
+        assert node.set_parameters([Parameter("ros.mesh_rate_hz", value=5.0)])[0].successful
+        assert node.config.ros.mesh_rate_hz == node._outputs.config.mesh_rate_hz == 5.0
+    finally:
+        node.close()
 
 
 def test_time_between_results_is_the_usual_one(monkeypatch):

@@ -136,9 +136,9 @@ def test_a_camera_that_moves_takes_its_pose_from_tf(world, start):
 def test_a_click_in_the_map_chooses_what_is_there(world, start):
     camera = start()
     camera.send(0)
-    told(world, camera, 0)
     clicks = world.node.create_publisher(PointStamped, "/clicked_point", RELIABLE)
     until(clicks.get_subscription_count)
+    told(world, camera, 0)
     point = PointStamped()
     point.header.frame_id, point.header.stamp = "map", Time(nanoseconds=stamp_ns(0)).to_msg()
     point.point.x, point.point.y, point.point.z = 0.0, 1.0, 2.0
@@ -147,12 +147,12 @@ def test_a_click_in_the_map_chooses_what_is_there(world, start):
     np.testing.assert_allclose(camera.node.config.subject.point_m, [1.0, 0.0, 2.0], atol=1e-9)
 
 
-def test_patches_are_frames_that_others_look_up(world, start):
+def test_nodes_are_frames_that_others_look_up(world, start):
     camera = start(ros__publish_tf=True)
     camera.send(0)
     camera.figures()
-    until(lambda: world.buffer.can_transform(FRAME, "nr_tracking/patch_1", Time(nanoseconds=stamp_ns(0))))
-    found = world.buffer.lookup_transform(FRAME, "nr_tracking/patch_1", Time(nanoseconds=stamp_ns(0)))
+    until(lambda: world.buffer.can_transform(FRAME, "nr_tracking/patch_7", Time(nanoseconds=stamp_ns(0))))
+    found = world.buffer.lookup_transform(FRAME, "nr_tracking/patch_7", Time(nanoseconds=stamp_ns(0)))
     place = found.transform.translation
     np.testing.assert_allclose([place.x, place.y, place.z], [1.0, 0.0, 1.0], atol=1e-6)
 

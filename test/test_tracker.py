@@ -195,8 +195,21 @@ def test_stride_one_gives_a_result_for_each_frame_once_a_window_is_full():
 def test_a_frame_without_a_surface_is_left_out_and_the_rest_goes_on(caplog):
     results = run(tracker(missing=frozenset({3})), range(9))
     assert [round(r.stamp_ns / STEP_NS) - 1 for r in results] == [0, 1, 2, 4, 5, 6, 7, 8]
-    assert "no result" in caplog.text
+    assert "no result for stamp 0.133 s: nothing there" in caplog.text
     assert (results[0].tracks.ids == results[-1].tracks.ids).all()
+
+
+@pytest.mark.parametrize("config", [CONFIG, OVERLAPPING])
+def test_an_accepted_frame_without_a_result_is_told_with_its_stamp_and_reason(config):
+    made, told, ready = tracker(config, missing=frozenset({3, 8})), [], threading.Semaphore(0)
+    made.on_no_result = lambda stamp_ns, error: told.append((stamp_ns, error.reason, threading.current_thread()))
+    made.on_ready = ready.release
+    results = run(made, range(9))
+    here = threading.current_thread()
+    assert told == [(4 * STEP_NS, "no_surface", here), (9 * STEP_NS, "no_surface", here)]
+    assert len(results) == 7 and made.collect() == []
+    made.on_no_result = None
+    assert len(run(tracker(config, missing=frozenset({3})), range(9))) == 8, "nobody need listen"
 
 
 def test_the_network_is_asked_about_the_frames_that_have_surfaces(monkeypatch):

@@ -121,6 +121,25 @@ def test_a_frame_without_a_surface_says_so_whether_or_not_tracking_begins_anew_l
         assert done.dropped[2] == done.dropped[7] == "no surface was found in the frame"
 
 
+def test_a_frame_without_a_surface_is_named_with_the_reason_that_the_tracker_gives(tmp_path: Path) -> None:
+    frames = ball_frames(12)
+    ball = write_sequence(tmp_path / "ball", frames, fps=30.0, depth_unit_m=0.0001)
+
+    class Blind(BallTracker):
+        def flush(self) -> list[TrackedFrame]:
+            bare = frames[5].stamp_ns
+            if any(frame.stamp_ns == bare for frame in self._waiting):
+                self.on_no_result(bare, InputError("no_surface", "the field is nowhere negative"))
+            return [result for result in super().flush() if result.stamp_ns != bare]
+
+    def trackers(config: Config) -> tuple[BallTracker, str]:
+        return Blind(), "weights of a ball"
+
+    done = track(open_recordings(ball)[0], tmp_path / "out", CONFIG, points=2000, trackers=trackers)
+    assert done.run.dropped == {5: "the field is nowhere negative"} and done.run.tracked == 11
+    assert "the field is nowhere negative" in (done.output / "run.json").read_text()
+
+
 def test_a_subject_that_returns_late_is_another_one(tmp_path: Path) -> None:
     frames = ball_frames(20)
     frames[6:12] = map(emptied, frames[6:12])  # for a fifth of a second

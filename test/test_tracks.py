@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 from moving_shapes import bend, capsule_distance, figure_distance, mesh_of, rod_distance, rotation, surface_of, unbend
 from scipy.spatial import cKDTree
+from scipy.spatial.transform import Rotation
 
 from nr_tracking.config import RefinementConfig, TracksConfig
 from nr_tracking.deformation.patches import build_patches
@@ -265,6 +266,34 @@ def test_somebody_else_is_followed_afresh_once_nobody_is_left(figure):
     assert 0 not in counts and counts[-1] == len(first.ids)
     assert not np.isin(found.ids, first.ids).any()
     assert found.positions[:, 0].min() > 2.0 and np.isfinite(estimator.velocities).all()
+
+
+def test_nodes_are_frames_that_stay_where_they_are_on_the_body(figure):
+    vertices, faces = figure
+    tracks = new_tracks()
+    tracks.start(surface_of(vertices, faces), 0)
+    first = tracks.nodes()
+    assert len(first.ids) <= REFINEMENT.nodes
+    np.testing.assert_array_equal(first.ids, np.arange(len(first.ids)))
+    np.testing.assert_allclose(first.rotations, np.tile(np.eye(3), (len(first.ids), 1, 1)))
+    for step in range(1, 21):
+        turn, shift = rotation([0.2, 1, 0.1], 0.04 * step), np.array([0.01, 0.0, 0.02]) * step
+        tracks.advance(surface_of(vertices @ turn.T + shift, faces), step * STEP_NS)
+    then = tracks.nodes()
+    np.testing.assert_array_equal(then.ids, first.ids)
+    assert np.linalg.norm(then.positions - (first.positions @ turn.T + shift), axis=1).mean() < VOXEL
+    off = Rotation.from_matrix(then.rotations @ turn.T).magnitude()
+    assert np.median(off) < 0.1, "of 0.8 rad"
+
+
+def test_nodes_of_another_subject_and_nodes_that_come_later_have_ids_of_their_own(figure):
+    vertices, faces = figure
+    tracks = new_tracks()
+    tracks.start(surface_of(vertices, faces), 0)
+    before = tracks.nodes()
+    tracks.start(surface_of(vertices + 5.0, faces), STEP_NS)
+    after = tracks.nodes()
+    assert not set(before.ids) & set(after.ids)
 
 
 def test_a_correction_of_drift_is_shown_at_once_and_is_no_motion(figure):

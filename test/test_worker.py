@@ -10,7 +10,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from fake_tracker import FakeTracker, flat_frame
+from fake_tracker import FakeTracker, flat_frame, tracked
 
 from nr_tracking.config import load_config
 from nr_tracking.ros import memory
@@ -126,6 +126,18 @@ def test_the_rate_of_results_is_that_of_the_tracker_and_not_of_the_camera(monkey
     assert summary.rate_hz == pytest.approx(30) and summary.result_rate_hz == pytest.approx(10)
 
 
+def test_the_rate_of_images_is_that_of_the_last_seconds():
+    statistics = Statistics(0.0)
+    for frame in range(300):
+        statistics.received(frame / 30)
+    summary = statistics.summary(70.0)
+    assert np.isnan(summary.rate_hz) and np.isnan(summary.jitter_s)
+    for frame in range(30):
+        statistics.received(70 + frame / 30)
+    summary = statistics.summary(71.0)
+    assert summary.rate_hz == pytest.approx(30) and summary.jitter_s < 0.001
+
+
 def test_a_subject_that_was_gone_for_long_comes_back_as_another(bench):
     events = []
     each = bench(lag=2, on_event=events.append)
@@ -190,6 +202,65 @@ def test_failing_inference_starts_anew_and_says_so(bench):
     assert each.dropped() == {"failure": 1} and each.tracker.resets == 1
     assert "no number left" in each.failures[0]
     assert "no number left" in each.statistics.summary(0.0).last_error
+
+
+def test_frames_without_a_surface_are_let_go_at_once_and_counted(bench):
+    each = bench(lag=2, policy="all")
+    each.tracker.bare = lambda stamp_ns: stamp_ns != 4 * PERIOD_NS
+    for index in range(100):
+        each.submit(paired(PERIOD_NS * index))
+        assert index % 20 or each.stamps() is not None
+    assert each.stamps() == [4 * PERIOD_NS]
+    assert each.dropped() == {"no_surface": 99} and not each.worker._unfinished
+    assert "no_surface: at 3.300 s: the field is nowhere" in each.statistics.summary(0.0).last_error
+
+
+def test_frames_of_a_tracker_that_says_nothing_at_all_do_not_pile_up(bench):
+    each = bench(policy="all")
+    each.tracker.push, push = lambda frame: [], each.tracker.push
+    each.submit(*(paired(PERIOD_NS * index) for index in range(300)))
+    assert each.stamps() == []
+    held = len(each.worker._unfinished)
+    assert held <= 8 * each.tracker.config.window_frames and each.dropped() == {"no_result": 300 - held}
+    each.tracker.push = push
+    each.submit(paired(PERIOD_NS * 300))
+    assert each.stamps() == [PERIOD_NS * 300] and each.dropped() == {"no_result": 300}
+    each.tracker.push = lambda frame: [*push(frame), tracked(0)]
+    each.submit(paired(PERIOD_NS * 301))
+    assert each.stamps() == [PERIOD_NS * 300, PERIOD_NS * 301], "what comes too late has no image any more"
+
+
+def test_a_failure_that_persists_is_told_in_full_once_and_counted_from_then_on(bench, monkeypatch):
+    each, now = bench(), [0.0]
+    monkeypatch.setattr("nr_tracking.ros.repetition.time", SimpleNamespace(monotonic=lambda: now[0]))
+    each.submit(paired(0))
+    assert each.stamps() == [0]
+    for index in range(1, 41):
+        now[0] = index / 2
+        each.tracker.error = ZeroDivisionError(f"no number left at {index}")
+        each.submit(paired(PERIOD_NS * index))
+        assert each.worker.finish(30)
+    full, *counts = each.failures
+    assert "Traceback" in full and "no number left at 1" in full
+    assert counts == ["ZeroDivisionError: no number left at 21: so 20 more times in 10 s"]
+    summary = each.statistics.summary(0.0)
+    assert summary.failures == 40 and "no number left at 40" in summary.last_failure
+    each.submit(paired(PERIOD_NS * 50))
+    assert each.stamps()[-1] == PERIOD_NS * 50 and each.statistics.summary(0.0).failures == 0
+
+
+def test_what_no_longer_holds_is_told_once_the_subject_is_given_up(bench):
+    gone = []
+    each = bench(lag=2, on_gone=lambda stamp_ns: gone.append((stamp_ns, len(each.results))))
+    each.tracker.config = load_config("test", subject={"lost_s": 0.5})
+    empty = {"data": np.zeros(16 * 12 * 2, np.uint8)}
+    for index in range(40):
+        each.submit(paired(PERIOD_NS * index, **(empty if index in range(3, 8) or index > 10 else {})))
+        assert each.worker.finish(30) and len(gone) == (index >= 27)
+    assert gone == [(27 * PERIOD_NS, 6)], "after the last result of the one who is gone"
+    assert each.worker.reset(30) and gone[1:] == [(39 * PERIOD_NS, 6)]
+    each.worker.stop()
+    assert len(gone) == 3
 
 
 def test_repeated_and_disordered_stamps_are_left_out(bench):
@@ -323,6 +394,20 @@ def test_images_wait_for_the_first_camera_info_and_are_given_up_by_name():
     assert [outcome.reason for outcome in outcomes] == ["no_camera_info"] * 2
     released = pairing.info(messages[0]["camera_info"])
     assert [frame.stamp_ns for frame in released] == [2 * PERIOD_NS, 3 * PERIOD_NS, 4 * PERIOD_NS]
+
+
+def test_live_no_more_images_wait_for_the_first_camera_info_than_the_queue_takes():
+    pairing = FramePairing(capacity=300, uninformed=4)
+    messages = [frame_messages(flat_frame(PERIOD_NS * i), "camera") for i in range(60)]
+    outcomes = [outcome for message in messages[:50] for outcome in pairing.image(message["depth"])]
+    assert [outcome.reason for outcome in outcomes] == ["no_camera_info"] * 46
+    queue = FrameQueue("latest", size=4, memory=1 << 30)
+    released = pairing.info(messages[0]["camera_info"])
+    assert [frame.stamp_ns // PERIOD_NS for frame in released] == [46, 47, 48, 49]
+    assert not any(queue.put(WaitingFrame(frame, 0.0)) for frame in released), "none of them is an overrun"
+    pairing.expects_mask = True
+    assert not any(pairing.image(message["depth"]) for message in messages[50:]), "as many as before wait for masks"
+    assert pairing.waiting.images == 10
 
 
 def test_image_waits_for_a_camera_info_on_its_way_but_not_for_ever():

@@ -30,7 +30,8 @@ CHECKPOINT_FRAMES = 32
 REPORT_POINTS = 30_000
 """For the scores, a third of what `evaluate` takes: the report should not cost more than the tracking."""
 _CHECKPOINT = "checkpoint.npz"
-_FORMAT = 4  # counts the changes of what trackers and fields consist of
+_FORMAT = 5  # counts the changes of what trackers and fields consist of
+_LISTENERS = ("on_another", "on_no_result")  # of a tracker: they belong to the run under way
 _LAST = "report.html"  # the last file that a run writes: where it is, all others are
 
 
@@ -38,6 +39,7 @@ class TrackerLike(Protocol):
     """What :class:`nr_tracking.Tracker` does here."""
 
     on_another: Callable[[str], None] | None
+    on_no_result: Callable[[int, InputError], None] | None
 
     @property
     def subject_size_m(self) -> float:
@@ -133,7 +135,7 @@ class _Session:
         self.events: list[str] = []  # what became of the subject, in words
         self._follower = SubjectFollower(self._note)
         self._modules = checkpoint.modules_of(vars(tracker))
-        tracker.on_another = self._note
+        tracker.on_another, tracker.on_no_result = self._note, self._missed
         self._done = 0
         self._done_digest = ""
 
@@ -195,7 +197,7 @@ class _Session:
     def _save(self, done: int, digest: str) -> None:
         state = {
             "format": _FORMAT,
-            "tracker": {name: value for name, value in vars(self.tracker).items() if name != "on_another"},
+            "tracker": {name: value for name, value in vars(self.tracker).items() if name not in _LISTENERS},
             "rows": self.rows,
             "whereabouts": self._follower.whereabouts,
             "events": self.events,
@@ -231,6 +233,9 @@ class _Session:
 
     def _note(self, event: str) -> None:
         self.events.append(f"row {len(self.rows) - 1}: {event}")
+
+    def _missed(self, stamp_ns: int, error: InputError) -> None:
+        self.rows.miss(stamp_ns, str(error))
 
     def _write(self, results: list[TrackedFrame]) -> None:
         for result in results:

@@ -1,4 +1,4 @@
-"""A deformation graph laid on a surface: nodes that carry points.
+"""An embedded deformation graph on a surface: nodes that move the points around them.
 
 The nodes are the centres of geodesic patches and a point hangs on the nodes of its own and the adjacent patches, so two
 limbs that touch but are not joined are carried apart (Sumner, Schmid and Pauly, SIGGRAPH 2007, with the patches of
@@ -40,7 +40,7 @@ def build_carrier(patches: PatchGraph, points: Float64, vertex: Int64) -> tuple[
 
 @dataclass(frozen=True)
 class Growth:
-    """What a carrier has gained.
+    """A carrier, which is a deformation graph with its points, after points and nodes were added to it.
 
     ``graph`` with the new points last; ``nodes`` (Q, 3) that were added; ``beside`` (Q,), the old node next to each,
     whose motion so far is theirs.

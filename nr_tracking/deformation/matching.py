@@ -42,12 +42,12 @@ class Target:
 
     @cached_property
     def tree(self) -> cKDTree:
-        """The points by nearness."""
+        """The points in a k-d tree."""
         return cKDTree(self.points, balanced_tree=False)
 
     @cached_property
     def grid(self) -> Any:
-        """The points by nearness, for compiled loops."""
+        """The points in a uniform grid, which compiled loops search."""
         loops = compiled_loops("projection")
         assert loops is not None
         return loops.grid_of(as_places(self.points))

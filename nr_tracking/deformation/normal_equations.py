@@ -28,7 +28,7 @@ from nr_tracking.types import Float32, Float64, Int32, Int64
 StepMatrix = BandMatrix | PanelMatrix
 
 HELD = 0.1
-"""Share of rigidity that no residual escapes."""
+"""Least weight of a residual of rigidity, however large it is, as a share of its full weight."""
 
 _UPPER = np.triu_indices(3)
 """The entries of a symmetric 3 x 3 matrix, each once."""
@@ -138,13 +138,13 @@ def disagreement(graph: DeformationGraph, nodes: Float64, points: Float64, motio
 
 
 def _of_samples(graph: DeformationGraph, nodes: Float64, motion: Motion, *values: Float64) -> tuple[np.ndarray, ...]:
-    """What compiled loops over samples are given, with further ``values`` of theirs."""
+    """The arguments of the compiled loops over samples, ``values`` last."""
     moving = nodes, motion.rotations, motion.translations
     return graph.index, graph.weight, *_doubles(*moving, *values)
 
 
 def _doubles(*values: np.ndarray) -> Iterator[Float64]:
-    """``values`` as compiled loops take them: of other types or lying otherwise, loops would be compiled once more."""
+    """``values`` as contiguous float64; numba would compile its loops once more for other types or layouts."""
     return (np.ascontiguousarray(array, np.float64) for array in values)
 
 

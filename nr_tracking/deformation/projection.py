@@ -158,9 +158,10 @@ class SurfaceIndex:
         self._near = PointIndex(self.points)
 
     def target(self, samples: int) -> Target:
-        """The surface as something to be matched: an even choice of its vertices, ``samples`` of which seek themselves.
+        """The surface as the target of matches: three times ``samples`` of its vertices, evenly chosen.
 
-        What is matched lies on tangent planes, so a few vertices stand for all: three times as many as seek.
+        That many are enough, because distances are measured to tangent planes. Every third of them is a sample that
+        looks for a match on the moving surface itself.
         """
         chosen = even_sample(self.points, _FOUND_PER_SEEKING * samples)
         # The choice runs along a space-filling curve: every third of it is even again.

@@ -96,7 +96,7 @@ class _State:
 
 @dataclass
 class _Descent:
-    """How far a fit has come.
+    """The progress of a fit.
 
     The steps ``left``, the ``damping``, the ``energies`` of accepted steps so far, and whether the matrix of the last
     step is ``held`` for the next one.
@@ -197,7 +197,7 @@ class Refiner:
         return kept - self._rigidity * bent / max(2 / 3 * self._limit(problem), 1e-300)
 
     def _at(self, problem: _Problem, motion: Motion) -> _State:
-        """Move, match and weigh."""
+        """The state at a motion: samples are moved, matched and weighed."""
         points, normals = carried(self.graph, problem.nodes, problem.points, problem.normals, motion)
         matches = self._matches(problem, points, normals)
         gap, weight, kept = self._weighed(problem, matches, points)

@@ -51,9 +51,9 @@ class SolverGraph:
         dtype: torch.dtype = torch.float64,
         device: torch.device | str = "cpu",
     ) -> SolverGraph:
-        """Take over a numpy graph; ``parents`` as in the levels of a :class:`.patches.PatchGraph`.
+        """Make the tensors of a numpy graph; ``parents`` as in the levels of a :class:`.patches.PatchGraph`.
 
-        The empty one of the coarsest level counts for nothing.
+        The coarsest level has no parents, so its empty array is skipped.
         """
 
         def whole(values: Any) -> Tensor:
@@ -70,7 +70,7 @@ class SolverGraph:
 
 @dataclass(frozen=True)
 class SolverSettings:
-    """How hard to work. ``rigidity`` weighs the mean squared residual of edges against the data terms.
+    """Steps, rigidity and damping. ``rigidity`` weighs the mean squared residual of edges against the data terms.
 
     Residuals of edges beyond ``rigidity_limit``, in the unit of the points, count less, as
     :func:`.normal_equations.robust_rigidity` says; 0 for plain squares.
@@ -102,9 +102,10 @@ class Solution:
 
 @dataclass(frozen=True)
 class _Level:
-    """A coarser level: ``parent`` (P,) the one of its ``count`` nodes that each of the finest belongs to.
+    """A coarser level of the graph, with ``count`` nodes (C).
 
-    ``members`` (C, 1) counts the nodes of each.
+    ``parent`` (P,) is the coarse node that each node of the finest level belongs to; ``members`` (C, 1) is the number
+    of nodes of the finest level in each coarse node.
     """
 
     parent: Tensor
@@ -113,14 +114,14 @@ class _Level:
 
     @staticmethod
     def of(parent: Tensor) -> _Level:
-        """The level with the nodes that ``parent`` names."""
+        """Make the level whose nodes are the numbers in ``parent``."""
         members = torch.bincount(parent)
         return _Level(parent, len(members), members.clamp_min(1)[:, None])
 
     def prolongation(self, places: Tensor) -> Tensor:
-        """What a turn and shift of each coarse node does to its nodes at ``places`` (B, P, 3): (B, P, 6, 6).
+        """Matrices (B, P, 6, 6) from the step of a coarse node (rotation, shift) to the steps of its fine nodes.
 
-        A coarse node turns about the mean of its nodes.
+        The fine nodes are at ``places`` (B, P, 3). A coarse node rotates about the mean of its fine nodes.
         """
         total = places.new_zeros(len(places), self.count, 3).index_add(1, self.parent, places)
         arm = places - (total / self.members)[:, self.parent]

@@ -110,11 +110,24 @@ def _compared(
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Fit, check and print; see the module's text."""
-    parser = argparse.ArgumentParser(prog="python -m nr_tracking.evaluation.calibration", description=__doc__)
-    parser.add_argument("--fit", nargs="+", type=Path, required=True)
-    parser.add_argument("--check", nargs="+", type=Path, default=[])
-    parser.add_argument("--preset", default="base")
+    """Fit, check and print, as the docstring of the module describes."""
+    parser = argparse.ArgumentParser(
+        prog="python -m nr_tracking.evaluation.calibration",
+        description="Fit the confidence of tracks to recordings with ground truth, and print the constants for "
+        "nr_tracking/tracking/confidence.py and how well the fit predicts which tracks are right.",
+    )
+    parser.add_argument(
+        "--fit", nargs="+", type=Path, required=True, metavar="SEQUENCE", help="recordings that the fit uses"
+    )
+    parser.add_argument(
+        "--check",
+        nargs="+",
+        type=Path,
+        default=[],
+        metavar="SEQUENCE",
+        help="other recordings that the fit is tested on; one row for each folder that holds some of them",
+    )
+    parser.add_argument("--preset", default="base", help="preset of the tracker; default: %(default)s")
     chosen = parser.parse_args(arguments)
     config = load_config(chosen.preset)
     fitted = [observe(path, config) for path in chosen.fit]

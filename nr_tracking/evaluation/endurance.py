@@ -130,14 +130,44 @@ def _truth(sequence: Sequence, start: int, count: int) -> tuple[Float64, np.ndar
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Print the table; see the module's text."""
-    parser = argparse.ArgumentParser(prog="python -m nr_tracking.evaluation.endurance", description=__doc__)
-    parser.add_argument("sequences", nargs="+", type=Path)
-    parser.add_argument("--surfaces", choices=("true", "completed"), default="true")
-    parser.add_argument("--strides", nargs="+", type=int, default=[1])
-    parser.add_argument("--frames", nargs="+", type=int, default=list(MARKS))
-    parser.add_argument("--refiner", nargs="+", choices=("on", "off"), default=["on"])
-    parser.add_argument("--preset", default="base")
+    """Print the table that the docstring of the module describes."""
+    parser = argparse.ArgumentParser(
+        prog="python -m nr_tracking.evaluation.endurance",
+        description="Print the median error of the tracks of recordings after several numbers of frames, and the share "
+        "of the first points that still have their ids.",
+    )
+    parser.add_argument("sequences", nargs="+", type=Path, metavar="SEQUENCE", help="recording with ground_truth.npz")
+    parser.add_argument(
+        "--surfaces",
+        choices=("true", "completed"),
+        default="true",
+        help="what is tracked: the true surfaces, meshed anew in each frame (the error of tracking alone), or the "
+        "surfaces that the network completes from the depth images; default: %(default)s",
+    )
+    parser.add_argument(
+        "--strides",
+        nargs="+",
+        type=int,
+        default=[1],
+        metavar="S",
+        help="use every S-th frame only, so that everything moves S times as fast; one row for each; default: 1",
+    )
+    parser.add_argument(
+        "--frames",
+        nargs="+",
+        type=int,
+        default=list(MARKS),
+        metavar="N",
+        help=f"numbers of frames after which errors are measured; default: {' '.join(map(str, MARKS))}",
+    )
+    parser.add_argument(
+        "--refiner",
+        nargs="+",
+        choices=("on", "off"),
+        default=["on"],
+        help="values of refinement.enabled; one row for each; default: on",
+    )
+    parser.add_argument("--preset", default="base", help="preset of the configuration; default: %(default)s")
     chosen = parser.parse_args(arguments)
     marks, follow = tuple(chosen.frames), tracked_truth if chosen.surfaces == "true" else tracked_depth
     print(f"| recording | every | refiner |{'|'.join(f' {mark} frames ' for mark in marks)}|")

@@ -1,4 +1,4 @@
-"""Dense convolutions, sooner than PyTorch does them by itself on a CPU, for networks that learn no more.
+"""Dense convolutions that run faster on a CPU than PyTorch's own, for inference.
 
 In single precision, where loops are compiled, those of size 3 go through tiles (:mod:`nr_tracking.fields.winograd`) and
 others are sums over places (:mod:`nr_tracking.fields.products`). What is left in three dimensions goes to oneDNN:
@@ -62,7 +62,7 @@ class DenseConv3d(KeepsFilters, nn.Conv3d):
 
 
 def _sooner(layer: nn.Conv2d | nn.Conv3d, grid: Tensor, filters: Filters) -> Tensor | None:
-    """The convolution of ``grid`` with what is kept of the weights; None where that is of no use."""
+    """The convolution of ``grid`` by the fastest method that applies; None where PyTorch's own is to run."""
     if _is_brief(layer, grid):
         return _packed(layer, grid, filters)
     if not _learns_no_more(layer, grid):
@@ -72,7 +72,7 @@ def _sooner(layer: nn.Conv2d | nn.Conv3d, grid: Tensor, filters: Filters) -> Ten
 
 
 def _only_asked(layer: nn.Conv2d | nn.Conv3d, grid: Tensor) -> bool:
-    """Whether this is a batch for the layer on a CPU, where nothing is learnt."""
+    """Whether ``grid`` is a batch that suits the layer, on a CPU and without gradients."""
     return (
         grid.device.type == "cpu"
         and grid.ndim == layer.weight.ndim
@@ -83,7 +83,7 @@ def _only_asked(layer: nn.Conv2d | nn.Conv3d, grid: Tensor) -> bool:
 
 
 def _learns_no_more(layer: nn.Conv2d | nn.Conv3d, grid: Tensor) -> bool:
-    """Whether it is one in single precision."""
+    """Whether this is inference on a CPU in single precision."""
     single = grid.dtype == layer.weight.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
     return single and _only_asked(layer, grid)
 
@@ -138,7 +138,7 @@ def _by_place(weight: Tensor) -> Tensor:
 
 
 def _is_brief(layer: nn.Conv2d | nn.Conv3d, grid: Tensor) -> bool:
-    """Whether it is one for weights that are held in bfloat16, which this processor multiplies."""
+    """Whether this is inference on a CPU with weights in bfloat16, which the processor multiplies in hardware."""
     held = layer.weight.dtype == torch.bfloat16 and not layer.weight.is_inference()
     asked = grid.dtype == torch.bfloat16 or torch.is_autocast_enabled("cpu")
     able = _PACKS and bool(torch.backends.mkldnn.enabled) and cpu_has_bfloat16()

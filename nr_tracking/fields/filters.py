@@ -1,4 +1,4 @@
-"""What layers make of their weights before anything is multiplied with them: kept until they are other ones."""
+"""Transformed weights of layers, such as Winograd filters, cached until the weights change."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from torch import Tensor, nn
 
 
 class Filters:
-    """What is computed from one tensor of weights; ``kept`` unless they are being learnt.
+    """A cache of what is computed from one tensor of weights; nothing is ``kept`` while the weights are trained.
 
-    PyTorch does not count all changes: neither those of a fused optimiser nor those of ``weight.data`` in place, which
-    are seen when a layer is told ``train()`` or ``eval()``. Copies begin anew.
+    PyTorch does not count all changes of a tensor: neither those of a fused optimiser nor those of ``weight.data`` in
+    place. So ``train()`` and ``eval()`` of the layer empty the cache. Copies start with an empty one.
     """
 
     def __init__(self, kept: bool) -> None:
@@ -23,9 +23,9 @@ class Filters:
         return Filters, (self._kept,)
 
     def of(self, kind: str, weight: Tensor, made_of: Callable[[Tensor], Tensor]) -> Tensor:
-        """``made_of(weight)``, which is another one for each ``kind``; which is wanted may depend on what is asked.
+        """``made_of(weight)``, cached by ``kind``: a layer may need several, depending on its input.
 
-        Of weights of inference mode, which count no changes, nothing is kept.
+        Weights of inference mode do not count their changes, so nothing is cached for them.
         """
         if not self._kept or weight.is_inference():
             return made_of(weight.detach())

@@ -67,7 +67,7 @@ def extract_surface(
     values = field.grid(frame)
     near = values.cpu().numpy() < (REACH / field.resolution if config.upsample > 1 else 0.0)
     if not near.any():
-        raise _no_surface(frame)
+        raise _no_surface()
     first, last = _extent(near)
     first, last = np.maximum(first - 2, 0), np.minimum(last + 3, field.resolution)
     part = values[tuple(map(slice, first.tolist(), last.tolist()))].contiguous()
@@ -75,7 +75,7 @@ def extract_surface(
     if bound is not None:
         dense = _carve_grid(dense, bound, first * config.upsample, field.resolution * config.upsample)
     if not bool((dense < 0).any()):
-        raise _no_surface(frame)
+        raise _no_surface()
 
     cell = 1.0 / (field.resolution * config.upsample)
     least = CLEARANCE * cell
@@ -110,9 +110,9 @@ def _extent(inside: Bool) -> tuple[Int64, Int64]:
     return np.array([cells[0] for cells in along]), np.array([cells[-1] for cells in along])
 
 
-def _no_surface(frame: int) -> InputError:
+def _no_surface() -> InputError:
     return InputError(
-        "no_surface", f"the field of frame {frame} is nowhere negative: there is no surface; are the weights trained?"
+        "no_surface", "the field is nowhere negative, so there is no surface in the frame; are the weights trained?"
     )
 
 

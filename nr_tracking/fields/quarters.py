@@ -1,4 +1,4 @@
-"""Four rays from each place of a grid of half as many: the end of the network that completes along rays."""
+"""Depth to space: each cell of a grid becomes 2 x 2 rays, which is the end of the network that completes along rays."""
 
 from __future__ import annotations
 

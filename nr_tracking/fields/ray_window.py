@@ -20,7 +20,7 @@ _BAND = 2.0  # voxels from the surface within which the grid is exact
 
 
 class FeatureSource(Protocol):
-    """Whoever can run the network in the cube."""
+    """What runs the network in the cube on request."""
 
     def field(self) -> FieldWindow:
         """The same frames, completed in the cube."""

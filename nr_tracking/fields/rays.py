@@ -59,7 +59,7 @@ class RayField:
     share: float = 0.5
 
     def mixed(self, by_features: Tensor, along_rays: Tensor) -> Tensor:
-        """Two opinions on a signed distance as one: what errs on its own errs less together."""
+        """The weighted mean of two estimates of a signed distance; it errs less than either."""
         return torch.lerp(by_features, along_rays, self.share)
 
     def sdf(self, points: Tensor, frame: Tensor) -> Tensor:
@@ -138,7 +138,7 @@ class RayField:
 
     @cached_property
     def _arrays(self) -> tuple[Any, ...]:
-        """What loops want to know; see :mod:`nr_tracking.loops.rays`."""
+        """The arguments of the compiled loops; see :mod:`nr_tracking.loops.rays`."""
         depths = self.depths.numpy(), self._steps.before.numpy(), self._steps.scale
         others = (part.detach().contiguous().numpy() for part in (self.front, self.view, self.place))
         return self.distances.detach().contiguous().numpy(), *depths, *others, FAR, ELSEWHERE

@@ -1,4 +1,4 @@
-"""Faces, and not only vertices, laid on the zero level of a field.
+"""Vertex relaxation: vertices move until the faces, and not only they, lie on the zero level of a field.
 
 Marching cubes puts vertices on the surface. Faces are chords then, so a coarse mesh encloses too little wherever the
 surface bulges, and its triangles are as uneven as the cuts of a grid. Vertices that are first spread along the surface

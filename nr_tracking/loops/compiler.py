@@ -35,7 +35,7 @@ class _Notice(event.Listener):
             self._said = True
 
     def on_end(self, event: event.Event) -> None:
-        """Nothing to say."""
+        """Do nothing; numba requires the method."""
 
 
 event.register("numba:compile", _Notice())

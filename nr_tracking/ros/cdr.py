@@ -20,7 +20,7 @@ _LITTLE_ENDIAN_HEADER = b"\x00\x01\x00\x00"
 
 MarkerShape = Literal["triangles", "lines"]
 _MARKER_TYPES: dict[str, int] = {"triangles": 11, "lines": 5}  # visualization_msgs/Marker TRIANGLE_LIST, LINE_LIST
-_MARKER_ADD = 0
+_MARKER_ADD, _MARKER_DELETE = 0, 2
 
 _POINT_FIELD_TYPES = {"i1": 1, "u1": 2, "i2": 3, "u2": 4, "i4": 5, "u4": 6, "f4": 7, "f8": 8}  # sensor_msgs/PointField
 
@@ -116,9 +116,31 @@ def marker(
     if points.ndim != 2 or points.shape[1] != 3 or len(points) % corners or colours.shape != (len(points), 4):
         raise ValueError(f"{shape} need (N, 3) points and (N, 4) colours, N a multiple of {corners}; "
                          f"got {points.shape} and {colours.shape}")  # fmt: skip
+    return _marker(stamp_ns, frame_id, shape, points, colours, namespace, identity, line_width_m, _MARKER_ADD)
+
+
+def deleted_marker(
+    stamp_ns: int, frame_id: str, shape: MarkerShape, *, namespace: str = "", identity: int = 0
+) -> bytes:
+    """A visualization_msgs/Marker that takes away the one of its namespace and id; arguments as for :func:`marker`."""
+    none = np.empty((0, 3)), np.empty((0, 4))
+    return _marker(stamp_ns, frame_id, shape, *none, namespace, identity, 0.0, _MARKER_DELETE)
+
+
+def _marker(
+    stamp_ns: int,
+    frame_id: str,
+    shape: MarkerShape,
+    points: NDArray[np.floating],
+    colours: NDArray[np.floating],
+    namespace: str,
+    identity: int,
+    line_width_m: float,
+    action: int,
+) -> bytes:
     scale = (1.0, 1.0, 1.0) if shape == "triangles" else (line_width_m, 0.0, 0.0)
     writer = CdrWriter().header(stamp_ns, frame_id).string(namespace)
-    writer.scalars("i", identity, _MARKER_TYPES[shape], _MARKER_ADD)
+    writer.scalars("i", identity, _MARKER_TYPES[shape], action)
     writer.scalars("d", 0, 0, 0, 0, 0, 0, 1)  # pose: the origin
     writer.scalars("d", *scale)
     writer.scalars("f", 1, 1, 1, 1)  # colour, where a viewer ignores the one of each point

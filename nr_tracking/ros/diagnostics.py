@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
@@ -17,8 +18,14 @@ from nr_tracking.ros.graph import Subscribed, mismatch, publishers_of
 from nr_tracking.ros.pairing import Waiting
 from nr_tracking.ros.process import resident_megabytes
 from nr_tracking.ros.statistics import Statistics, Summary
+from nr_tracking.sensing.following import NO_SUBJECT
 
 _PERIOD_S = 1.0
+_FIRST_S = 10.0  # the first windows may take so long: a camera that is slow fills them as late
+_FRESH_S = 2.0  # a frame that was given up longer ago says nothing of what the camera shows now
+_FAILURES = 30  # of inference, one after the other: this does not mend itself
+_COMPUTED = ("no_surface", "no_result", "failure", "out_of_memory")  # reasons that are not those of the image
+_LEFT_OUT = "overrun"  # reason of frames that are left out by design, as the camera is faster than inference
 _UNPAIRED = ("no_mask", "no_camera_info")  # reasons of images that were given up because they stayed so
 _OVERDUE = 3.0  # a result is missing that takes so many times as long as results usually do
 
@@ -33,6 +40,7 @@ class Diagnostics:
         silence_s: float,
         waiting: Callable[[], int],
         unpaired: Callable[[], Waiting],
+        camera_frame: Callable[[], str],
     ) -> None:
         self.active = False
         self.silence_s = silence_s
@@ -43,6 +51,7 @@ class Diagnostics:
         self._statistics = statistics
         self._waiting = waiting
         self._unpaired = unpaired
+        self._camera_frame = camera_frame
         self._publisher = node.create_publisher(
             DiagnosticArray,
             "/diagnostics",
@@ -52,7 +61,8 @@ class Diagnostics:
         # Steady time: diagnostics go on while a simulated clock stands still.
         steady = Clock(clock_type=ClockType.STEADY_TIME)
         self._timer = node.create_timer(_PERIOD_S, self.publish, clock=steady)
-        self._dropped_before = 0
+        self._dropped_before: Counter[str] = Counter()
+        self._camera = ""
         self._wrong = False
 
     def watch(self, subscribed: Mapping[str, Subscribed]) -> None:
@@ -64,10 +74,10 @@ class Diagnostics:
         """Send the status now."""
         summary = self._statistics.summary(time.monotonic())
         level, message = self._verdict(summary)
-        self._dropped_before = summary.dropped_total
+        self._dropped_before = Counter(summary.dropped)
         self._log(level == DiagnosticStatus.ERROR and self.active, message)
         status = DiagnosticStatus(level=level, name=self._node.get_fully_qualified_name(), message=message)
-        status.hardware_id = "depth camera"
+        status.hardware_id = self._hardware()
         status.values = [KeyValue(key=key, value=value) for key, value in self._values(summary).items()]
         array = DiagnosticArray(status=[status])
         array.header.stamp = self._node.get_clock().now().to_msg()
@@ -88,35 +98,64 @@ class Diagnostics:
             depth = self._subscribed["depth"]
             said = f"no depth for {summary.since_last_frame_s:.1f} s on {depth.topic}: {self._why_silent(depth)}"
             return DiagnosticStatus.ERROR, said
+        if summary.failures >= _FAILURES:
+            said = f"inference failed {summary.failures} times in a row, without a result: {summary.last_failure}"
+            return DiagnosticStatus.ERROR, said
         nothing = self._no_result(summary)
         if nothing is not None:
             return nothing
-        dropped = summary.dropped_total - self._dropped_before
-        if dropped:
-            return DiagnosticStatus.WARN, f"{dropped} frames dropped in the last second; {summary.last_error}"
-        if math.isnan(summary.result_rate_hz):
-            return DiagnosticStatus.OK, "waiting for the first windows"
-        return DiagnosticStatus.OK, f"tracking at {summary.result_rate_hz:.1f} Hz"
+        dropped = Counter(summary.dropped) - self._dropped_before
+        lost = sum(dropped.values()) - sum(dropped[reason] for reason in (_LEFT_OUT, *NO_SUBJECT))
+        if lost:
+            return DiagnosticStatus.WARN, f"{lost} frames dropped in the last second; {summary.last_loss}"
+        if self._nobody(summary):
+            said = f"nobody in view for {summary.since_last_result_s:.1f} s; {summary.last_drop}"
+        elif math.isnan(summary.result_rate_hz):
+            said = "waiting for the first windows"
+        else:
+            said = f"tracking at {summary.result_rate_hz:.1f} Hz"
+        if dropped[_LEFT_OUT]:
+            said += f"; {dropped[_LEFT_OUT]} images of the last second were left out ({_LEFT_OUT})"
+        return DiagnosticStatus.OK, said
+
+    def _nobody(self, summary: Summary) -> bool:
+        """Whether images show nobody, as the newest of them that were looked at say."""
+        return self._is_fresh(summary) and _is_nobody(summary.last_drop)
+
+    def _is_fresh(self, summary: Summary) -> bool:
+        """Whether the last frame that was given up was so a moment ago."""
+        return bool(summary.last_drop) and summary.since_last_drop_s <= max(self.silence_s, _FRESH_S)
 
     def _no_result(self, summary: Summary) -> tuple[bytes, str] | None:
-        """What keeps results back though images arrive; None where nothing does."""
-        since, missing = summary.since_last_result_s, self._missing(summary)
-        waiting, unpaired = self._waiting(), self._unpaired()
+        """What keeps results back though images arrive and show somebody; None where nothing does."""
+        if self._nobody(summary):
+            return None
+        since, fresh = summary.since_last_result_s, self._is_fresh(summary)
+        if _is_nobody(summary.last_drop):  # then there has been somebody since
+            since = min(since, summary.since_last_drop_s)
+        missing, waiting, unpaired = self._overdue(summary, since), self._waiting(), self._unpaired()
+        if missing and fresh and summary.last_drop.startswith(_COMPUTED):
+            return DiagnosticStatus.WARN, f"no result for {since:.1f} s, though images arrive; {summary.last_drop}"
         if missing and waiting:
             return DiagnosticStatus.WARN, f"no result for {since:.1f} s: {_images(waiting)} for inference"
-        if missing and unpaired.awaited and (not summary.last_drop or summary.last_drop.startswith(_UNPAIRED)):
+        if missing and unpaired.awaited and (not fresh or summary.last_drop.startswith(_UNPAIRED)):
             return DiagnosticStatus.ERROR, f"no result for {since:.1f} s: {self._why_unpaired(unpaired, summary)}"
-        if summary.last_drop and since > self.silence_s and not waiting:
+        if fresh and since > self.silence_s and not waiting and not summary.last_drop.startswith(_COMPUTED):
             publishers = publishers_of(self._node, self._subscribed["depth"].topic)
             return DiagnosticStatus.ERROR, f"no usable depth for {since:.1f} s: {publishers}; {summary.last_drop}"
-        if missing and not math.isnan(summary.result_rate_hz):
+        if missing and (since > _FIRST_S or not math.isnan(summary.result_rate_hz)):
             return DiagnosticStatus.WARN, f"no result for {since:.1f} s, though images arrive"
         return None
 
-    def _missing(self, summary: Summary) -> bool:
+    def _overdue(self, summary: Summary, since_s: float) -> bool:
         """Whether the next result should be there; a slow computer may always take longer than what is silence."""
         usual = 0.0 if math.isnan(summary.result_gap_s) else summary.result_gap_s
-        return summary.since_last_result_s > max(self.silence_s, _OVERDUE * usual)
+        return since_s > max(self.silence_s, _OVERDUE * usual)
+
+    def _hardware(self) -> str:
+        """The frame of the camera, as the node saw it last; its topic until then."""
+        self._camera = self._camera_frame() or self._camera
+        return self._camera or self._node.resolve_topic_name("depth/image_raw")
 
     def _why_unpaired(self, unpaired: Waiting, summary: Summary) -> str:
         """How many images wait for what, and what is found on the graph where it should come from."""
@@ -141,10 +180,11 @@ class Diagnostics:
         return f"nobody publishes {depth.topic}; {there}"
 
     def _values(self, summary: Summary) -> dict[str, str]:
+        silent, late = summary.since_last_frame_s > self.silence_s, self._overdue(summary, summary.since_last_result_s)
         values = {
-            "input rate [Hz]": _number(summary.rate_hz),
-            "result rate [Hz]": "-" if self._missing(summary) else _number(summary.result_rate_hz),
-            "input jitter [s]": _number(summary.jitter_s),
+            "input rate [Hz]": "-" if silent else _number(summary.rate_hz),
+            "result rate [Hz]": "-" if late else _number(summary.result_rate_hz),
+            "input jitter [s]": "-" if silent else _number(summary.jitter_s),
             "latency p50 [s]": _number(summary.latency_p50_s),
             "latency p95 [s]": _number(summary.latency_p95_s),
             "latency p99 [s]": _number(summary.latency_p99_s),
@@ -175,6 +215,11 @@ def gpu_memory() -> dict[str, str]:
         return {}
     now, most = torch.cuda.memory_allocated(), torch.cuda.max_memory_allocated()
     return {"GPU memory [MB]": f"{now / 2**20:.0f}", "GPU memory peak [MB]": f"{most / 2**20:.0f}"}
+
+
+def _is_nobody(drop: str) -> bool:
+    """Whether a frame was given up as its image shows nobody."""
+    return drop.partition(":")[0] in NO_SUBJECT
 
 
 def _images(count: int) -> str:

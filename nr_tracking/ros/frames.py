@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import threading
 from collections import deque
 from collections.abc import Callable
 from dataclasses import replace
@@ -22,9 +23,14 @@ class Transforms:
 
     They are remembered for ``kept_s`` of their own time. A clock that goes back begins a memory of its own, since the
     one before would refuse what is older; that one serves whatever is still under way, until :meth:`caught_up`.
+
+    TF is heard from :meth:`listen` on, or from the first look-up: everything that anybody tells goes through Python.
     """
 
     def __init__(self, node: Node, timeout_s: float, kept_s: float = 10.0) -> None:
+        self._node = node
+        self._listening = threading.Lock()
+        self._destroyed = False
         self._timeout, self._kept = Duration(seconds=timeout_s), Duration(seconds=kept_s)
         self._listener: Any = None
         self._buffer: Any = None
@@ -35,7 +41,12 @@ class Transforms:
         except ImportError:  # the wheels of ROS from pip do not include it
             return
         self._buffer = self._tf2.Buffer(cache_time=self._kept)
-        self._listener = self._tf2.TransformListener(self, node)
+
+    def listen(self) -> None:
+        """Hear what TF tells from now on; nothing where it is heard already, or cannot be."""
+        with self._listening:
+            if self._listener is None and self._buffer is not None and not self._destroyed:
+                self._listener = self._tf2.TransformListener(self, self._node)
 
     def set_transform(self, transform: Any, authority: str) -> None:
         """Take what the listener heard, as a buffer would."""
@@ -58,6 +69,7 @@ class Transforms:
             return np.eye(4)
         if self._buffer is None:
             raise InputError("no_transform", f"{target} cannot be looked up: the package tf2_ros is not installed")
+        self.listen()
         buffer = self._buffer if newest or not self._earlier else self._earlier[0]
         try:
             found = buffer.lookup_transform(target, source, Time(nanoseconds=stamp_ns), self._timeout)
@@ -82,9 +94,11 @@ class Transforms:
 
     def destroy(self) -> None:
         """Take the subscriptions to TF away."""
-        if self._listener is not None:
-            self._listener.unregister()
-            self._listener = None
+        with self._listening:
+            self._destroyed = True
+            if self._listener is not None:
+                self._listener.unregister()
+                self._listener = None
 
 
 class Located:
@@ -142,7 +156,10 @@ def transformed(frame: TrackedFrame, to: Float64, before: Float64 | None) -> Tra
         )
 
     arrived = frame.previous_patches
-    tracks = frame.tracks
+    tracks, nodes = frame.tracks, frame.nodes
+    if nodes is not None:
+        turned = (to[:3, :3] @ nodes.rotations).astype(nodes.rotations.dtype)
+        nodes = replace(nodes, positions=points(nodes.positions), rotations=turned)
     return replace(
         frame,
         surface=replace(frame.surface, vertices=points(frame.surface.vertices)),
@@ -154,4 +171,5 @@ def transformed(frame: TrackedFrame, to: Float64, before: Float64 | None) -> Tra
         patches=patches(frame.patches, to),
         previous=points(frame.previous),
         previous_patches=None if arrived is None or before is None else patches(arrived, before),
+        nodes=nodes,
     )

@@ -12,7 +12,7 @@ from typing import Any
 
 from geometry_msgs.msg import PointStamped
 from rclpy.callback_groups import CallbackGroup
-from rclpy.event_handler import SubscriptionEventCallbacks
+from rclpy.event_handler import QoSSubscriptionMatchedInfo, SubscriptionEventCallbacks
 from rclpy.exceptions import ParameterImmutableException
 from rclpy.lifecycle import LifecycleNode
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
@@ -37,8 +37,9 @@ class Inputs:
     """Subscriptions to depth images, camera infos, masks and clicked points.
 
     ``submit`` gets frames that are complete and when their image came in (``time.monotonic``); ``on_click`` gets points
-    that were clicked. ``camera_frame`` is the frame of the latest image. The QoS of each can be overridden by name;
-    ``subscribed`` holds what became of them, by kind.
+    that were clicked, and ``on_clicker`` is called when somebody comes who may click. Until the first camera info the
+    newest ``uninformed`` images wait for it, or as many as for masks, where that is None. ``camera_frame`` is the frame
+    of the latest image. The QoS of each can be overridden by name; ``subscribed`` holds what became of them, by kind.
     """
 
     def __init__(
@@ -49,6 +50,9 @@ class Inputs:
         statistics: Statistics,
         submit: Callable[[PairedFrame, float], None],
         on_click: Callable[[PointStamped], None],
+        *,
+        on_clicker: Callable[[], None] = lambda: None,
+        uninformed: int | None = None,
     ) -> None:
         self.camera_frame = ""
         self._node = node
@@ -63,12 +67,13 @@ class Inputs:
         self._pairing = FramePairing(
             rectified=is_rectified(self.depth_topic, config.image_rectified),
             capacity=_WAITING,
+            uninformed=uninformed,
             memory=config.queue_memory_mb << 20,
         )
         self._mask_topic = node.resolve_topic_name("mask")  # publishers are counted by names that are remapped already
         images = QoSProfile(depth=config.image_history, reliability=ReliabilityPolicy[config.image_reliability.upper()])
         infos = QoSProfile(depth=config.image_history, reliability=ReliabilityPolicy.BEST_EFFORT)
-        self._on_click = on_click
+        self._on_click, self._on_clicker = on_click, on_clicker
         self._early_click: PointStamped | None = None
         self._subscriptions: list[Subscription[Any]] = []
         self.subscribed: dict[str, Subscribed] = {}
@@ -117,6 +122,10 @@ class Inputs:
             self._on_click(message)
         else:
             self._early_click = message
+
+    def _on_click_matched(self, event: QoSSubscriptionMatchedInfo) -> None:
+        if event.current_count_change > 0:
+            self._on_clicker()
 
     def clock_jumped_back(self) -> None:
         """Expect stamps to go back with the clock."""
@@ -180,7 +189,9 @@ class Inputs:
             callback,
             copy(qos),  # what a parameter overrides is written into it, and depth and mask are given the same one
             callback_group=self._group,
-            event_callbacks=SubscriptionEventCallbacks(use_default_callbacks=False),
+            event_callbacks=SubscriptionEventCallbacks(
+                matched=self._on_click_matched if what == "click" else None, use_default_callbacks=False
+            ),
             qos_overriding_options=overriding,
         )
         self._subscriptions.append(subscription)

@@ -50,21 +50,22 @@ ENDPOINTS = (
         "~/mesh",
         "visualization_msgs/msg/Marker",
         "reliable, transient local, depth 1",
-        "the completed surface as TRIANGLE_LIST under one stable id; colour is correspondence",
+        "the completed surface as TRIANGLE_LIST under one stable id; colour is correspondence; deleted once nobody is "
+        "there",
     ),
     Endpoint(
         "publisher",
         "~/tracks",
         "sensor_msgs/msg/PointCloud2",
         "reliable, depth 10",
-        "x y z (m) vx vy vz (m/s) confidence FLOAT32, id UINT32, observed UINT8",
+        "x y z (m) vx vy vz (m/s) confidence FLOAT32, id UINT32, observed UINT8; empty once nobody is there",
     ),
     Endpoint(
         "publisher",
         "~/patches",
         "geometry_msgs/msg/PoseArray",
         "reliable, depth 10",
-        "near-rigid patches: where they are, and how they turned since the frame before",
+        "near-rigid patches, cut anew from each surface: where they are, and how they turned since the frame before",
     ),
     Endpoint(
         "publisher",

@@ -33,8 +33,8 @@ _REMAINS_S = 3600.0  # nobody who still writes pauses for so long, nor do clocks
 class ResultKeeper:
     """The last ``ros.kept_frames`` tracked frames of the subject. Safe to use from several threads.
 
-    Those of one who is gone stay until the next one is tracked. ``config`` and ``weights`` (their hash) are those of
-    the tracker that frames come from; set them as they change.
+    The frames of a subject that has left are kept until the next subject is tracked. ``config`` and ``weights`` (their
+    hash) are those of the tracker that frames come from; set them as they change.
     """
 
     def __init__(self, config: Config, weights: str = "") -> None:

@@ -14,6 +14,7 @@ TRACK_FIELDS = np.dtype(
     [(name, "<f4") for name in ("x", "y", "z", "vx", "vy", "vz", "confidence")] + [("id", "<u4"), ("observed", "u1")],
     align=True,
 )
+_SURFACE, _MOTION = "surface", "motion"  # namespaces of the markers
 _MOTION_COLOUR = np.array([1.0, 0.75, 0.1, 1.0], np.float32)
 
 
@@ -23,7 +24,7 @@ def mesh_marker(frame: TrackedFrame, frame_id: str, colours: NDArray[np.uint8], 
     rgba = np.ones((len(colours), 4), np.float32)
     rgba[:, :3] = colours / np.float32(255)
     return cdr.marker(
-        frame.stamp_ns, frame_id, "triangles", frame.surface.vertices[faces], rgba[faces], namespace="surface"
+        frame.stamp_ns, frame_id, "triangles", frame.surface.vertices[faces], rgba[faces], namespace=_SURFACE
     )
 
 
@@ -35,7 +36,7 @@ def motion_marker(frame: TrackedFrame, frame_id: str, max_lines: int) -> bytes |
     known = known[:: -(-len(known) // max_lines)]
     lines = np.stack([frame.previous[known], frame.surface.vertices[known]], axis=1).reshape(-1, 3)
     colours = np.broadcast_to(_MOTION_COLOUR, (len(lines), 4))
-    return cdr.marker(frame.stamp_ns, frame_id, "lines", lines, colours, namespace="motion")
+    return cdr.marker(frame.stamp_ns, frame_id, "lines", lines, colours, namespace=_MOTION)
 
 
 def tracks_cloud(stamp_ns: int, frame_id: str, tracks: Tracks) -> bytes:
@@ -46,6 +47,26 @@ def tracks_cloud(stamp_ns: int, frame_id: str, tracks: Tracks) -> bytes:
         rows[f"v{name}"] = tracks.velocities[:, axis]
     rows["confidence"], rows["id"], rows["observed"] = tracks.confidence, tracks.ids, tracks.observed
     return cdr.point_cloud(stamp_ns, frame_id, rows)
+
+
+def no_mesh(stamp_ns: int, frame_id: str) -> bytes:
+    """Takes the marker of :func:`mesh_marker` away."""
+    return cdr.deleted_marker(stamp_ns, frame_id, "triangles", namespace=_SURFACE)
+
+
+def no_motion(stamp_ns: int, frame_id: str) -> bytes:
+    """Takes the marker of :func:`motion_marker` away."""
+    return cdr.deleted_marker(stamp_ns, frame_id, "lines", namespace=_MOTION)
+
+
+def no_tracks(stamp_ns: int, frame_id: str) -> bytes:
+    """A PointCloud2 of :data:`TRACK_FIELDS` without any points: nobody is tracked."""
+    return cdr.point_cloud(stamp_ns, frame_id, np.empty(0, TRACK_FIELDS))
+
+
+def no_patches(stamp_ns: int, frame_id: str) -> bytes:
+    """A PoseArray without any patches."""
+    return cdr.pose_array(stamp_ns, frame_id, np.empty((0, 3)), np.empty((0, 4)))
 
 
 def patch_poses(frame: TrackedFrame) -> tuple[Float64, Float64]:

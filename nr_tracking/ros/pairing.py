@@ -49,8 +49,8 @@ class FramePairing:
     A camera info of the image's own stamp is preferred. Where a driver sends one only now and then, or latches it, the
     last one serves, and no image waits for it. Images wait for the very first camera info, for a mask where masks are
     expected, and for a camera info that is on its way; never more than ``capacity`` of them, nor more than ``memory``
-    bytes. Masks that come before their images are bounded alike. An image without a mask is given up when that of a
-    later image comes.
+    bytes, and before the first camera info the newest ``uninformed`` alone, where that is given. Masks that come before
+    their images are bounded alike. An image without a mask is given up when that of a later image comes.
 
     Stamps that jump back, by a second or with the clock, are a recording that begins again: what is kept of its end
     says nothing about its beginning.
@@ -65,6 +65,7 @@ class FramePairing:
         expects_mask: bool = False,
         rectified: bool = False,
         capacity: int = 64,
+        uninformed: int | None = None,
         memory: int = 1 << 30,
         patience: int = 4,
     ) -> None:
@@ -72,6 +73,7 @@ class FramePairing:
         self.waiting = Waiting(0, "")
         self._rectified = rectified
         self._capacity = capacity
+        self._uninformed = capacity if uninformed is None else min(uninformed, capacity)
         self._memory = memory
         self._patience = patience
         self._images: deque[tuple[int, Image | CompressedImage, float]] = deque()  # stamp, image, arrival
@@ -93,7 +95,8 @@ class FramePairing:
         self._images_held += len(message.data)
         self._forget_after(stamp)
         outcomes = self._ready()
-        while len(self._images) > self._capacity or self._images_held > self._memory:
+        most = self._capacity if self._last_info is not None else self._uninformed
+        while len(self._images) > most or self._images_held > self._memory:
             outcomes.append(self._give_up())
             outcomes += self._ready()
         return outcomes

@@ -17,7 +17,16 @@ from sensor_msgs.msg import PointCloud2
 from visualization_msgs.msg import Marker
 
 from nr_tracking.config import RosConfig
-from nr_tracking.ros.outputs import mesh_marker, motion_marker, patches_message, tracks_cloud
+from nr_tracking.ros.outputs import (
+    mesh_marker,
+    motion_marker,
+    no_mesh,
+    no_motion,
+    no_patches,
+    no_tracks,
+    patches_message,
+    tracks_cloud,
+)
 from nr_tracking.ros.patch_frames import PatchFrames
 from nr_tracking.tracking.colours import canonical_box, correspondence_colours
 from nr_tracking.types import Float64, TrackedFrame
@@ -39,6 +48,7 @@ class Publishers:
         self._latest: tuple[TrackedFrame, str] | None = None
         self._mesh_stamp: int | None = None  # of the last mesh that was sent
         self._colour_box: tuple[Float64, Float64] | None = None
+        self._shown: dict[Any, str] = {}  # publishers whose last message shows somebody, and the frame that it is in
         self._frames = PatchFrames(node)
         self._publishers: list[Any] = []
         try:
@@ -71,11 +81,11 @@ class Publishers:
         if self._motion.get_subscription_count():
             motion = motion_marker(frame, frame_id, self.config.mesh_max_triangles)
             if motion is not None:
-                self._send(self._motion, motion)
+                self._send(self._motion, motion, frame_id)
         if self._patches.get_subscription_count():
-            self._send(self._patches, patches_message(frame, frame_id))
+            self._send(self._patches, patches_message(frame, frame_id), frame_id)
         if self._tracks.get_subscription_count():
-            self._send(self._tracks, tracks_cloud(frame.stamp_ns, frame_id, frame.tracks))
+            self._send(self._tracks, tracks_cloud(frame.stamp_ns, frame_id, frame.tracks), frame_id)
         if self.config.publish_tf:
             self._frames.publish(frame, frame_id)
 
@@ -83,6 +93,20 @@ class Publishers:
         """The next frame begins a new subject, with colours of its own."""
         with self._lock:
             self._latest = self._mesh_stamp = self._colour_box = None
+
+    def clear(self, stamp_ns: int) -> None:
+        """Take back what is shown, for nobody is there any more in the image of that stamp.
+
+        Once, and only on topics on which somebody was shown: markers are deleted, tracks and patches are empty.
+        """
+        if not self._node.context.ok():  # a signal has ended it all
+            return
+        empty = {self._mesh: no_mesh, self._motion: no_motion, self._patches: no_patches, self._tracks: no_tracks}
+        with self._lock:
+            self._latest = self._mesh_stamp = None  # whoever joins late is shown nobody either
+            shown, self._shown = self._shown, {}
+            for publisher, frame_id in shown.items():
+                self._publish(publisher, empty[publisher](stamp_ns, frame_id))
 
     def destroy(self) -> None:
         """Take the topics away."""
@@ -118,7 +142,7 @@ class Publishers:
     def _send_mesh(self, frame: TrackedFrame, frame_id: str) -> None:
         assert self._colour_box is not None
         colours = correspondence_colours(frame.canonical, *self._colour_box)
-        self._send(self._mesh, mesh_marker(frame, frame_id, colours, self.config.mesh_max_triangles))
+        self._send(self._mesh, mesh_marker(frame, frame_id, colours, self.config.mesh_max_triangles), frame_id)
         self._mesh_stamp = frame.stamp_ns
 
     def _on_mesh_subscriber(self, event: QoSPublisherMatchedInfo) -> None:
@@ -127,7 +151,13 @@ class Publishers:
             if event.current_count_change > 0 and self._latest and self._latest[0].stamp_ns != self._mesh_stamp:
                 self._send_mesh(*self._latest)
 
-    def _send(self, publisher: Any, message: bytes) -> None:
+    def _send(self, publisher: Any, message: bytes, frame_id: str) -> None:
+        """Send what shows somebody in a frame."""
+        if publisher.is_activated:
+            self._shown[publisher] = frame_id
+            self._publish(publisher, message)
+
+    def _publish(self, publisher: Any, message: bytes) -> None:
         try:
             publisher.publish(message)
         except rclpy_implementation.RCLError as error:  # a reliable flood that a subscriber cannot take

@@ -38,7 +38,8 @@ def reference() -> str:
     lines += [
         "",
         "With `ros.image_transport: compressedDepth` images come from `depth/image_raw/compressedDepth`",
-        "(`sensor_msgs/msg/CompressedImage`). With `ros.publish_tf`, and tf2_msgs installed, patches are on `/tf` too.",
+        "(`sensor_msgs/msg/CompressedImage`). With `ros.publish_tf`, and tf2_msgs installed, nodes of the deformation "
+        "graph are on `/tf`.",
         "",
         "The QoS of each topic can be overridden: `qos_overrides./depth/image_raw.subscription.reliability: reliable`,",
         "`qos_overrides./nr_tracking/mesh.publisher.depth: 5`, and so on for `history`, `depth` and `reliability`.",

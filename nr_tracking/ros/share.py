@@ -6,6 +6,10 @@ import os
 import sys
 from pathlib import Path
 
+_NAME = "FASTDDS_DEFAULT_PROFILES_FILE"
+_OLD_NAME = "FASTRTPS_DEFAULT_PROFILES_FILE"  # the only one that Fast DDS 2 reads; Kilted's node layer still does
+_FAST_DDS_2 = ("humble", "iron", "jazzy")  # values of ROS_DISTRO, which pip's wheels of Kilted leave unset
+
 
 def share_folder() -> Path:
     """The folder that holds ``launch/``, ``config/`` and ``models/``."""
@@ -26,6 +30,18 @@ def fastdds_profile() -> Path:
     return share_folder() / "config" / "fastdds.xml"
 
 
+def fastdds_environment() -> dict[str, str]:
+    """The environment variable, if any is missing, with which the Fast DDS of this ROS distribution loads a profile.
+
+    Kilted and later read ``FASTDDS_DEFAULT_PROFILES_FILE``, Jazzy and earlier ``FASTRTPS_DEFAULT_PROFILES_FILE``. A
+    profile that the environment names already, under either name, stays the one that is loaded.
+    """
+    is_old = os.environ.get("ROS_DISTRO") in _FAST_DDS_2
+    if _OLD_NAME in os.environ or (_NAME in os.environ and not is_old):
+        return {}
+    return {_OLD_NAME if is_old else _NAME: os.environ.get(_NAME, str(fastdds_profile()))}
+
+
 def use_fastdds_profile() -> None:
     """Have Fast DDS load the profile in this process, before ``rclpy.init``; somebody's own profile stays."""
-    os.environ.setdefault("FASTDDS_DEFAULT_PROFILES_FILE", str(fastdds_profile()))
+    os.environ.update(fastdds_environment())

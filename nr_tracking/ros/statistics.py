@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import threading
 import time
 from collections import Counter, deque
@@ -11,15 +12,19 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-_RECENT = 300  # frames over which rates and latencies are taken
+_RECENT = 300  # frames over which latencies and the rate of results are taken
+_INPUT_S = 5.0  # over which the rate of images is taken
+_BY_POLICY = ("overrun",)  # reasons of frames that are left out by design, as the camera is faster than inference
 
 
 @dataclass(frozen=True)
 class Summary:
     """A moment's figures; rates in Hz, latencies in seconds, NaN where nothing was measured yet.
 
-    ``rate_hz`` is of images that come in, ``result_rate_hz`` of results that go out, between which ``result_gap_s``
-    usually pass.
+    ``rate_hz`` and ``jitter_s`` are of images that came in during the last seconds, ``result_rate_hz`` of results that
+    go out, between which ``result_gap_s`` usually pass. ``last_drop`` is the last frame that was given up since the
+    last result, empty where there is none, and ``last_loss`` the last one ever; frames that are left out by the policy
+    of the queue count in neither. ``failures`` of inference came in a row, without a result between them.
     """
 
     received: int
@@ -40,6 +45,10 @@ class Summary:
     since_last_frame_s: float
     since_last_result_s: float
     last_drop: str
+    since_last_drop_s: float
+    last_loss: str
+    failures: int
+    last_failure: str
 
     @property
     def dropped_total(self) -> int:
@@ -61,6 +70,10 @@ class Statistics:
     _windows: int = 0
     _last_error: str = ""
     _last_drop: str = ""
+    _last_loss: str = ""
+    _dropped_at: float = -math.inf
+    _failures: int = 0
+    _last_failure: str = ""
     _last_result: float | None = None
     _arrivals: deque[float] = field(default_factory=lambda: deque(maxlen=_RECENT))
     _finished: deque[tuple[float, int]] = field(default_factory=lambda: deque(maxlen=_RECENT))  # when, how many
@@ -80,6 +93,7 @@ class Statistics:
             self._tracks = tracks
             self._last_result = time.monotonic()
             self._last_drop = ""
+            self._failures = 0
             self._latencies.append(latency_s)
             self._stages.append(stages_s)
 
@@ -97,6 +111,7 @@ class Statistics:
             self.started = now
             self._last_result = None
             self._last_drop = ""
+            self._failures = 0
             self._arrivals.clear()
             self._finished.clear()
 
@@ -104,12 +119,20 @@ class Statistics:
         """A frame was given up."""
         with self._lock:
             self._dropped[reason] += 1
-            self._last_error = self._last_drop = f"{reason}: {message}"
+            if reason not in _BY_POLICY:
+                self._last_error = self._last_drop = self._last_loss = f"{reason}: {message}"
+                self._dropped_at = time.monotonic()
 
     def failed(self, message: str) -> None:
         """Something went wrong that cost no frame."""
         with self._lock:
             self._last_error = message
+
+    def inference_failed(self, message: str) -> None:
+        """The computation of a window failed; the frames that it cost are told by themselves."""
+        with self._lock:
+            self._failures += 1
+            self._last_error = self._last_failure = message
 
     def reset(self) -> None:
         """The tracker started anew, and with it the figures of its speed."""
@@ -128,7 +151,7 @@ class Statistics:
     def summary(self, now: float) -> Summary:
         """The figures at time ``now``."""
         with self._lock:
-            gaps = np.diff(self._arrivals)
+            gaps = np.diff([arrival for arrival in self._arrivals if now - arrival <= _INPUT_S])
             latencies = np.array(self._latencies)
             quiet = now - (self._arrivals[-1] if self._arrivals else self.started)
             return Summary(
@@ -150,6 +173,10 @@ class Statistics:
                 since_last_frame_s=quiet,
                 since_last_result_s=now - (self.started if self._last_result is None else self._last_result),
                 last_drop=self._last_drop,
+                since_last_drop_s=now - self._dropped_at,
+                last_loss=self._last_loss,
+                failures=self._failures,
+                last_failure=self._last_failure,
             )
 
 

@@ -24,6 +24,7 @@ from std_srvs.srv import Trigger
 from nr_tracking.config import Config, ConfigError
 from nr_tracking.ros import parameters
 from nr_tracking.ros.conversions import stamp_ns
+from nr_tracking.ros.core_log import CoreLog
 from nr_tracking.ros.diagnostics import Diagnostics
 from nr_tracking.ros.fallback import release_memory, smaller_config
 from nr_tracking.ros.frames import Located, Transforms
@@ -34,6 +35,7 @@ from nr_tracking.ros.pairing import PairedFrame, Waiting
 from nr_tracking.ros.publishers import Publishers
 from nr_tracking.ros.settings import settings
 from nr_tracking.ros.statistics import Statistics
+from nr_tracking.ros.transitions import said, told
 from nr_tracking.ros.worker import InferenceWorker, TrackerLike
 from nr_tracking.types import Float64, InputError, TrackedFrame
 
@@ -46,34 +48,6 @@ _NAMES = {setting.name for setting in settings(Config())}
 _LIVE = {setting.name for setting in settings(Config()) if setting.live}
 
 TrackerFactory = Callable[[Config], TrackerLike]
-Transition = Callable[["TrackingNode", LifecycleState], TransitionCallbackReturn]
-
-
-def _said(verb: str) -> Callable[[Transition], Transition]:
-    """A transition whose failure is told, since rclpy swallows it; ``on_error`` then frees everything."""
-
-    def decorate(transition: Transition) -> Transition:
-        @functools.wraps(transition)
-        def guarded(node: TrackingNode, state: LifecycleState) -> TransitionCallbackReturn:
-            try:
-                done = transition(node, state)
-            except Exception as error:  # whatever it was, somebody waits for a node that does not come
-                said = f"cannot be {verb}: {_told(error)}"
-                node._diagnostics.failure = said
-                node._failed(said)
-                return TransitionCallbackReturn.ERROR
-            node._diagnostics.failure = ""
-            return done
-
-        return guarded
-
-    return decorate
-
-
-def _told(error: Exception) -> str:
-    """An error in words; one that is not meant to be read by itself with its kind."""
-    named = isinstance(error, ConfigError | InputError | OSError)
-    return str(error) if named else f"{type(error).__name__}: {error}"
 
 
 class TrackingNode(LifecycleNode):
@@ -104,16 +78,22 @@ class TrackingNode(LifecycleNode):
         services = MutuallyExclusiveCallbackGroup()
         self.create_service(Trigger, "~/reset", self._on_reset, callback_group=services)
         self.create_service(Trigger, "~/save", self._on_save, callback_group=services)
+        self._applied_later = hasattr(self, "add_post_set_parameters_callback")  # not in older ROS
         self.add_on_set_parameters_callback(self._on_parameters)
-        self._diagnostics = Diagnostics(self, self.statistics, self.config.ros.silence_s, self._waiting, self._unpaired)
+        if self._applied_later:
+            self.add_post_set_parameters_callback(self._on_parameters_set)
+        self._diagnostics = Diagnostics(
+            self, self.statistics, self.config.ros.silence_s, self._waiting, self._unpaired, self._camera_frame
+        )
         self._jumps = self.get_clock().create_jump_callback(
             JumpThreshold(min_forward=None, min_backward=Duration(nanoseconds=-1), on_clock_change=False),
             post_callback=self._on_clock_jump,
         )
+        self._core_log = CoreLog(self.get_logger())
 
     # Managed states. Each transition undoes what its counterpart did, and shutdown does so from everywhere.
 
-    @_said("configured")
+    @said("configured")
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Load the network and announce the outputs."""
         self.config = parameters.read(self)
@@ -124,16 +104,19 @@ class TrackingNode(LifecycleNode):
         self._outputs = Publishers(self, ros, self._failed)
         kept_s = _RECORDED_TF_S if ros.queue_policy == "all" else _TF_S
         self._transforms = Transforms(self, ros.tf_timeout_s, kept_s)
+        if ros.target_frame or ros.fixed_frame:  # otherwise with whoever may click: all of /tf takes the processor
+            self._transforms.listen()
         self._located = Located(self._transforms, ros.target_frame, self._failed)
         self._diagnostics.silence_s = self.config.ros.silence_s
         self.get_logger().info(f"configured: preset {self.config.preset} on {self.config.device}")
         return TransitionCallbackReturn.SUCCESS
 
-    @_said("activated")
+    @said("activated")
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Start the inference thread and subscribe."""
         assert self._tracker is not None
         ros = self.config.ros
+        queue_size = ros.queue_size or self.config.window.stride
         self._on_new_subject()
         self.statistics.activated(time.monotonic())
         self.worker = InferenceWorker(
@@ -143,32 +126,42 @@ class TrackingNode(LifecycleNode):
             self._failed,
             self._on_new_subject,
             on_event=self._on_event,
+            on_gone=self._on_gone,
             smaller_tracker=self._smaller_tracker,
             locate=self._locate,
             policy=ros.queue_policy,
-            queue_size=ros.queue_size or self.config.window.stride,
+            queue_size=queue_size,
             queue_memory=ros.queue_memory_mb << 20,
             unit_m=ros.depth_unit_m,
             prepare=functools.partial(prepare_loops, self._tracker),
         )
-        self._inputs = Inputs(self, self._input_group, ros, self.statistics, self.worker.submit, self._on_click)
+        self._inputs = Inputs(
+            self,
+            self._input_group,
+            ros,
+            self.statistics,
+            self.worker.submit,
+            self._on_click,
+            on_clicker=self._on_clicker,
+            uninformed=queue_size if ros.queue_policy == "latest" else None,
+        )
         self._diagnostics.watch(self._inputs.subscribed)
         self.get_logger().info(f"active: waiting for depth on {self._inputs.depth_topic}")
         return super().on_activate(state)
 
-    @_said("deactivated")
+    @said("deactivated")
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Unsubscribe and end the inference thread."""
         self.stop_input()
         return super().on_deactivate(state)
 
-    @_said("cleaned up")
+    @said("cleaned up")
     def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Free the network and what was kept for saving."""
         self._release()
         return TransitionCallbackReturn.SUCCESS
 
-    @_said("shut down")
+    @said("shut down")
     def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Free everything, whatever the state."""
         self.stop_input()
@@ -191,6 +184,7 @@ class TrackingNode(LifecycleNode):
         self.stop_input()
         self._release()
         self._jumps.unregister()
+        self._core_log.close()
         self.destroy_node()
 
     def stop_input(self) -> None:
@@ -202,6 +196,12 @@ class TrackingNode(LifecycleNode):
         worker, self.worker = self.worker, None
         if worker is not None:
             worker.stop()
+
+    def failed_transition(self, why: str) -> None:
+        """Tell why the last transition failed; empty where it did not."""
+        self._diagnostics.failure = why
+        if why:
+            self._failed(why)
 
     def _release(self) -> None:
         if self._outputs is not None:
@@ -217,7 +217,7 @@ class TrackingNode(LifecycleNode):
         """Follow what was clicked, in RViz for example."""
         x, y, z = message.point.x, message.point.y, message.point.z
         frame, stamp = message.header.frame_id, stamp_ns(message)
-        transforms, camera = self._transforms, self._inputs.camera_frame if self._inputs is not None else ""
+        transforms, camera = self._transforms, self._camera_frame()
         if frame and not camera:
             self._failed(
                 f"the clicked point cannot be used: it is in the frame {frame!r}, and the depth images name none in "
@@ -237,6 +237,15 @@ class TrackingNode(LifecycleNode):
             self._on_event(f"the subject at ({x:.2f}, {y:.2f}, {z:.2f}) m was chosen")
         else:
             self._failed(f"the clicked point cannot be used: {result.reason}")
+
+    def _on_clicker(self) -> None:
+        """Somebody may click from now on, in whatever frame."""
+        if self._transforms is not None:
+            self._transforms.listen()
+
+    def _camera_frame(self) -> str:
+        inputs = self._inputs
+        return inputs.camera_frame if inputs is not None else ""
 
     def _waiting(self) -> int:
         worker = self.worker
@@ -297,6 +306,10 @@ class TrackingNode(LifecycleNode):
         if self._outputs is not None:
             self._outputs.reset()
 
+    def _on_gone(self, stamp_ns: int) -> None:
+        if self._outputs is not None:
+            self._outputs.clear(stamp_ns)
+
     def _failed(self, message: str) -> None:
         self.statistics.failed(message)
         self.get_logger().error(message)
@@ -325,12 +338,12 @@ class TrackingNode(LifecycleNode):
             response.message = str(self._keeper.save())
             response.success = True
         except Exception as error:  # one that is let out of a service ends the process, and with it every camera of it
-            response.message = _told(error)
+            response.message = told(error)
             self._failed(f"cannot save: {response.message}")
         return response
 
     def _on_parameters(self, changed: Sequence[Parameter[Any]]) -> SetParametersResult:
-        """Accept what the configuration allows: live settings always, others while the node is unconfigured."""
+        """Allow what the configuration does: live settings always, others while the node is unconfigured."""
         changes = {parameter.name: parameter.value for parameter in changed}
         known = {name: value for name, value in changes.items() if name in _NAMES}
         if self._tracker is not None:
@@ -342,6 +355,16 @@ class TrackingNode(LifecycleNode):
             config = parameters.read(self, known) if known else self.config
         except ConfigError as error:
             return SetParametersResult(successful=False, reason=str(error))
+        if not self._applied_later:
+            self._apply(config)
+        return SetParametersResult(successful=True)
+
+    def _on_parameters_set(self, changed: Sequence[Parameter[Any]]) -> None:
+        """Take up what was allowed, by everybody who was asked, and is set."""
+        if any(parameter.name in _NAMES for parameter in changed):
+            self._apply(parameters.read(self))
+
+    def _apply(self, config: Config) -> None:
         self.config = config
         if self._tracker is not None:  # whose preset may be a smaller one by now
             own = self._tracker.config
@@ -349,7 +372,6 @@ class TrackingNode(LifecycleNode):
             self._keeper.config = self._tracker.config
         if self._outputs is not None:
             self._outputs.config = config.ros
-        return SetParametersResult(successful=True)
 
 
 def main(args: list[str] | None = None) -> int:

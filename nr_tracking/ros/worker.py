@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 import time
-import traceback
 from collections import deque
 from collections.abc import Callable
 from dataclasses import replace
@@ -16,18 +15,20 @@ from nr_tracking.ros.fallback import is_out_of_memory
 from nr_tracking.ros.memory import MemoryReturner
 from nr_tracking.ros.pairing import PairedFrame
 from nr_tracking.ros.queueing import FrameQueue, WaitingFrame
+from nr_tracking.ros.repetition import RepeatedFailures
 from nr_tracking.ros.statistics import Statistics
 from nr_tracking.sensing.following import SubjectFollower
 from nr_tracking.sensing.stamps import StampOrder
 from nr_tracking.types import DepthFrame, Float64, InputError, TrackedFrame
 
+_WINDOWS = 8  # of frames that wait for their results at most; a tracker has three of them under way
 _LOST = {
     "overrun": "the camera outruns inference: choose a smaller preset, a lower rate or ros.queue_policy: all",
     "queue_memory": "waiting frames fill ros.queue_memory_mb: play the recording more slowly or allow more",
     "reset": "the frame was not finished when the tracker was reset",
     "out_of_memory": "memory ran out in the window of the frame: choose a smaller preset or fewer volume.cubes",
     "failure": "the frame was in a window whose computation failed",
-    "no_result": "no surface was found in the frame",
+    "no_result": "the tracker gave no result for the frame",
     "inactive": "the frame was not finished when the node was deactivated",
 }
 
@@ -40,6 +41,7 @@ class TrackerLike(Protocol):
     next_id: int
     on_ready: Callable[[], None] | None
     on_another: Callable[[str], None] | None
+    on_no_result: Callable[[int, InputError], None] | None
 
     @property
     def subject_size_m(self) -> float:
@@ -64,7 +66,9 @@ class InferenceWorker:
     No frame can stop it: one that cannot be used is dropped and counted by its reason, and after any other failure the
     tracker starts anew with the next frame. ``on_result`` gets each tracked frame with the messages it came from;
     ``on_failure`` gets the text of failures that are not the input's fault; ``on_new_subject`` is called when the
-    tracker starts anew; ``on_event`` hears in words what became of the subject. ``smaller_tracker`` is asked for a
+    tracker starts anew; ``on_event`` hears in words what became of the subject. ``on_gone`` hears, with the stamp of
+    the newest image, that results of before no longer hold: the subject was given up, or the tracker was reset or
+    stopped; it may come several times for one loss. ``smaller_tracker`` is asked for a
     tracker that takes less memory when memory ran out; None keeps the one there is. ``locate`` tells where the camera
     was, (4, 4) camera -> world; it raises :class:`InputError` where it cannot. ``prepare`` is done before the first
     frame, on the same thread.
@@ -79,6 +83,7 @@ class InferenceWorker:
         on_new_subject: Callable[[], None] = lambda: None,
         *,
         on_event: Callable[[str], None] = lambda text: None,
+        on_gone: Callable[[int], None] = lambda stamp_ns: None,
         smaller_tracker: Callable[[], TrackerLike | None] = lambda: None,
         locate: Callable[[PairedFrame], Float64 | None] = lambda frame: None,
         policy: Literal["latest", "all"] = "latest",
@@ -91,8 +96,10 @@ class InferenceWorker:
         self._statistics = statistics
         self._on_result = on_result
         self._on_failure = on_failure
+        self._failures = RepeatedFailures(on_failure)
         self._on_new_subject = on_new_subject
         self._on_event = on_event
+        self._on_gone = on_gone
         self._smaller_tracker = smaller_tracker
         self._locate = locate
         self._follower = SubjectFollower(on_event)
@@ -182,10 +189,11 @@ class InferenceWorker:
         """End the thread after the frame in hand; waiting and unfinished frames are dropped, the subject forgotten."""
         waiting = self._queue.close()
         self._thread.join()
-        self._tracker.on_ready = self._tracker.on_another = None
+        self._tracker.on_ready = self._tracker.on_another = self._tracker.on_no_result = None
         for frame in (*self._unfinished, *waiting):
             self._drop(frame, "inactive")
         self._unfinished.clear()
+        self._on_gone(self._in_hand_ns)
         self._tracker.reset()
 
     def _run(self) -> None:
@@ -198,6 +206,7 @@ class InferenceWorker:
             except InputError as error:
                 self._statistics.dropped(error.reason, str(error))
                 if isinstance(job, WaitingFrame):
+                    self._take_out(job.stamp_ns, job)
                     self._follower.refused(job.stamp_ns, error)
             except Exception as error:  # whatever it was, the next frame deserves a fresh start
                 if isinstance(job, WaitingFrame) and job not in self._unfinished:
@@ -212,31 +221,32 @@ class InferenceWorker:
         frame, another = self._follower.choose(frame, self._tracker.config.subject)
         if another:
             self._start_anew()
+        self._unfinished.append(waiting)
         results = self._tracker.push(frame)
         if back:  # the tracker refuses earlier frames unless it starts anew
             self._again_ns = frame.stamp_ns
         self._taken_ns = frame.stamp_ns
-        self._unfinished.append(waiting)
         self._follower.tracked(frame.stamp_ns, self._tracker.subject_size_m)
         self._deliver(results)
+        while len(self._unfinished) > _WINDOWS * self._tracker.config.window_frames:
+            self._drop(self._unfinished.popleft(), "no_result")
         self._return_memory()
 
     def _recover(self, error: Exception) -> None:
         """Start anew after a failure, with a smaller tracker where memory ran out and there is one."""
         exhausted = is_out_of_memory(error)
-        said = traceback.format_exc()
         try:
             self._reset("out_of_memory" if exhausted else "failure")
             smaller = self._smaller_tracker() if exhausted else None
             if smaller is not None:
                 self._tracker = smaller
                 self._listen(smaller)
-        except Exception:  # a tracker that cannot even be reset is reported and tried again with the next frame
-            self._on_failure(traceback.format_exc())
-        self._on_failure(said)
+        except Exception as other:  # a tracker that cannot even be reset is tried again with the next frame
+            self._failures.happened(other)
+        self._failures.happened(error)
         reason = "out_of_memory" if exhausted else "failure"
         mend = "; a smaller preset or fewer volume.cubes take less" if exhausted else ""
-        self._statistics.failed(f"{reason}: {type(error).__name__}: {error}; the tracker starts anew{mend}")
+        self._statistics.inference_failed(f"{reason}: {type(error).__name__}: {error}; the tracker starts anew{mend}")
 
     def _was_unmasked(self, stamp_ns: int) -> bool:
         """Whether images without a mask came before this one, for so long that the subject is lost.
@@ -259,11 +269,25 @@ class InferenceWorker:
 
     def _listen(self, tracker: TrackerLike) -> None:
         tracker.on_ready, tracker.on_another = self._results_ready, self._another_subject
+        tracker.on_no_result = self._no_result
 
     def _another_subject(self, event: str) -> None:
         """The frame in hand shows another subject; results of frames before it are still to come."""
         self._anew_ns = self._in_hand_ns
         self._on_event(event)
+
+    def _no_result(self, stamp_ns: int, error: InputError) -> None:
+        """A frame that the tracker took has no result; this comes from the calls of the tracker here."""
+        if self._take_out(stamp_ns) is not None:
+            self._statistics.dropped(error.reason, f"at {stamp_ns / 1e9:.3f} s: {error}")
+
+    def _take_out(self, stamp_ns: int, waiting: WaitingFrame | None = None) -> WaitingFrame | None:
+        """Wait no longer for the first frame of a stamp, or for ``waiting`` alone; None where there is none."""
+        for index, frame in enumerate(self._unfinished):
+            if frame.stamp_ns == stamp_ns and waiting in (None, frame):
+                del self._unfinished[index]
+                return frame
+        return None
 
     def _results_ready(self) -> None:
         """Have results fetched on the inference thread, also when no frame comes."""
@@ -278,6 +302,7 @@ class InferenceWorker:
             self._drop(self._unfinished.popleft(), reason)
         self._taken_ns = self._again_ns = None
         self._new_subject()
+        self._on_gone(self._in_hand_ns)
         self._tracker.reset()
 
     def _new_subject(self) -> None:
@@ -291,10 +316,10 @@ class InferenceWorker:
             if self._is_anew(result.stamp_ns):
                 self._new_subject()
             self._last_stamp = result.stamp_ns
-            waiting = self._unfinished.popleft()
-            while waiting.stamp_ns != result.stamp_ns:
+            if all(waiting.stamp_ns != result.stamp_ns for waiting in self._unfinished):
+                continue  # it was given up, and counted, before
+            while (waiting := self._unfinished.popleft()).stamp_ns != result.stamp_ns:
                 self._drop(waiting, "no_result")
-                waiting = self._unfinished.popleft()
             self._on_result(result, waiting.frame)
             self._statistics.tracked(time.monotonic() - waiting.arrived, len(result.tracks.ids), result.timings)
 

@@ -1,8 +1,6 @@
 """From the bytes of a depth image and a camera's calibration to metric points.
 
-Distortion models are those of ``sensor_msgs/CameraInfo``, as OpenCV defines them: ``plumb_bob``,
-``rational_polynomial`` and ``equidistant`` (fisheye). Depth is z, which no lens changes: removing the distortion only
-moves pixels.
+Depth is z, which no lens changes: removing its distortion (:mod:`~nr_tracking.sensing.distortion`) only moves pixels.
 """
 
 from __future__ import annotations
@@ -10,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from array import array
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any, Union
 
@@ -18,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nr_tracking.loops import compiled_loops
+from nr_tracking.sensing.distortion import checked_distortion, lens_of, reach, undistorted
 from nr_tracking.types import Bool, DepthFrame, Float32, Float64, InputError, Int64, Intrinsics
 
 Octets = Union[bytes, bytearray, memoryview, "array[int]", NDArray[np.uint8]]
@@ -27,7 +26,6 @@ _ENCODINGS: dict[str, np.dtype[Any]] = {
     "mono16": np.dtype(np.uint16),
     "32FC1": np.dtype(np.float32),
 }
-_COEFFICIENTS = {"plumb_bob": 5, "rational_polynomial": 8, "equidistant": 4}
 _WIDEST = math.tan(math.radians(60.0))  # where rectified images end: towards 90 degrees they would be without bounds
 _LARGEST = 4  # times as many pixels as the original one a rectified image may have
 _TIPS = 0.0025  # of the original's pixels that may lie beyond each of its sides
@@ -100,7 +98,7 @@ def intrinsics_from_info(
     if left < 0 or top < 0 or left + region_width > width or top + region_height > height:
         raise InputError("wrong_roi", f"the region of interest {roi} leaves the image of {width} x {height} pixels")
     across, down = max(1, binning[0]), max(1, binning[1])
-    model, coefficients = _checked_distortion(distortion_model, d)
+    model, coefficients = checked_distortion(distortion_model, d)
     intrinsics = Intrinsics(
         width=region_width // across,
         height=region_height // down,
@@ -125,7 +123,7 @@ def check_intrinsics(intrinsics: Intrinsics) -> None:
         )
     if k.width <= 0 or k.height <= 0:
         raise InputError("wrong_size", f"the camera info describes an image of {k.width} x {k.height} pixels")
-    _checked_distortion(k.distortion_model, k.distortion)
+    checked_distortion(k.distortion_model, k.distortion)
 
 
 def normalised(frame: DepthFrame) -> DepthFrame:
@@ -193,7 +191,7 @@ def _kinds_of_depth(depth: Float32) -> tuple[int, int]:
 def project(points: NDArray[np.floating], intrinsics: Intrinsics) -> Float64:
     """Pixels (N, 2) [u, v] of metric points (N, 3), lens distortion included; NaN behind the camera."""
     z = np.where(points[:, 2] > 0, points[:, 2], np.nan).astype(np.float64)
-    x, y = _distortion(intrinsics)(points[:, 0] / z, points[:, 1] / z)
+    x, y = lens_of(intrinsics)(points[:, 0] / z, points[:, 1] / z)
     return np.stack((x * intrinsics.fx + intrinsics.cx, y * intrinsics.fy + intrinsics.cy), axis=1)
 
 
@@ -249,7 +247,7 @@ def rectified_camera(intrinsics: Intrinsics) -> Intrinsics:
     if k.distortion_model == "none":
         return k
     u, v = (np.unique(np.linspace(0, side - 1, _FIELD).round()) for side in (k.width, k.height))
-    x, y = _undistorted(*np.meshgrid((u - k.cx) / k.fx, (v - k.cy) / k.fy), k)
+    x, y = undistorted(*np.meshgrid((u - k.cx) / k.fx, (v - k.cy) / k.fy), k)
     known = ~np.isnan(x)
     left, right = _margins(x[known], k.fx, k.cx, k.width)
     above, below = _margins(y[known], k.fy, k.cy, k.height)
@@ -274,62 +272,13 @@ def _share_of_margins(across: int, down: int, width: int, height: int) -> float:
     return min(1.0, 2 * spare / max(strips + math.sqrt(strips**2 + 4 * across * down * spare), 1.0))
 
 
-_Distortion = Callable[[Float64, Float64], tuple[Float64, Float64]]
-
-
-def _distortion(intrinsics: Intrinsics) -> _Distortion:
-    """The lens: normalised image coordinates (x / z, y / z) to distorted ones."""
-    model, d = _checked_distortion(intrinsics.distortion_model, intrinsics.distortion)
-    if model == "none":
-        return lambda x, y: (x, y)
-    if model == "equidistant":
-
-        def fisheye(x: Float64, y: Float64) -> tuple[Float64, Float64]:
-            radius = np.hypot(x, y)
-            angle = np.arctan(radius)
-            square = angle * angle
-            bent = angle * (1 + square * (d[0] + square * (d[1] + square * (d[2] + square * d[3]))))
-            scale = np.where(radius > 1e-12, bent / np.maximum(radius, 1e-12), 1.0)
-            return x * scale, y * scale
-
-        return fisheye
-    k1, k2, p1, p2, k3, k4, k5, k6 = (*d, 0.0, 0.0, 0.0)[:8]
-
-    def brown(x: Float64, y: Float64) -> tuple[Float64, Float64]:
-        r2 = x * x + y * y
-        radial = (1 + r2 * (k1 + r2 * (k2 + r2 * k3))) / (1 + r2 * (k4 + r2 * (k5 + r2 * k6)))
-        xy = 2 * x * y
-        return x * radial + p1 * xy + p2 * (r2 + 2 * x * x), y * radial + p1 * (r2 + 2 * y * y) + p2 * xy
-
-    return brown
-
-
-def _checked_distortion(model: str, d: Sequence[float]) -> tuple[str, tuple[float, ...]]:
-    """The model's name and exactly its coefficients; ``none`` where they are all zero."""
-    coefficients = tuple(float(value) for value in d)
-    if model in ("", "none") or not any(coefficients):
-        if any(coefficients):
-            raise InputError("unknown_distortion", f"coefficients {coefficients} come without a distortion model")
-        return "none", ()
-    if model not in _COEFFICIENTS:
-        raise InputError("unknown_distortion", f"distortion model {model!r} is none of {', '.join(_COEFFICIENTS)}")
-    count = _COEFFICIENTS[model]
-    if model == "plumb_bob" and len(coefficients) == 4:  # some drivers leave k3 out
-        coefficients = (*coefficients, 0.0)
-    if model == "plumb_bob" and any(coefficients[5:8]):  # and some name both by the shorter one
-        model, count = "rational_polynomial", _COEFFICIENTS["rational_polynomial"]
-    if len(coefficients) < count or any(coefficients[count:]) or not all(map(math.isfinite, coefficients)):
-        raise InputError("wrong_distortion", f"{model} takes {count} finite coefficients, not {coefficients}")
-    return model, coefficients[:count]
-
-
 @lru_cache(maxsize=8)
 def _rays(intrinsics: Intrinsics) -> Float32:
     """Rays (H, W, 3) with z = 1 of all pixels, read-only; (0, 0, 0) where the lens has no inverse."""
     v, u = np.mgrid[: intrinsics.height, : intrinsics.width].astype(np.float64)
     x, y = (u - intrinsics.cx) / intrinsics.fx, (v - intrinsics.cy) / intrinsics.fy
     if intrinsics.distortion_model != "none":
-        x, y = _undistorted(x, y, intrinsics)
+        x, y = undistorted(x, y, intrinsics)
     rays = np.nan_to_num(np.stack((x, y, np.where(np.isnan(x), 0.0, 1.0)), axis=-1)).astype(np.float32)
     rays.flags.writeable = False
     return rays
@@ -342,58 +291,12 @@ def _source_pixels(intrinsics: Intrinsics) -> Int64:
     v, u = np.mgrid[: plain.height, : plain.width].astype(np.float64)
     x, y = (u - plain.cx) / plain.fx, (v - plain.cy) / plain.fy
     with np.errstate(all="ignore"):  # beyond the lens' reach its model may have poles
-        bent_x, bent_y = _distortion(intrinsics)(x, y)
+        bent_x, bent_y = lens_of(intrinsics)(x, y)
         column = np.floor(bent_x * intrinsics.fx + intrinsics.cx + 0.5)
         row = np.floor(bent_y * intrinsics.fy + intrinsics.cy + 0.5)
     seen = (column >= 0) & (column < width) & (row >= 0) & (row < height)
-    seen &= np.hypot(x, y) < _reach(intrinsics)
+    seen &= np.hypot(x, y) < reach(intrinsics)
     index = np.full(seen.shape, height * width, np.int64)
     index[seen] = row[seen].astype(np.int64) * width + column[seen].astype(np.int64)
     index.flags.writeable = False
     return index
-
-
-def _undistorted(bent_x: Float64, bent_y: Float64, intrinsics: Intrinsics) -> tuple[Float64, Float64]:
-    """Invert the lens by Newton's method; NaN where it does not converge to 1e-4 pixel within the model's reach."""
-    lens = _distortion(intrinsics)
-    x, y = bent_x.copy(), bent_y.copy()
-    tolerance = 1e-4 / max(intrinsics.fx, intrinsics.fy)
-    with np.errstate(all="ignore"):
-        for _ in range(30):
-            (miss_x, miss_y), (xx, xy, yx, yy) = lens(x, y), _jacobian(lens, x, y)
-            miss_x, miss_y = miss_x - bent_x, miss_y - bent_y
-            error = np.hypot(miss_x, miss_y)
-            if np.nanmax(error, initial=0.0) < 0.1 * tolerance:
-                break
-            determinant = xx * yy - xy * yx
-            x -= (yy * miss_x - xy * miss_y) / determinant
-            y -= (xx * miss_y - yx * miss_x) / determinant
-        lost = ~(error < tolerance) | ~(np.hypot(x, y) < _reach(intrinsics))
-    x[lost] = np.nan
-    y[lost] = np.nan
-    return x, y
-
-
-def _reach(intrinsics: Intrinsics) -> float:
-    """Radius in normalised coordinates up to which the lens model is one-to-one: polynomials fold back farther out."""
-    radius = np.linspace(0.0, 10.0, 2001)[1:, None]
-    direction = np.arange(16) * (math.pi / 8)
-    x, y = radius * np.cos(direction), radius * np.sin(direction)
-    with np.errstate(all="ignore"):
-        xx, xy, yx, yy = _jacobian(_distortion(intrinsics), x, y)
-        folded = ~(xx * yy - xy * yx > 0).all(axis=1)
-    return float(radius[max(int(folded.argmax()) - 1, 0), 0]) if folded.any() else math.inf
-
-
-def _jacobian(lens: _Distortion, x: Float64, y: Float64) -> tuple[Float64, Float64, Float64, Float64]:
-    """Derivatives dx'/dx, dx'/dy, dy'/dx, dy'/dy of the lens by central differences."""
-    step = 1e-6
-    (x_right, y_right), (x_left, y_left) = lens(x + step, y), lens(x - step, y)
-    (x_below, y_below), (x_above, y_above) = lens(x, y + step), lens(x, y - step)
-    scale = 0.5 / step
-    return (
-        (x_right - x_left) * scale,
-        (x_below - x_above) * scale,
-        (y_right - y_left) * scale,
-        (y_below - y_above) * scale,
-    )

@@ -148,7 +148,7 @@ def _gathered(
     config: SubjectConfig,
     in_room: bool,
 ) -> Bool:
-    """Parts (count + 1,) that are held together with the largest one by ``stones`` (count + 1,)."""
+    """Parts (count + 1,) that belong to the largest one; only ``stones`` (count + 1,) join further parts to it."""
     if (loops := compiled_loops("gathering")) is not None:
         room = np.array((_ROOM_GAP_M, *_ROOM_REACH) if in_room else ())
         ratios = config.component_ratio, config.occluder_ratio

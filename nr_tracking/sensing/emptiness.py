@@ -148,7 +148,7 @@ class EmptySpace:
 
     @cached_property
     def _arrays(self) -> tuple[Any, ...]:
-        """What loops want to know."""
+        """The arguments of the compiled loops."""
         k = self._intrinsics
         lens = np.array((k.fx, k.fy, k.cx, k.cy), np.float32)
         centre = self._volume.centre.astype(np.float32)

@@ -26,7 +26,7 @@ _REACH = 0.5  # of the subject's size: it may move so far from one image to the 
 _REACH_M = 0.1
 _SAMPLES = 2000
 NO_SUBJECT = ("no_subject", "no_depth")
-"""Reasons for which an image is refused that shows nobody."""
+"""Reasons of the errors by which an image without a subject is refused."""
 _NEAR = 0.1  # of the subject's size: so far beside where it was it is still the same one
 _NEAR_M = 0.1
 _SPEED = 5.0  # m/s: a runner
@@ -40,9 +40,9 @@ _FORGOTTEN_S = 1.0  # after which half is forgotten of how much was seen of a su
 
 @dataclass(frozen=True)
 class Sighting:
-    """Where the subject was in the newest image that showed it: what the next one is held against.
+    """Where the subject was in the newest image that showed it; the subject of the next image is compared with this.
 
-    A camera that moves sees it elsewhere: what is asked for a ``pose`` (4, 4) is as a camera there sees it.
+    Methods that take a ``pose`` (4, 4) answer in the frame of a camera at that pose.
     """
 
     cloud: Float32
@@ -59,9 +59,9 @@ class Sighting:
     area: float = 0.0
     """What was seen of it lately at most, square metres across the view; 0 where that is not known."""
     core: Float32 | None = None
-    """Points (M, 3) of the cloud where it could have got to: what joins it from beside does not make it larger."""
+    """Points (M, 3) of the cloud where the subject can have moved to, without those of a body that touches it."""
     hidden: Float32 | None = None
-    """Points (L, 3) where it was before somebody hid much of it: it may come out there; None while it is in sight."""
+    """Points (L, 3) where it was before another body hid a part of it, and may reappear; None while it is in sight."""
 
     @classmethod
     def of(
@@ -89,7 +89,7 @@ class Sighting:
         return longest_edge(_thinned(self.cloud))
 
     def missed(self, stamp_ns: int) -> Sighting:
-        """The same after an image that showed nobody."""
+        """The sighting after one more image, in which there was no subject."""
         return replace(self, looked_ns=stamp_ns)
 
     def place_for(self, pose: Float64 | None) -> Float32:
@@ -110,7 +110,7 @@ class Sighting:
         return float(np.linalg.norm(beyond, axis=1).min())
 
     def known_for(self, pose: Float64 | None, stamp_ns: int) -> Known | None:
-        """What tells it from others in the image of a camera at ``pose``; None where nothing is known of its area."""
+        """What tells the subject from others in the image of a camera at ``pose``; None if its area is not known."""
         if self.area == 0 or self.core is None:
             return None
         change, cloud = change_of_view(self.pose, pose), _thinned(self.core)
@@ -123,9 +123,9 @@ class Sighting:
     def reach(self, stamp_ns: int) -> float:
         """How far the subject can have got from there, in metres.
 
-        That grows with the time in which nobody looked. Somebody who stood there does not run at once. And it does not
-        grow while images show nobody: who comes out elsewhere cannot be told from another one, nor can tracks be led
-        there.
+        The reach grows with the time since the last image, at the speed of a runner and, where the velocity is known,
+        with a bounded acceleration. It does not grow over images without a subject: a subject that reappears elsewhere
+        cannot be told from another one, and its tracks cannot be continued there.
         """
         unwatched = self._since_s(self.looked_ns, stamp_ns)
         run = _SPEED * unwatched

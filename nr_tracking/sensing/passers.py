@@ -1,4 +1,4 @@
-"""Who passes the subject and comes near it, or hides it for a while: another body, by what the image before showed.
+"""Other bodies that pass close to the subject or hide it, told from it by what the image before showed.
 
 Within one image, a second person close by and an arm that the picture cuts off are the same: large parts near the
 largest one. The image before tells them apart. A part as large as a body does not come out of nothing: if most of it
@@ -35,7 +35,7 @@ class Known:
     area: float
 
     def holds(self, cloud: Float32) -> Bool:
-        """Which points (N, 3) are where it can be."""
+        """Which points (N, 3) lie where the subject can be."""
         distance, _ = cKDTree(self.cloud, balanced_tree=False).query(cloud, distance_upper_bound=self.reach)
         inside: Bool = distance < np.inf
         return inside
@@ -43,7 +43,7 @@ class Known:
 
 @dataclass(frozen=True)
 class Bodies:
-    """What there is of each part of an image, (count + 1,) each."""
+    """How large each part of an image is, and where it lies, (count + 1,) each."""
 
     area: Float64
     """Square metres across the view."""
@@ -52,7 +52,7 @@ class Bodies:
 
     @classmethod
     def of(cls, cloud: Float32, part: NDArray[np.int32], count: int, known: Known, pixel: float) -> Bodies:
-        """Those of points (N, 3) with their ``part`` (N,); a pixel covers ``pixel`` square metres at one metre."""
+        """Measure the parts of points (N, 3), ``part`` (N,); a pixel covers ``pixel`` square metres at one metre."""
         step = max(1, len(part) // _SAMPLES)
         sampled, inside = part[::step], known.holds(cloud[::step])
         sizes = np.maximum(np.bincount(sampled, minlength=count + 1), 1)

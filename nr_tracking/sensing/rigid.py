@@ -29,11 +29,11 @@ class Rigid:
         return turned
 
     def after(self, first: Rigid) -> Rigid:
-        """Both, ``first`` first."""
+        """The composition: ``first`` and then this motion."""
         return Rigid(self.rotation @ first.rotation, self.points(first.translation))
 
     def inverse(self) -> Rigid:
-        """The way back."""
+        """The inverse motion."""
         return Rigid(self.rotation.T, -self.rotation.T @ self.translation)
 
 

@@ -1,4 +1,4 @@
-"""Masks that were drawn by people or other networks reach beyond the subject, onto what lies behind it.
+"""Mask bleed: masks by people or other networks reach beyond the subject, onto what lies behind it.
 
 A few pixels of a wall along the outline are enough to stretch the subject's box to the wall. They are easily told from
 a leg seen behind a table: a step in depth separates them from the subject, and none from the wall outside the mask.

@@ -37,13 +37,13 @@ class Evidence:
     age: Float64
 
     def of(self, chosen: Bool) -> Evidence:
-        """That about the points ``chosen`` (K,)."""
+        """The evidence about the points ``chosen`` (K,) alone."""
         return Evidence(
             self.distance[chosen], self.observed[chosen], self.surface[chosen], self.strain[chosen], self.age[chosen]
         )
 
     def features(self) -> Float64:
-        """As numbers of about one, (K, 5)."""
+        """The inputs (K, 5) of the logistic function, scaled to the order of one."""
         return np.stack(
             (
                 np.minimum(self.distance, 4.0),

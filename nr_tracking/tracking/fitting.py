@@ -46,9 +46,9 @@ class Cues:
 
 @dataclass(frozen=True)
 class Passage:
-    """From where to when: a motion starts at ``reference``; ``pose`` is the newest known, ``before`` the one before.
+    """What a fit starts from: ``pose`` is the newest pose, ``before`` the one before it.
 
-    ``stamp_ns`` is that of the surface sought.
+    The motion is counted from ``reference``, an earlier pose or the newest. ``stamp_ns`` is that of the next surface.
     """
 
     reference: CarriedPose
@@ -97,7 +97,7 @@ class GraphFitter:
         return self._refiner.refine(*known, target, self._size, [first.motion_to(pose)]).motion
 
     def _starts(self, passage: Passage) -> list[Motion]:
-        """Standing still and, where there is one, going on as before."""
+        """The starts of a fit: no motion and, if a last motion is known, its extrapolation."""
         pose, before = passage.pose, passage.before
         starts = [still(pose.nodes)]
         if before is not None and self._settings.velocity > 0:

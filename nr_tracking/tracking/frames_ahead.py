@@ -27,7 +27,7 @@ class _Entry(Generic[Frame, Made]):
 
 
 class FramesAhead(Generic[Frame, Made]):
-    """Frames with what was made of them in a cube, or is being made; in another cube they are made anew.
+    """Frames and what is computed from each of them in a cube, finished or not; another cube needs a new computation.
 
     A cube of None stands for what depends on the frame alone.
     """
@@ -42,7 +42,7 @@ class FramesAhead(Generic[Frame, Made]):
     def take(
         self, frames: Sequence[Frame], volume: Cube, make: Callable[[Frame, Cube], Made], workers: Workers
     ) -> list[Future[Made]]:
-        """What was made of each of ``frames`` in a cube, begun now where it is not; forgets all others."""
+        """The results for ``frames`` in a cube, whose computation starts now if it has not yet; forgets all others."""
         entries = [self._of(frame, volume, make, workers) for frame in frames]
         self._entries = entries
         return [entry.made for entry in entries]

@@ -18,10 +18,10 @@ R = TypeVar("R")
 
 
 class Workers:
-    """``count`` threads for the parts, and one more.
+    """A pool of ``count`` + 1 threads, or of ``threads`` where that is given.
 
-    Operations of PyTorch use one thread in each of them; what they use elsewhere does not change. With a count of one
-    the caller does everything itself. ``threads`` starts another number of them.
+    PyTorch runs each operation of a pool thread on that thread alone; the number of threads that it uses elsewhere does
+    not change. With a count of one there is no pool, and the caller does the work itself.
     """
 
     def __init__(self, count: int, threads: int | None = None) -> None:
@@ -37,11 +37,11 @@ class Workers:
             torch.set_num_threads(before)
 
     def in_line(self) -> Workers:
-        """One more thread, which does what it is given one after the other; nobody but the caller where this is so."""
+        """A further pool of one thread, which does its work in order; no pool either if this one has none."""
         return Workers(self.count, threads=1)
 
     def submit(self, work: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> Future[R]:
-        """Do ``work(...)`` when a thread is free; its result or error is that of the future."""
+        """Call ``work(...)`` when a thread is free; the future has its result or its error."""
         if self._pool is not None:
             return self._pool.submit(work, *args, **kwargs)
         done: Future[R] = Future()

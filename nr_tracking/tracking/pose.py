@@ -30,21 +30,21 @@ class CarriedPose:
     normals: Float64
 
     def seen(self, change: Rigid) -> CarriedPose:
-        """The same in another frame."""
+        """Transform the pose into another camera frame, to which ``change`` leads."""
         nodes, points = change.points(self.nodes), change.points(self.points)
         turns = straightened(change.rotation @ self.turns)
         return CarriedPose(self.stamp_ns, nodes, turns, points, change.vectors(self.normals))
 
     def of(self, kept: Bool) -> CarriedPose:
-        """With only the points ``kept`` (N,)."""
+        """Keep only the points ``kept`` (N,); nodes stay."""
         return replace(self, points=self.points[kept], normals=self.normals[kept])
 
     def motion_to(self, later: CarriedPose) -> Motion:
-        """What each node does from here to a later pose."""
+        """The motion of each node from this pose to a ``later`` one."""
         return Motion(later.turns @ np.swapaxes(self.turns, 1, 2), later.nodes)
 
     def corrected(self, guessed: CarriedPose, known: CarriedPose) -> CarriedPose:
-        """With the same correction that turns a guessed later pose into the known one."""
+        """Apply the correction that leads from ``guessed`` to ``known``, two versions of a later pose."""
         turn = known.turns @ np.swapaxes(guessed.turns, 1, 2)
         nodes, points = self.nodes + known.nodes - guessed.nodes, self.points + known.points - guessed.points
         return replace(self, nodes=nodes, turns=turn @ self.turns, points=points)

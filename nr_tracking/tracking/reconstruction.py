@@ -68,7 +68,7 @@ class View:
 
 @dataclass(frozen=True)
 class FrameInput:
-    """What one frame gives the network in a cube, and the seconds that each stage of it took."""
+    """The input of the network in the cube that one frame gives: TSDF voxels, seen space; and the seconds by stage."""
 
     voxels: SparseTsdf
     seen: torch.Tensor
@@ -77,7 +77,7 @@ class FrameInput:
 
 @dataclass(frozen=True)
 class FrameRays:
-    """What is known along the rays of one frame, in its own cube, and the seconds that it took."""
+    """The signed distances along the rays of one frame, in a cube of its own, and the seconds by stage."""
 
     field: RayField
     cube: Volume
@@ -183,7 +183,7 @@ class Reconstructor:
     def completed_in_cube(
         self, views: Sequence[View], rays: Sequence[FrameRays], volume: Volume, new: int
     ) -> FieldWindow:
-        """What the network in the cube makes of the last ``new`` of ``views``, the other ones being attended to."""
+        """The fields of the last ``new`` of ``views`` by the network in the cube; they attend to all ``views``."""
         return self._completed_anew(views, rays, volume, StageClock(), len(views) - new)
 
     def _codes_of(self, views: Sequence[View], cube: Volume) -> FrameCodes | None:

@@ -46,6 +46,12 @@ class Rows:
         self._waiting.remove(row)
         self.dropped[row] = reason
 
+    def miss(self, stamp_ns: int, reason: str) -> None:
+        """Close the row of an image that the tracker took, and that has no result."""
+        row = next((row for row in self._waiting if self.stamps[row] == stamp_ns), None)
+        if row is not None:
+            self.drop(row, reason)
+
     def place(self, result: TrackedFrame) -> int:
         """The row of a result; rows before it that still wait get none any more.
 

@@ -46,9 +46,9 @@ _UNEVEN = 2.5  # ratio of two intervals beyond which they say nothing about nois
 
 @dataclass(frozen=True)
 class _Trust:
-    """How corrections of K places have been lately.
+    """The recent corrections of K places: their running ``mean`` (K, 3).
 
-    Their running ``mean`` (K, 3), and the ``count`` (K, 1) of frames of which a place is the mean.
+    ``count`` (K, 1) is the number of frames whose mean a place shows.
     """
 
     mean: Float64

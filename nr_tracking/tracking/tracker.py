@@ -95,11 +95,18 @@ class _Completed(NamedTuple):
     shared: dict[str, float]
 
 
+class _Nothing(NamedTuple):
+    """What becomes of an accepted frame in which no surface is found."""
+
+    stamp_ns: int
+    error: InputError
+
+
 class Tracker:
     """Follows one subject through a stream of depth frames from one camera.
 
-    Results come in order, one for each accepted frame, a window at a time: all frames of the first one together, then
-    ``window.stride`` at a time. ``networks`` replaces the weights on disk.
+    Results come in order, one for each accepted frame in which a surface is found, a window at a time: all frames of
+    the first one together, then ``window.stride`` at a time. ``networks`` replaces the weights on disk.
 
     ``on_ready``, for live use: with ``window.overlap``, :meth:`push` does not wait for the window it completes, but
     at most for the one before, so that the network completes a window while tracks follow the last one. Results are the
@@ -107,6 +114,9 @@ class Tracker:
     thread, for each that is there.
 
     ``on_another`` hears in words, during :meth:`push`, that its frame shows another subject than the one before.
+
+    ``on_no_result`` hears, during :meth:`push`, :meth:`collect` or :meth:`flush`, of an accepted frame that gets no
+    result: its stamp in nanoseconds, and the :class:`~nr_tracking.types.InputError` that says why (``no_surface``).
     """
 
     def __init__(self, config: Config, networks: Networks | None = None) -> None:
@@ -117,11 +127,12 @@ class Tracker:
         self.networks = networks = networks or load_networks(config)
         self.on_ready: Callable[[], None] | None = None
         self.on_another: Callable[[str], None] | None = None
+        self.on_no_result: Callable[[int, InputError], None] | None = None
         self.windows = 0  # begun in all
         self._workers = Workers(torch.get_num_threads() if config.device == "cpu" else 1)
         self._completing, self._following = self._workers.in_line(), self._workers.in_line()
         self._running: deque[Future[None]] = deque()
-        self._results: deque[TrackedFrame] = deque()
+        self._results: deque[TrackedFrame | _Nothing] = deque()
         self._reconstructor = Reconstructor(config, networks.completion, self._workers)
         self._decoder = networks.deformation.to(self._reconstructor.device).eval()
         adapts = config.refinement.adaptation_steps > 0 and config.deformation.backend != "none"
@@ -229,7 +240,7 @@ class Tracker:
         return self._finished(most_running=len(self._running))
 
     def flush(self) -> list[TrackedFrame]:
-        """Finish the frames that wait for a full window."""
+        """Finish the frames that wait for a full window; returns all results that are still to come."""
         if window := self._window.flush():
             self._begin(window)
         return self._finished(most_running=0)
@@ -246,7 +257,11 @@ class Tracker:
         """All results there are, once no more than ``most_running`` windows are under way."""
         while self._running and (self._running[0].done() or len(self._running) > most_running):
             self._running.popleft().result()
-        return [self._results.popleft() for _ in range(len(self._results))]
+        outcomes = [self._results.popleft() for _ in range(len(self._results))]
+        for outcome in outcomes:
+            if isinstance(outcome, _Nothing) and self.on_no_result is not None:
+                self.on_no_result(*outcome)
+        return [outcome for outcome in outcomes if isinstance(outcome, TrackedFrame)]
 
     def _complete(self, window: Window[View], pending: PendingWindow, volume: Volume) -> _Completed:
         """Complete a window, and begin with the surfaces of its new frames."""
@@ -268,7 +283,8 @@ class Tracker:
             try:
                 result = self._follow(view.frame, PlacedFrame(field.first, volume, index), shape.result())
             except InputError as error:
-                _LOG.warning("frame %d has no result: %s", view.frame.stamp_ns, error)
+                _LOG.warning("no result for stamp %.3f s: %s", view.frame.stamp_ns / 1e9, error)
+                self._hand_on(_Nothing(view.frame.stamp_ns, error))
                 continue
             if last is not None:  # how its patches move is known with the next frame
                 assert result.previous_patches is not None
@@ -277,7 +293,7 @@ class Tracker:
         if last is not None:
             self._hand_on(last)
 
-    def _hand_on(self, result: TrackedFrame) -> None:
+    def _hand_on(self, result: TrackedFrame | _Nothing) -> None:
         self._results.append(result)
         if (ready := self._ready) is not None:
             ready()
@@ -335,7 +351,8 @@ class Tracker:
             canonical, previous = self._tracks.trace(surface)
         self._last = _Step(placed, surface, graph, pose)
         return TrackedFrame(
-            stamp, surface, _resting(graph), tracks, canonical, previous, clock.seconds, arrived, frame.pose
+            *(stamp, surface, _resting(graph), tracks, canonical, previous),
+            *(clock.seconds, arrived, frame.pose, self._tracks.nodes()),
         )
 
     def _cues(self, last: _Step, placed: PlacedFrame, graph: PatchGraph, change: Rigid | None) -> Cues | None:

@@ -44,7 +44,7 @@ from nr_tracking.tracking.fitting import Cues, GraphFitter, Passage
 from nr_tracking.tracking.population import Population, uncovered
 from nr_tracking.tracking.pose import Birth, CarriedPose
 from nr_tracking.tracking.steadying import Steadier
-from nr_tracking.types import Bool, Float32, Float64, InputError, Int64, Patches, Surface, Tracks
+from nr_tracking.types import Bool, Float32, Float64, InputError, Int64, Nodes, Patches, Surface, Tracks
 
 _BACK = 0.5  # a lost point is recognised within this share of the distance at which a living one dies
 _FACING = 70.0  # degrees between the normals of a point and of the surface that it lies on, at most
@@ -83,9 +83,13 @@ class PersistentTracks:
     def start(self, surface: Surface, stamp_ns: int) -> Tracks:
         """Lay the points on the first surface. Raises :class:`InputError` ("no_surface") where it has no area."""
         samples = sample_evenly(surface.vertices, surface.faces, self.settings.count)
-        patches = build_patches(surface.vertices, surface.faces, self.refinement.nodes)
+        count = min(self.refinement.nodes, len(samples.points))
+        patches = build_patches(surface.vertices, surface.faces, count)
         nodes, self._graph = build_carrier(patches, samples.points, samples.vertex)
         turns = still(nodes).rotations
+        # There are never more nodes than points, so ids that count from the same number are not used again either.
+        self._next_node = self.next_id
+        self._node_ids = self._new_node_ids(len(nodes))
         self._newest = CarriedPose(stamp_ns, nodes, turns, samples.points, samples.normals)
         self._placed, self._index = samples.points, SurfaceIndex(surface.vertices, surface.faces)
         self._shown = samples.points
@@ -104,7 +108,7 @@ class PersistentTracks:
         return self._tracks(surface, self._landing)
 
     def _prepare(self) -> None:
-        """Choose by which points the graph is fitted; whenever points or nodes have changed."""
+        """Make the fitter and choose its samples anew; to be called whenever points or nodes have changed."""
         self._fitter = GraphFitter(self.refinement, self._graph, self._pose.points, self._size, self._device)
 
     def moved_camera(self, change: Rigid) -> None:
@@ -182,7 +186,7 @@ class PersistentTracks:
         return landing
 
     def _anchor(self) -> None:
-        """Fit the motion since the first surface in one leap, go on from there, and end the points that it denies.
+        """At a keyframe, fit the motion since the first surface in one step, and end the points that disagree with it.
 
         Leaps from keyframe to keyframe would add up to a slow slide along the surface: nothing but the shape in which
         the nodes began says where on a limb they belong. Bozic et al., "Neural Non-Rigid Tracking", reject
@@ -228,7 +232,7 @@ class PersistentTracks:
         if kept.all():
             return
         assert self._previous is not None
-        self._graph = on_nodes(self._graph, self._pose.nodes, kept)
+        self._graph, self._node_ids = on_nodes(self._graph, self._pose.nodes, kept), self._node_ids[kept]
         self._newest, self._previous = _on_nodes(self._pose, kept), _on_nodes(self._previous, kept)
         self._first, self._reference = _on_nodes(self._first, kept), _on_nodes(self._reference, kept)
         self._steadier.on_nodes(kept)
@@ -266,6 +270,7 @@ class PersistentTracks:
         self._first, self._reference = birth.into(self._first), birth.into(self._reference)
         self._previous = birth.into(self._previous)
         self._newest, self._graph = birth.into(pose), growth.graph
+        self._node_ids = np.concatenate((self._node_ids, self._new_node_ids(len(growth.nodes))))
         self._shown = np.concatenate((self._shown, points))
         self._steadier.born(birth)
         nothing = np.zeros(len(points))
@@ -274,6 +279,15 @@ class PersistentTracks:
         self._population.born(len(points))
         self.next_id = self._population.next_id
         return len(points)
+
+    def _new_node_ids(self, count: int) -> Int64:
+        first, self._next_node = self._next_node, self._next_node + count
+        return np.arange(first, self._next_node)
+
+    def nodes(self) -> Nodes:
+        """The nodes of the deformation graph as they are now."""
+        pose = self._pose
+        return Nodes(self._node_ids, pose.nodes.astype(np.float32), pose.turns.astype(np.float32))
 
     def trace(self, surface: Surface) -> tuple[Float32, Float32]:
         """Where the vertices (V, 3) of the newest surface were at the start and one frame ago: two (V, 3) float32.

@@ -175,7 +175,10 @@ def rolled(sample: WindowSample, quarters: int) -> WindowSample:
             sample,
             depth=np.rot90(sample.depth, axes=(1, 2)),
             intrinsics=camera,
-            **{name: _quarter(getattr(sample, name)) for name in ("points", "surface", "normals", "up")},
+            points=_quarter(sample.points),
+            surface=_quarter(sample.surface),
+            normals=_quarter(sample.normals),
+            up=_quarter(sample.up),
         )
     return replace(sample, depth=np.ascontiguousarray(sample.depth))
 
