@@ -85,7 +85,8 @@ class SubjectConfig(Section):
     )
     occluder_ratio: float = setting(
         1.0,
-        "image parts in front of the largest one belong to the subject up to this many times its size before it",
+        "image parts in front of the largest one belong to the subject up to this many times its size before it, and, "
+        "if no planes were removed, parts behind it that touch its outline up to twice as far, a metre at most",
         ge=0.0,
         le=5.0,
     )

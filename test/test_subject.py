@@ -353,6 +353,20 @@ def test_a_hand_stretched_towards_the_camera_stays_and_something_far_behind_goes
     assert lit.sum() > 100
 
 
+def test_legs_behind_the_chest_of_somebody_who_bends_down_stay_and_who_stands_farther_behind_goes():
+    """The chest hides the hips: the legs that show below it are 0.6 m behind it."""
+    chest = ball((0.0, -0.1, 1.5), 0.22)
+    legs = np.minimum(ball((-0.15, 0.3, 2.2), 0.22), ball((0.25, 0.3, 2.2), 0.22))
+    far = ball((-0.75, -0.3, 3.6), 0.35)
+    touching = np.isfinite(legs) & np.isfinite(chest)
+    assert touching.any() and (np.isfinite(far) & np.isfinite(chest)).any()
+    scene = frame(chest, legs, far)
+    found = find_subject(scene, CONFIG)
+    behind = np.isfinite(far) & ~np.isfinite(np.minimum(chest, legs))
+    np.testing.assert_array_equal(found, (scene.depth > 0) & ~behind)
+    assert behind.sum() > 100
+
+
 def test_range_region_and_mask_hold():
     scene = frame(figure(), WALL)
     near = find_subject(scene, SubjectConfig(depth_max_m=3.0))

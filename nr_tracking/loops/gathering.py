@@ -24,14 +24,16 @@ def gathered(
     stones: Bool,
     ratio: float,
     occluder_ratio: float,
+    behind: tuple[float, float],
     room: Float64,
 ) -> Bool:
     """Which parts (K + 1,) are held together with the ``largest`` one, it included.
 
     Points (N, 3) of parts (N,) are thinned to ``samples`` or a few more, ``first`` (K + 1,) of each part among them.
     Others are near within ``ratio`` of the size of what is kept; ``room`` (3,) is empty or says how near in a room: in
-    metres, but at least and at most these shares of that. They may stand ``occluder_ratio`` sizes before the largest.
-    Then the same around all that was kept. Those in between are ``stones`` (K + 1,).
+    metres, but at least and at most these shares of that. They may stand ``occluder_ratio`` sizes before the largest,
+    outside a room ``behind`` (2,) times as many behind it, up to so many metres. Then the same around all that was
+    kept. Those in between are ``stones`` (K + 1,).
     """
     count, step = len(first) - 1, max(1, len(part) // samples)
     kept, near, ahead = np.zeros(count + 1, np.bool_), np.zeros(count + 1, np.bool_), np.zeros(count + 1, np.bool_)
@@ -46,7 +48,7 @@ def gathered(
         for axis in range(3):
             points[i, axis] = cloud[source, axis]
     _add_near(points, own, kept, near, ratio, room)
-    _add_before(points, own, largest, ahead, ratio, occluder_ratio)
+    _add_across(points, own, largest, ahead, ratio, occluder_ratio, (0.0, 0.0) if len(room) else behind)
     together = True
     for k in range(count + 1):
         kept[k] |= (near[k] or ahead[k]) and stones[k]
@@ -72,9 +74,17 @@ def _add_near(points: Float32, part: Int32, kept: Bool, near: Bool, ratio: float
 
 
 @compiled
-def _add_before(points: Float32, part: Int32, largest: int, ahead: Bool, ratio: float, occluder_ratio: float) -> None:
-    """Mark as ``ahead`` the parts that stand before the ``largest`` one, and on or beside it in the image."""
-    total, number = np.zeros(len(ahead)), np.zeros(len(ahead), np.int64)
+def _add_across(
+    points: Float32,
+    part: Int32,
+    largest: int,
+    found_too: Bool,
+    ratio: float,
+    occluder_ratio: float,
+    behind: tuple[float, float],
+) -> None:
+    """Mark as ``found_too`` the parts on or beside the ``largest`` one in the image, before or behind it."""
+    total, number = np.zeros(len(found_too)), np.zeros(len(found_too), np.int64)
     body, found = np.empty(len(points), np.float32), 0
     role = np.zeros(len(points), np.int8)
     for i in range(len(points)):
@@ -87,17 +97,19 @@ def _add_before(points: Float32, part: Int32, largest: int, ahead: Bool, ratio: 
     size = _size(points, role)
     sort(body, found)
     depth = np.float32(0.5) * (body[max(found - 1, 0) // 2] + body[found // 2]) if found else np.float32(0)
+    farthest = min(behind[0] * occluder_ratio * size, behind[1])
     across, anything = np.zeros((len(points), 3), np.float32), False
     for i in range(len(points)):
         nearer = depth - total[part[i]] / max(number[part[i]], 1)
-        if part[i] != largest and nearer > 0 and nearer <= occluder_ratio * size:
+        within = (nearer > 0 and nearer <= occluder_ratio * size) or (nearer < 0 and -nearer <= farthest)
+        if part[i] != largest and within:
             role[i] = 2
             anything = True
         if role[i]:
             across[i, 0] = points[i, 0] / points[i, 2] * depth
             across[i, 1] = points[i, 1] / points[i, 2] * depth
     if anything:
-        _touch(across, part, role, 0.5 * ratio * size, ahead)
+        _touch(across, part, role, 0.5 * ratio * size, found_too)
 
 
 @compiled

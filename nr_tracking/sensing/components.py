@@ -2,8 +2,9 @@
 
 A subject rarely is one connected region: an arm in front of the body is separated from it by a step in depth, and the
 shadow of the projector cuts both apart. So parts near the largest one in space stay, and so does what stands in front
-of it in the image: the joint of an arm stretched towards the camera is hidden behind its own hand. In a room this holds
-over shorter distances, since furniture is near as well.
+of it in the image, or behind it: the joint of an arm stretched towards the camera is hidden behind its own hand, the
+hips of somebody who bends down towards it behind the chest. In a room this holds over shorter distances, and not for
+what is behind, since furniture is near as well.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ _MOST_LEFT = 0.5  # of what supports leave over: so much in one place is no spec
 _ROOM_GAP_M = 0.2  # within which parts belong together in a room
 _ROOM_REACH = (0.5, 1.5)  # but at least and at most these shares of the reach that they have outside
 _FOLLOWED_SHARE = 0.02  # of what supports leave over: beside so much else, a wall is no subject
+_BEHIND = (2.0, 1.0)  # of ``occluder_ratio``, and metres at most: so far what an outline hides may reach behind it
 _OFF_CENTRE = 12.0  # a pixel at the middle of a side of the image weighs a twentieth of one at its centre
 
 
@@ -57,8 +59,9 @@ def keep_near_largest(
     :func:`~nr_tracking.sensing.supports.heights_over_supports`. Parts are separated by missing depth and by steps above
     ``component_gap_m``, wider where depth is noisier. Within ``component_ratio`` times the subject's size (longest edge
     of its box) of the largest part they are kept; then once more around all that was kept, since what occludes a
-    subject also tears it apart. Nearer parts that cover it in the image count by their distance across the view, and
-    may stand ``occluder_ratio`` sizes before it. Where nothing is dropped, the result equals ``subject``.
+    subject also tears it apart. Parts on or beside it in the image count by their distance across the view, and may
+    stand ``occluder_ratio`` sizes before it or, outside a room, twice as many behind it, up to a metre. Where nothing
+    is dropped, the result equals ``subject``.
 
     In a room, the largest part is the one that looms largest: near, and in the middle of the image. What lies on the
     supports or behind them is dropped, and what is a part of the room itself, see
@@ -151,14 +154,14 @@ def _gathered(
     """Parts (count + 1,) that belong to the largest one; only ``stones`` (count + 1,) join further parts to it."""
     if (loops := compiled_loops("gathering")) is not None:
         room = np.array((_ROOM_GAP_M, *_ROOM_REACH) if in_room else ())
-        ratios = config.component_ratio, config.occluder_ratio
+        ratios = config.component_ratio, config.occluder_ratio, _BEHIND
         found: Bool = loops.gathered(cloud, part, first, _SAMPLES, largest, stones, *ratios, room)
         return found
     sample = np.concatenate((np.arange(0, len(part), max(1, len(part) // _SAMPLES)), first[1:]))
     cloud, part, count = cloud[sample], part[sample], len(first) - 1
     kept = np.zeros(count + 1, bool)
     kept[largest] = True
-    kept |= (_near(cloud, part, kept, config, in_room) | _in_front(cloud, part, largest, count, config)) & stones
+    kept |= (_near(cloud, part, kept, config, in_room) | _across(cloud, part, largest, count, config, in_room)) & stones
     if not kept[1:].all():
         kept |= _near(cloud, part, kept, config, in_room)
     return kept
@@ -277,14 +280,18 @@ def _near(cloud: Float32, part: NDArray[np.int32], kept: Bool, config: SubjectCo
     return near
 
 
-def _in_front(cloud: Float32, part: NDArray[np.int32], largest: int, count: int, config: SubjectConfig) -> Bool:
-    """Parts (count + 1,) that stand before the largest one, and on or beside it in the image."""
+def _across(
+    cloud: Float32, part: NDArray[np.int32], largest: int, count: int, config: SubjectConfig, in_room: bool
+) -> Bool:
+    """Parts (count + 1,) on or beside the largest one in the image, before it or, outside a room, behind it."""
     body = cloud[part == largest]
     size = np.ptp(body, axis=0).max()
     depth = np.median(body[:, 2])
     reach = 0.5 * config.component_ratio * size  # the shadow of a structured-light projector lies between them
-    ahead = depth - _means(cloud[:, 2], part, count)
-    candidate = (ahead > 0) & (ahead <= config.occluder_ratio * size)
+    ahead, most = depth - _means(cloud[:, 2], part, count), config.occluder_ratio * size
+    candidate = (ahead > 0) & (ahead <= most)
+    if not in_room:
+        candidate |= (ahead < 0) & (-ahead <= min(_BEHIND[0] * most, _BEHIND[1]))
     candidate[largest] = False
     asked = cloud[candidate[part]]
     tree = cKDTree(body[:, :2] / body[:, 2:] * depth, balanced_tree=False)
