@@ -28,6 +28,7 @@ from nr_tracking.ros.messages import frame_messages
 from nr_tracking.ros.settings import settings
 from nr_tracking.ros.statistics import Statistics
 from nr_tracking.ros.tracking_node import TrackingNode
+from nr_tracking.types import InputError
 
 OUTPUTS = ("mesh", "tracks", "patches", "correspondences")
 INPUTS = ("/depth/image_raw", "/depth/camera_info", "/mask", "/clicked_point")
@@ -259,12 +260,12 @@ def test_an_empty_room_is_no_fault_as_long_as_images_come(ros_context):
     camera = Camera(ros_context)
     try:
         camera.send(0)
-        empty = frame_messages(flat_frame(2 * 10**9, 0.0), "camera")
-        camera.node._inputs.on_info(empty["camera_info"])
-        camera.node._inputs.on_image(empty["depth"])
+        camera.figures()
+        camera.node._tracker.error = InputError("no_subject", "nobody stands before the walls")
+        camera.send(1)
         camera.figures()
         level, said, _ = after_silence(camera.node, since_last_result_s=60.0)
-        assert level == b"\x00" and said.startswith("nobody in view for 60.0 s; no_depth: ")
+        assert level == b"\x00" and said.startswith("nobody in view for 60.0 s; no_subject: ")
         level, said, _ = after_silence(camera.node, since_last_result_s=60.0, since_last_frame_s=9.0)
         assert level == b"\x02" and said.startswith("no depth for 9.0 s")
         # Somebody has come since: what is late is late from then on.
@@ -272,6 +273,19 @@ def test_an_empty_room_is_no_fault_as_long_as_images_come(ros_context):
         assert (level, said) == (b"\x00", "waiting for the first windows")
         level, said, _ = after_silence(camera.node, since_last_result_s=60.0, since_last_drop_s=11.0)
         assert (level, said) == (b"\x01", "no result for 11.0 s, though images arrive")
+    finally:
+        camera.node.close()
+
+
+def test_a_covered_camera_is_an_error_and_no_empty_room(ros_context):
+    camera = Camera(ros_context)
+    try:
+        empty = frame_messages(flat_frame(2 * 10**9, 0.0), "camera")
+        camera.node._inputs.on_info(empty["camera_info"])
+        camera.node._inputs.on_image(empty["depth"])
+        camera.figures()
+        level, said, _ = after_silence(camera.node, since_last_result_s=60.0)
+        assert level == b"\x02" and said.startswith("no usable depth for 60.0 s") and "no_depth: " in said
     finally:
         camera.node.close()
 
@@ -307,7 +321,7 @@ def test_the_frames_that_were_lost_are_named_and_not_what_cost_none(ros_context)
         camera.figures()
         camera.node._failed("the clicked point cannot be used")
         level, said, values = after_silence(camera.node, since_last_result_s=0.1)
-        assert level == b"\x01" and said.startswith("1 frames dropped in the last second; unknown_encoding: ")
+        assert level == b"\x01" and said.startswith("1 frame dropped in the last second; unknown_encoding: ")
         assert values["last error"] == "the clicked point cannot be used"
     finally:
         camera.node.close()

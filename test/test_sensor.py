@@ -133,9 +133,9 @@ def test_what_is_in_front_grows_unevenly_and_no_further_than_stated() -> None:
         assert set(np.unique(noisy)) == {1.0, 2.0}
         grown += noisy == 1.0
     reach = model.reach(CAMERA)
-    assert reach == 1 + int(np.ceil(6.0 * CAMERA.fx / NOMINAL_FX)) == 4
+    assert reach == int(np.ceil(6.0 * CAMERA.fx / NOMINAL_FX)) == 3
     outside = np.ones((120, 160), bool)
-    outside[30 - reach + 1 : 90 + reach - 1, 40 - reach + 1 : 120 + reach - 1] = False
+    outside[30 - reach : 90 + reach, 40 - reach : 120 + reach] = False
     assert not grown[outside].any()
     beside = grown[30:90, 38]
     assert 0 < beside.mean() < 5, "by two pixels here and there"

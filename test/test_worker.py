@@ -249,6 +249,21 @@ def test_a_failure_that_persists_is_told_in_full_once_and_counted_from_then_on(b
     assert each.stamps()[-1] == PERIOD_NS * 50 and each.statistics.summary(0.0).failures == 0
 
 
+@pytest.mark.parametrize("choice", ["nearest", "clicked"])
+def test_nobody_is_told_of_while_a_chosen_subject_stays_away(bench, choice):
+    gone = []
+    each = bench(on_gone=gone.append)
+    each.tracker.config = load_config("test", subject={"lost_s": 0.5, "choice": choice, "minimum_pixels": 9})
+    empty = {"data": np.zeros(16 * 12 * 2, np.uint8)}
+    for index in range(60):
+        each.submit(paired(PERIOD_NS * index, **(empty if index > 10 else {})))
+        assert each.worker.finish(30)
+    told = [stamp_ns for stamp_ns in gone if stamp_ns > 10 * PERIOD_NS]
+    assert len(told) == 1 and 0.45e9 < told[0] - 11 * PERIOD_NS < 0.6e9
+    each.submit(paired(PERIOD_NS * 60))
+    assert each.stamps()[-1] == PERIOD_NS * 60
+
+
 def test_what_no_longer_holds_is_told_once_the_subject_is_given_up(bench):
     gone = []
     each = bench(lag=2, on_gone=lambda stamp_ns: gone.append((stamp_ns, len(each.results))))

@@ -50,8 +50,13 @@ class SensorModel:
     fattening: float = 0.0
 
     def reach(self, intrinsics: Intrinsics) -> int:
-        """Whole pixels by which a surface can appear beside its place: it grows so far, and one is by jitter."""
-        return 1 + int(np.ceil(self.fattening * intrinsics.fx / NOMINAL_FX))
+        """Whole pixels by which a surface can appear beside its place: it grows so far, and jitters by two deviations.
+
+        At least one; without growth no more than that, since jitter then loses as much of an outline as it adds.
+        """
+        if self.fattening == 0:
+            return 1
+        return max(1, int(np.ceil((self.fattening + 2 * self.lateral) * intrinsics.fx / NOMINAL_FX)))
 
     def __call__(self, depth: Float32, intrinsics: Intrinsics, rng: np.random.Generator) -> Float32:
         """One noisy image of a clean one; ``rng`` decides the noise and nothing else does."""

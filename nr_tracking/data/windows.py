@@ -134,6 +134,8 @@ def _near_points(
         if within is not None:
             middles = frame[faces].mean(1)
             near = faces[((middles > within[0]) & (middles < within[1])).all(1)]
+            if not face_normals(frame, near).any():
+                raise InputError("hardly_seen", "no surface lies within the cube around what is seen")
         face, weights = sample_surface(frame, near, count, rng)
         offset = rng.normal(size=(count, 3)) * widths / np.sqrt(3)
         frames.append(interpolate(frame, near, face, weights) + offset)

@@ -281,11 +281,10 @@ def _worst(
     rng: np.random.Generator,
 ) -> Specimen | None:
     """The frame with the largest CD; ``shown`` and ``true`` are metric, ``samples`` of the true ones are not."""
-    frame = int(
-        np.argmax([-1.0 if surface is None else np.nan_to_num(surface.chamfer_l1, nan=-1.0) for surface in scores])
-    )
+    chamfer = [-1.0 if surface is None else np.nan_to_num(surface.chamfer_l1, nan=-1.0) for surface in scores]
+    frame = int(np.argmax(chamfer))
     surface = shown[frame]
-    if surface is None:
+    if surface is None or chamfer[frame] < 0:
         return None
     scaled = units.of_mesh(surface)
     error = _distance(scaled, samples[frame])

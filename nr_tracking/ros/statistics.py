@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from nr_tracking.sensing.following import NO_SUBJECT
+
 _RECENT = 300  # frames over which latencies and the rate of results are taken
 _INPUT_S = 5.0  # over which the rate of images is taken
 _BY_POLICY = ("overrun",)  # reasons of frames that are left out by design, as the camera is faster than inference
@@ -23,8 +25,9 @@ class Summary:
 
     ``rate_hz`` and ``jitter_s`` are of images that came in during the last seconds, ``result_rate_hz`` of results that
     go out, between which ``result_gap_s`` usually pass. ``last_drop`` is the last frame that was given up since the
-    last result, empty where there is none, and ``last_loss`` the last one ever; frames that are left out by the policy
-    of the queue count in neither. ``failures`` of inference came in a row, without a result between them.
+    last result, empty where there is none, and ``last_loss`` the last one ever whose image showed a subject; frames
+    that are left out by the policy of the queue count in neither. ``failures`` of inference came in a row, without a
+    result between them.
     """
 
     received: int
@@ -120,7 +123,9 @@ class Statistics:
         with self._lock:
             self._dropped[reason] += 1
             if reason not in _BY_POLICY:
-                self._last_error = self._last_drop = self._last_loss = f"{reason}: {message}"
+                self._last_error = self._last_drop = f"{reason}: {message}"
+                if reason not in NO_SUBJECT:
+                    self._last_loss = self._last_drop
                 self._dropped_at = time.monotonic()
 
     def failed(self, message: str) -> None:

@@ -62,6 +62,8 @@ class TrackingNode(LifecycleNode):
         ConfigError: a parameter was given that does not exist or is not allowed.
     """
 
+    _core_log: CoreLog | None = None
+
     def __init__(self, tracker_factory: TrackerFactory = build_tracker, **node_options: Any) -> None:
         super().__init__(NODE_NAME, **node_options)
         self.config = parameters.declare(self)
@@ -184,8 +186,13 @@ class TrackingNode(LifecycleNode):
         self.stop_input()
         self._release()
         self._jumps.unregister()
-        self._core_log.close()
         self.destroy_node()
+
+    def destroy_node(self) -> None:
+        """Let go of the core's log, however the node is taken down."""
+        if self._core_log is not None:  # it is, where the node could not be made
+            self._core_log.close()
+        super().destroy_node()
 
     def stop_input(self) -> None:
         """Unsubscribe and end the inference thread after the frame in hand, whoever waits for the others."""

@@ -208,10 +208,20 @@ class InferenceWorker:
                 if isinstance(job, WaitingFrame):
                     self._take_out(job.stamp_ns, job)
                     self._follower.refused(job.stamp_ns, error)
+                    self._give_up(job.stamp_ns)
             except Exception as error:  # whatever it was, the next frame deserves a fresh start
                 if isinstance(job, WaitingFrame) and job not in self._unfinished:
                     self._unfinished.append(job)
                 self._recover(error)
+
+    def _give_up(self, stamp_ns: int) -> None:
+        """Start anew once images have shown nobody for long enough."""
+        if not self._follower.gives_up(stamp_ns, self._tracker.config.subject):
+            return
+        try:
+            self._start_anew()
+        except Exception as error:
+            self._recover(error)
 
     def _track(self, waiting: WaitingFrame) -> None:
         source, self._in_hand_ns = waiting.frame, waiting.stamp_ns

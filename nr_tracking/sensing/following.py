@@ -226,6 +226,10 @@ class SubjectFollower:
             self.whereabouts.missing_ns = stamp_ns
             self._on_event(f"no subject: {error}")
 
+    def gives_up(self, stamp_ns: int, config: SubjectConfig) -> bool:
+        """Whether the subject has been gone for ``lost_s`` with the image that was just refused; once."""
+        return self._absent_too_long(stamp_ns, config)
+
     def left_unmasked(self) -> None:
         """An image came without a mask where others have one: whoever masks subjects may have seen none."""
         self.whereabouts.unmasked = True
