@@ -10,6 +10,7 @@ an edge mix what lies before and behind. All lose depth at edges, on steep surfa
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -167,7 +168,7 @@ def _jittered(depth: Float32, pixels: float, rng: np.random.Generator) -> np.nda
 
 def _fattened(depth: np.ndarray, pixels: float, rng: np.random.Generator) -> np.ndarray:
     """What is in front, grown over what is behind by nothing to ``pixels``, more here and less there."""
-    reach = pixels * _smooth_noise(depth.shape, rng)
+    reach = pixels * _smooth(rng.random, depth.shape, 6)
     grown = np.where(depth > 0, depth, np.inf)
     for step in range(int(np.ceil(pixels))):
         before = minimum_filter(grown, 3)
@@ -176,10 +177,10 @@ def _fattened(depth: np.ndarray, pixels: float, rng: np.random.Generator) -> np.
     return np.where(np.isfinite(grown), grown, 0)
 
 
-def _smooth_noise(shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
-    """From 0 to 1 (H, W), alike over half a dozen pixels."""
-    coarse = rng.random((shape[0] // 6 + 3, shape[1] // 6 + 3))
-    return zoom(coarse, 6, order=1)[: shape[0], : shape[1]]
+def _smooth(draw: Callable[[tuple[int, ...]], np.ndarray], shape: tuple[int, ...], pixels: int) -> np.ndarray:
+    """What ``draw`` draws for a coarse image, alike over so many ``pixels`` of an image of ``shape`` (H, W)."""
+    coarse = draw((shape[0] // pixels + 3, shape[1] // pixels + 3))
+    return zoom(coarse, pixels, order=1)[: shape[0], : shape[1]]
 
 
 def _slope(depth: np.ndarray, intrinsics: Intrinsics) -> np.ndarray:
@@ -211,8 +212,7 @@ def _edges(depth: np.ndarray, least: float) -> tuple[Bool, np.ndarray, np.ndarra
 
 def blotches(shape: tuple[int, ...], share: float, rng: np.random.Generator) -> Bool:
     """A ``share`` of the pixels of an image of ``shape`` (H, W), in smooth blotches a dozen pixels wide."""
-    coarse = rng.standard_normal((shape[0] // 12 + 3, shape[1] // 12 + 3))
-    smooth = zoom(coarse, 12, order=1)[: shape[0], : shape[1]]
+    smooth = _smooth(rng.standard_normal, shape, 12)
     return smooth > np.quantile(smooth, 1 - share)
 
 

@@ -17,7 +17,7 @@ from rclpy.qos_overriding_options import QoSOverridingOptions
 from nr_tracking.ros.graph import Subscribed, mismatch, publishers_of
 from nr_tracking.ros.pairing import Waiting
 from nr_tracking.ros.process import resident_megabytes
-from nr_tracking.ros.statistics import Statistics, Summary
+from nr_tracking.ros.statistics import LEFT_OUT, Statistics, Summary
 from nr_tracking.sensing.following import NO_SUBJECT
 
 _PERIOD_S = 1.0
@@ -25,7 +25,6 @@ _FIRST_S = 10.0  # the first windows may take so long: a camera that is slow fil
 _FRESH_S = 2.0  # a frame that was given up longer ago says nothing of what the camera shows now
 _FAILURES = 30  # of inference, one after the other: this does not mend itself
 _COMPUTED = ("no_surface", "no_result", "failure", "out_of_memory")  # reasons that are not those of the image
-_LEFT_OUT = "overrun"  # reason of frames that are left out by design, as the camera is faster than inference
 _UNPAIRED = ("no_mask", "no_camera_info")  # reasons of images that were given up because they stayed so
 _OVERDUE = 3.0  # a result is missing that takes so many times as long as results usually do
 
@@ -105,7 +104,7 @@ class Diagnostics:
         if nothing is not None:
             return nothing
         dropped = Counter(summary.dropped) - self._dropped_before
-        lost = sum(dropped.values()) - sum(dropped[reason] for reason in (_LEFT_OUT, *NO_SUBJECT))
+        lost = sum(dropped.values()) - sum(dropped[reason] for reason in (LEFT_OUT, *NO_SUBJECT))
         if lost:
             frames = "frame" if lost == 1 else "frames"
             return DiagnosticStatus.WARN, f"{lost} {frames} dropped in the last second; {summary.last_loss}"
@@ -115,8 +114,8 @@ class Diagnostics:
             said = "waiting for the first windows"
         else:
             said = f"tracking at {summary.result_rate_hz:.1f} Hz"
-        if dropped[_LEFT_OUT]:
-            said += f"; {dropped[_LEFT_OUT]} images of the last second were left out ({_LEFT_OUT})"
+        if dropped[LEFT_OUT]:
+            said += f"; {dropped[LEFT_OUT]} images of the last second were left out ({LEFT_OUT})"
         return DiagnosticStatus.OK, said
 
     def _nobody(self, summary: Summary) -> bool:

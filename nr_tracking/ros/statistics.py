@@ -16,7 +16,8 @@ from nr_tracking.sensing.following import NO_SUBJECT
 
 _RECENT = 300  # frames over which latencies and the rate of results are taken
 _INPUT_S = 5.0  # over which the rate of images is taken
-_BY_POLICY = ("overrun",)  # reasons of frames that are left out by design, as the camera is faster than inference
+LEFT_OUT = "overrun"
+"""Reason of frames that are left out by design, as the camera is faster than inference."""
 
 
 @dataclass(frozen=True)
@@ -122,7 +123,7 @@ class Statistics:
         """A frame was given up."""
         with self._lock:
             self._dropped[reason] += 1
-            if reason not in _BY_POLICY:
+            if reason != LEFT_OUT:
                 self._last_error = self._last_drop = f"{reason}: {message}"
                 if reason not in NO_SUBJECT:
                     self._last_loss = self._last_drop

@@ -200,7 +200,7 @@ class SubjectFollower:
         ``bad_pose``, and what :func:`check_frame` and :func:`find_subject` raise.
         """
         frame, another = self._choose(frame, config)
-        absent = self._absent_too_long(frame.stamp_ns, config) or self._unmasked_too_long(frame.stamp_ns, config)
+        absent = self.gives_up(frame.stamp_ns, config) or self._unmasked_too_long(frame.stamp_ns, config)
         another = absent or another
         self._found(frame.stamp_ns, another)
         return frame, another
@@ -227,14 +227,6 @@ class SubjectFollower:
             self._on_event(f"no subject: {error}")
 
     def gives_up(self, stamp_ns: int, config: SubjectConfig) -> bool:
-        """Whether the subject has been gone for ``lost_s`` with the image that was just refused; once."""
-        return self._absent_too_long(stamp_ns, config)
-
-    def left_unmasked(self) -> None:
-        """An image came without a mask where others have one: whoever masks subjects may have seen none."""
-        self.whereabouts.unmasked = True
-
-    def _absent_too_long(self, stamp_ns: int, config: SubjectConfig) -> bool:
         """Whether there has been no subject for so long, up to this image, that the next one is another; once."""
         known = self.whereabouts
         if known.missing_ns is None or known.given_up:
@@ -244,6 +236,10 @@ class SubjectFollower:
         if known.given_up:
             self._on_event(f"no subject for {gone_s:.2f} s: the next one is a new one")
         return known.given_up
+
+    def left_unmasked(self) -> None:
+        """An image came without a mask where others have one: whoever masks subjects may have seen none."""
+        self.whereabouts.unmasked = True
 
     def _unmasked_too_long(self, stamp_ns: int, config: SubjectConfig) -> bool:
         """Whether images had no mask for so long, up to this one, that its subject is another."""
