@@ -29,6 +29,12 @@ class SubjectConfig(Section):
     remove_plane: bool = setting(
         True, "remove large planes (floor, walls, table) that extend beyond the subject", live=True
     )
+    learn_background: bool = setting(
+        True,
+        "what a camera that stands still saw before the subject came, and sees there still, is no part of it; a camera "
+        "that moves learns nothing",
+        live=True,
+    )
     plane_distance_m: float = setting(
         0.015,
         "points within this distance of a plane belong to it; where depth is noisier, within more",

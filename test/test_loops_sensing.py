@@ -12,7 +12,7 @@ from nr_tracking.sensing import components
 from nr_tracking.sensing.camera import back_project, check_frame, points_at
 from nr_tracking.sensing.components import connected_parts, keep_near_largest
 from nr_tracking.sensing.emptiness import EmptySpace
-from nr_tracking.sensing.planes import depth_tolerance, find_planes, heights_over
+from nr_tracking.sensing.planes import NOISE_DEPTH_M, depth_tolerance, find_planes, heights_over
 from nr_tracking.sensing.ray_images import ray_cube, ray_image
 from nr_tracking.sensing.subject import find_subject
 from nr_tracking.sensing.supports import heights_over_supports
@@ -94,7 +94,7 @@ def test_supports_of_a_room_and_none_where_there_is_none():
         pixels = np.flatnonzero(frame.depth)
         cloud = points_at(pixels, frame.depth, CAMERA)
         compiled, plain = both(
-            lambda cloud=cloud, pixels=pixels: heights_over_supports(cloud, pixels, (120, 160), config)
+            lambda cloud=cloud, pixels=pixels: heights_over_supports(cloud, pixels, (120, 160), config, NOISE_DEPTH_M)
         )
         assert (compiled is None) == (plain is None) == (frame.depth.min() == 0 and frame.depth.mean() < 0.7)
         if compiled is not None:

@@ -18,9 +18,10 @@ from scipy.spatial import cKDTree
 
 from nr_tracking.config import SubjectConfig
 from nr_tracking.loops import compiled_loops
+from nr_tracking.sensing.background import Change
 from nr_tracking.sensing.passers import Bodies, Known
 from nr_tracking.sensing.planes import NOISE_DEPTH_M, depth_tolerance
-from nr_tracking.sensing.walls import Window, parts_of_room
+from nr_tracking.sensing.walls import Movers, Window, is_long, parts_of_room
 from nr_tracking.types import Bool, Float32, Float64, Int64
 
 _CANDIDATE_SHARE = 0.05  # of the largest part's pixels: specks are not chosen
@@ -45,6 +46,7 @@ def keep_near_largest(
     place: Float32 | None = None,
     known: Known | None = None,
     pixel: float = 0.0,
+    change: Change | None = None,
 ) -> Bool:
     """Drop the parts of ``subject`` that stand apart from the largest one.
 
@@ -61,7 +63,8 @@ def keep_near_largest(
     of its box) of the largest part they are kept; then once more around all that was kept, since what occludes a
     subject also tears it apart. Parts on or beside it in the image count by their distance across the view, and may
     stand ``occluder_ratio`` sizes before it or, outside a room, twice as many behind it, up to a metre. Where nothing
-    is dropped, the result equals ``subject``.
+    is dropped, the result equals ``subject``. By the ``change`` since the images before, what holds still is no part of
+    a body that moves, and furniture no subject beside one, see :class:`~nr_tracking.sensing.walls.Movers`.
 
     In a room, the largest part is the one that looms largest: near, and in the middle of the image. What lies on the
     supports or behind them is dropped, and what is a part of the room itself, see
@@ -73,22 +76,31 @@ def keep_near_largest(
     if count <= 1:
         return subject
     part, tally = _tallied(labels, count, subject, window, cloud, heights)
-    barred, stones = np.zeros(count + 1, bool), np.ones(count + 1, bool)
+    barred, stones, sizes = np.zeros(count + 1, bool), np.ones(count + 1, bool), tally.sizes
     if heights is not None:
         barred = _no_subject(tally, config.minimum_pixels)
         room = parts_of_room(cloud, part, tally.pixels, labels, window, subject.shape)
         others = ~barred & ~room & (tally.pixels >= max(config.minimum_pixels, _FOLLOWED_SHARE * len(part)))
         if others.any():
             barred = barred | room
-        stones = ~barred & (tally.pixels >= config.minimum_pixels)
-    largest = _chosen(cloud, part, np.where(barred, 0, tally.sizes), config, place)
-    if known is not None and config.choice == "largest":
-        bodies = Bodies.of(cloud, part, count, known, pixel)
-        if (subject_part := bodies.subject(known, barred)) is not None:
-            largest = subject_part
-            barred = barred | bodies.strangers(known, largest, barred)
-            stones = stones & ~barred
-    kept = _gathered(cloud, part, tally.first, largest, stones, config, heights is not None) & ~barred
+        stones = tally.pixels >= config.minimum_pixels
+    told = known if config.choice == "largest" else None
+    bodies = None if told is None else Bodies.of(cloud, part, count, told, pixel)
+    movers = None
+    if change is not None:
+        pieces = bodies.within > 0.5 if told is not None and bodies is not None and is_long(told.cloud) else None
+        movers = Movers.of(cloud, part, change, subject, pixel, barred, pieces)
+    if movers is not None and config.choice == "largest":
+        barred = barred | movers.furniture
+        if movers.furniture.any() and (bodies is None or bodies.is_among(movers.furniture)):
+            sizes, place, bodies = np.where(movers.moving, sizes, 0), None, None  # the subject never was one
+    largest = _chosen(cloud, part, np.where(barred, 0, sizes), config, place)
+    if bodies is not None and told is not None and (subject_part := bodies.subject(told, barred)) is not None:
+        largest = subject_part
+        barred = barred | bodies.strangers(told, largest, barred)
+    if movers is not None and movers.moving[largest]:
+        barred = barred | movers.still
+    kept = _gathered(cloud, part, tally.first, largest, stones & ~barred, config, heights is not None) & ~barred
     if kept[1:].all():
         return subject
     kept[0] = False  # flying pixels, torn off on all sides: with clutter about, they may be the clutter's

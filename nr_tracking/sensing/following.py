@@ -9,11 +9,12 @@ by whatever means, is held against where the subject can have got to: see :class
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from nr_tracking.config import SubjectConfig
+from nr_tracking.sensing.background import BackgroundModel
 from nr_tracking.sensing.camera import check_frame, thinned_points
 from nr_tracking.sensing.passers import Known
 from nr_tracking.sensing.rigid import change_of_view, check_pose
@@ -163,6 +164,8 @@ class Whereabouts:
     """Whether it was too large for a subject lately, and that has been told."""
     unmasked: bool = False
     """Whether images have come since then that had no mask, though others have."""
+    background: BackgroundModel = field(default_factory=BackgroundModel)
+    """Of the camera, where the subject is chosen here."""
 
     def place_for(self, pose: Float64 | None) -> Float32 | None:
         """Where a camera at ``pose`` (4, 4) sees ``place``, (3,) metres; None where there is none."""
@@ -259,10 +262,13 @@ class SubjectFollower:
         if asked != self.whereabouts.chosen_by:
             self.forget()
             self.whereabouts.chosen_by = asked
+            self.whereabouts.background.forget()  # somebody else may have stood in it
         check_pose(frame.pose)
         known, place = self.whereabouts, self.whereabouts.place_for(frame.pose)
         restarted = place is not None and frame.stamp_ns - known.seen_ns <= -StampOrder.LOOP_NS
         given_up = restarted or self._lost_too_long(frame.stamp_ns, config)
+        if given_up:  # the next one may have stood in the background
+            known.background.forget()
         try:
             frame = check_frame(frame)
             found, cloud = self._find(frame, config, place, given_up)
@@ -290,7 +296,7 @@ class SubjectFollower:
         if place is not None and (config.choice == "clicked" or not given_up):
             x, y, z = map(float, place)
             seek = config.model_copy(update={"choice": "clicked", "point_m": (x, y, z)})
-        mask = find_subject(frame, seek)
+        mask = find_subject(frame, seek, background=self.whereabouts.background)
         return replace(frame, mask=mask), thinned_points(mask, frame.depth, frame.intrinsics, _SAMPLES)
 
     def _within_reach(self, cloud: Float32, place: Float32) -> bool:

@@ -70,6 +70,11 @@ class Bodies:
             return None
         return largest
 
+    def is_among(self, some: Bool) -> bool:
+        """Whether most of what is seen where the subject is known to be belongs to ``some`` parts (count + 1,)."""
+        own = self.area * self.within
+        return bool(own[some].sum() > _STEADY * own[1:].sum())
+
     def strangers(self, known: Known, chosen: int, barred: Bool) -> Bool:
         """Parts (count + 1,) that mostly are where the subject cannot be, if they are too much to be a part of it.
 

@@ -2,23 +2,33 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 
 from nr_tracking.config import SubjectConfig
 from nr_tracking.loops import compiled_loops
+from nr_tracking.sensing.background import BackgroundModel, Change
 from nr_tracking.sensing.camera import pixel_rays, points_at
 from nr_tracking.sensing.components import keep_near_largest
 from nr_tracking.sensing.passers import Known
+from nr_tracking.sensing.planes import noise_depth_of
 from nr_tracking.sensing.spill import without_spill
 from nr_tracking.sensing.supports import heights_over_supports
 from nr_tracking.types import Bool, DepthFrame, Float32, InputError, Int64
 
 _FARTHEST_M = 100.0  # no depth camera sees so far: in the middle of an image, it is another unit
 _NEAREST_M = 0.02  # nor one so near
+_RISEN = 2.0  # tolerances that what came before the background stands over supports at least
+_ALL_KNOWN = 0.8  # of the pixels: where so many show the background, there is no subject among them
 
 
 def find_subject(
-    frame: DepthFrame, config: SubjectConfig, place: Float32 | None = None, known: Known | None = None
+    frame: DepthFrame,
+    config: SubjectConfig,
+    place: Float32 | None = None,
+    known: Known | None = None,
+    background: BackgroundModel | None = None,
 ) -> Bool:
     """The subject's pixels, (H, W) bool, all of them with depth.
 
@@ -26,9 +36,94 @@ def find_subject(
     background along its outline; without one, planes that extend beyond the subject are removed, then whatever stands
     apart from its largest part, or from the one that ``choice`` names. Depth that shows nothing but the subject passes
     untouched. ``place`` (3,), metres: where the subject was in the image before, so that it is not another one that is
-    a little larger now. What is ``known`` of it besides tells it from others that come close to it.
+    a little larger now. What is ``known`` of it besides tells it from others that come close to it. What the
+    ``background`` model knows is no part of it, and the model learns from this image.
 
     Raises InputError ``no_subject`` where fewer than ``minimum_pixels`` are left, and says what took them.
+    """
+    if frame.mask is not None:
+        return _under_mask(frame, frame.mask, config)
+    pixels, cloud = _in_range(frame, config)
+    noise_depth = noise_depth_of(cloud, pixels, frame.depth.shape[1], config.plane_distance_m)
+    seen = _Seen(frame, pixels, cloud, noise_depth)
+    if background is None or not config.learn_background:
+        return _in_sight(seen, config, place, known, None)
+    tolerance = config.plane_distance_m, noise_depth
+    change, subject = background.change(frame, *tolerance), None
+    try:
+        subject = _in_sight(seen, config, place, known, change)
+    except InputError:
+        all_known = change is not None and change.background.reshape(-1)[pixels].mean() >= _ALL_KNOWN
+        if change is None or (all_known and config.choice == "largest"):
+            raise
+        subject = _in_sight(seen, config, place, known, None)  # whoever held still may have been learnt
+    finally:
+        moves = change is not None and subject is not None and change.moves(subject)
+        background.learn(frame, subject, *tolerance, moves)
+    return subject
+
+
+class _Seen(NamedTuple):
+    """A frame without a mask, and what of it may be the subject."""
+
+    frame: DepthFrame
+    pixels: Int64
+    cloud: Float32
+    noise_depth: float
+
+
+def _under_mask(frame: DepthFrame, mask: Bool, config: SubjectConfig) -> Bool:
+    """The subject of a frame that comes with a mask (H, W), see :func:`find_subject`."""
+    pixels, _ = _in_range(frame, config)
+    subject = _at(pixels, frame.depth.shape) & mask
+    _require(int(np.count_nonzero(subject)), config, "under the mask")
+    subject = without_spill(frame.depth, subject, config)
+    _require(int(np.count_nonzero(subject)), config, "under the mask, without the background along its outline,")
+    return subject
+
+
+def _in_sight(
+    seen: _Seen, config: SubjectConfig, place: Float32 | None, known: Known | None, change: Change | None
+) -> Bool:
+    """The subject among all that is seen; ``change`` says what of it was there before."""
+    frame, pixels, cloud, noise_depth = seen
+    depth, heights = frame.depth, None
+    if config.remove_plane:
+        heights = heights_over_supports(cloud, pixels, depth.shape, config, noise_depth)
+    if change is not None:
+        pixels, cloud, heights = _before_background(pixels, cloud, heights, change)
+        _require(len(cloud), config, "before the background that was learnt")
+    if heights is None:
+        subject = _at(pixels, depth.shape)
+    else:
+        cloud, heights, subject = _apart(cloud, pixels, heights, depth.shape)
+    _require(len(cloud), config, "apart from large planes (remove_plane)")
+    subject = keep_near_largest(
+        depth, cloud, subject, config, heights, place, known, 1 / (frame.intrinsics.fx * frame.intrinsics.fy), change
+    )
+    where = "in one place" if heights is None else "in one place apart from floors, walls and tables (remove_plane)"
+    _require(int(np.count_nonzero(subject)), config, where)
+    return subject
+
+
+def _before_background(
+    pixels: Int64, cloud: Float32, heights: Float32 | None, change: Change
+) -> tuple[Int64, Float32, Float32 | None]:
+    """The pixels (M,), points (M, 3) and heights over supports (M,) of those (N,) that are not the background.
+
+    What has come before it is no support, however low it lies.
+    """
+    kept = np.flatnonzero(~change.background.reshape(-1)[pixels])
+    if heights is not None:
+        come = change.come.reshape(-1)[pixels]
+        heights = np.where(come, np.maximum(heights, np.float32(_RISEN)), heights)[kept]
+    return pixels[kept], cloud.take(kept, axis=0), heights
+
+
+def _in_range(frame: DepthFrame, config: SubjectConfig) -> tuple[Int64, Float32]:
+    """Pixels (N,), flat indices, and points (N, 3) in the range of depth and in the region box, enough for a subject.
+
+    Raises InputError ``no_subject``.
     """
     depth = frame.depth
     pixels, cloud, in_range = _within(frame, config)
@@ -36,26 +131,7 @@ def find_subject(
         where = f"within {config.depth_min_m} to {config.depth_max_m} m of depth"
         _require(in_range, config, where, f": {extent_of_depth(depth)}" if (depth > 0).any() else "")
     _require(len(pixels), config, f"in the region box {config.region_min_m} to {config.region_max_m}")
-    if frame.mask is not None:
-        subject = _at(pixels, depth.shape) & frame.mask
-        _require(int(np.count_nonzero(subject)), config, "under the mask")
-        subject = without_spill(depth, subject, config)
-        _require(int(np.count_nonzero(subject)), config, "under the mask, without the background along its outline,")
-        return subject
-    heights = None
-    if config.remove_plane:
-        heights = heights_over_supports(cloud, pixels, depth.shape, config)
-    if heights is None:
-        subject = _at(pixels, depth.shape)
-    else:
-        cloud, heights, subject = _apart(cloud, pixels, heights, depth.shape)
-    _require(len(cloud), config, "apart from large planes (remove_plane)")
-    subject = keep_near_largest(
-        depth, cloud, subject, config, heights, place, known, 1 / (frame.intrinsics.fx * frame.intrinsics.fy)
-    )
-    where = "in one place" if heights is None else "in one place apart from floors, walls and tables (remove_plane)"
-    _require(int(np.count_nonzero(subject)), config, where)
-    return subject
+    return pixels, cloud
 
 
 def _within(frame: DepthFrame, config: SubjectConfig) -> tuple[Int64, Float32, int]:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from nr_tracking.config import SubjectConfig
 from nr_tracking.loops import compiled_loops
-from nr_tracking.sensing.planes import Plane, depth_tolerance, find_planes, heights_over, noise_depth_of
+from nr_tracking.sensing.planes import Plane, depth_tolerance, find_planes, heights_over
 from nr_tracking.types import Bool, Float32, InputError, Int64
 
 _SAMPLES = 3000  # pixels on which planes are judged
@@ -49,7 +49,7 @@ class _Candidate(NamedTuple):
 
 
 def heights_over_supports(
-    cloud: Float32, pixels: Int64, shape: tuple[int, ...], config: SubjectConfig
+    cloud: Float32, pixels: Int64, shape: tuple[int, ...], config: SubjectConfig, noise_depth: float
 ) -> Float32 | None:
     """How far points (N, 3) in metres stand before the supports of the subject: (N,), None where there are none.
 
@@ -71,7 +71,6 @@ def heights_over_supports(
     if len(pixels) < config.minimum_pixels:
         return None
     chosen = np.linspace(0, len(pixels) - 1, min(len(pixels), _SAMPLES)).astype(np.int64)
-    noise_depth = noise_depth_of(cloud, pixels, shape[1], config.plane_distance_m)
     tolerance = depth_tolerance(cloud[chosen, 2], config.plane_distance_m, noise_depth)
     supports = _find_supports(cloud[chosen], tolerance, pixels[chosen], shape, config, len(chosen) / len(pixels))
     if not supports:

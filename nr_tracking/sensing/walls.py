@@ -6,9 +6,12 @@ the picture on two of its sides is the room as well.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 from numpy.typing import NDArray
 
+from nr_tracking.sensing.background import COME, Change
 from nr_tracking.types import Bool, Float32, Int64
 
 _BORDER = 0.08  # of the image's size: as near to the border as some cameras ever measure
@@ -17,6 +20,9 @@ _LONGEST_M = 2.8  # of the box of a subject: longer than people and most animals
 _ENDS = (1.0, 99.0)  # percent of its points between which a part extends
 _COVERED = 0.15  # of a side of the image, for a part to run out of the picture there
 _SAMPLES = 3000  # points by which a part is measured
+_STILL = 0.8  # of a part: where nothing else of it moves either
+_BODY_M2 = 0.1  # across the view: what comes is no hand alone
+_LONGER_M = 1.9  # than people are tall: what is so long, and still, may be furniture
 
 Window = tuple[slice, slice]
 """Rows and columns of an image."""
@@ -26,6 +32,11 @@ def longest_edge(points: Float32) -> float:
     """Longest edge of the box of points (N, 3), but for a hundredth of them at each end, metres."""
     lower, upper = np.percentile(points, _ENDS, axis=0)
     return float((upper - lower).max())
+
+
+def is_long(points: Float32) -> bool:
+    """Whether the box of points (N, 3) is longer than people are."""
+    return longest_edge(points) >= _LONGER_M
 
 
 def parts_of_room(
@@ -54,3 +65,45 @@ def parts_of_room(
         if longest_edge(points[:: max(1, len(points) // _SAMPLES)]) >= _LONGEST_M:
             found[name] = sum((band == name).any(axis=1).mean() >= _COVERED for band in bands) >= 2
     return found
+
+
+class Movers(NamedTuple):
+    """What the images before tell of the parts of one, (count + 1,) bool each."""
+
+    moving: Bool
+    """As large as a body, and some of it has come before what was there."""
+    still: Bool
+    """As large as a body, and has not moved; empty where nothing moves."""
+    furniture: Bool
+    """Still, and longer than people are."""
+
+    @classmethod
+    def of(
+        cls,
+        cloud: Float32,
+        part: NDArray[np.int32],
+        change: Change,
+        subject: Bool,
+        pixel: float,
+        barred: Bool,
+        pieces: Bool | None = None,
+    ) -> Movers:
+        """Judge the parts of points (N, 3) metres, ``part`` (N,), at the pixels of ``subject`` (H, W).
+
+        One pixel covers ``pixel`` square metres at one metre. Parts that are ``barred`` (count + 1,) are none of it;
+        ``pieces`` (count + 1,) are those of something longer than people are.
+        """
+        count = len(barred)
+        pixels = np.maximum(np.bincount(part, minlength=count), 1)
+        large = pixel * np.bincount(part, weights=cloud[:, 2].astype(np.float64) ** 2, minlength=count) >= _BODY_M2
+        large &= ~barred
+        large[0] = False
+        moving = large & (np.bincount(part, weights=change.come[subject], minlength=count) >= COME * pixels)
+        if not moving.any():
+            return cls(moving, moving, moving)
+        still = large & (np.bincount(part, weights=change.still[subject], minlength=count) >= _STILL * pixels)
+        furniture = np.zeros(count, bool) if pieces is None else still & pieces
+        for name in np.flatnonzero(still & ~furniture):
+            points = cloud[part == name]
+            furniture[name] = is_long(points[:: max(1, len(points) // _SAMPLES)])
+        return cls(moving, still, furniture)

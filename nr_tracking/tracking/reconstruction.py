@@ -25,6 +25,7 @@ from nr_tracking.fields.fusion import FrameCodes
 from nr_tracking.fields.meshing import extract_surface
 from nr_tracking.fields.ray_window import RayWindow
 from nr_tracking.fields.rays import RayField, joined_fields
+from nr_tracking.sensing.background import BackgroundModel
 from nr_tracking.sensing.camera import check_frame, rectify, thinned_points
 from nr_tracking.sensing.emptiness import EmptySpace
 from nr_tracking.sensing.passers import Known
@@ -102,15 +103,22 @@ class PendingWindow:
     inputs: Sequence[Future[FrameInput]]
 
 
-def observe(frame: DepthFrame, config: SubjectConfig, place: Float32 | None = None, known: Known | None = None) -> View:
+def observe(
+    frame: DepthFrame,
+    config: SubjectConfig,
+    place: Float32 | None = None,
+    known: Known | None = None,
+    background: BackgroundModel | None = None,
+) -> View:
     """Check a frame, undo its lens, and find the subject in it, which was at ``place`` (3,) metres before, if known.
 
-    What is ``known`` of it besides tells it from others that pass it.
+    What is ``known`` of it besides tells it from others that pass it, and the ``background`` model, which learns from
+    the frame, from what was there before.
 
     Raises :class:`~nr_tracking.types.InputError` for a frame that cannot be used, with the reason.
     """
     frame = rectify(check_frame(frame))
-    mask = find_subject(frame, config, place, known)
+    mask = find_subject(frame, config, place, known, background)
     cloud = thinned_points(mask, frame.depth, frame.intrinsics, _CLOUD_POINTS)
     if (cloud == cloud[0]).all():
         raise InputError("no_subject", "the subject is a single point: come nearer, or raise subject.minimum_pixels")

@@ -27,6 +27,7 @@ from nr_tracking.deformation.prediction import PlacedFrame, predict_motion
 from nr_tracking.fields.averaging import AveragedField
 from nr_tracking.fields.completion import CompletionNetwork
 from nr_tracking.fields.weights import load_weights, weights_path
+from nr_tracking.sensing.background import BackgroundModel
 from nr_tracking.sensing.camera import normalised
 from nr_tracking.sensing.following import NO_SUBJECT, Sighting
 from nr_tracking.sensing.rigid import Rigid, change_of_view, check_pose, fixed_frame
@@ -141,11 +142,16 @@ class Tracker:
         self._adapter = DecoderAdapter(self._decoder, config) if adapts else None
         self._window: SlidingWindow[View] = SlidingWindow(config.window_frames, config.window.stride)
         self._order = StampOrder()
+        self._background = BackgroundModel()
         self._tracks = PersistentTracks(config.refinement, config.tracks, device=config.device)
         self.reset()
 
     def reset(self) -> None:
-        """Forget the subject: the next frame starts new tracks in a new cube."""
+        """Forget the subject and its surroundings: the next frame starts new tracks in a new cube."""
+        self._background.forget()
+        self._forget_subject()
+
+    def _forget_subject(self) -> None:
         wait(self._running)
         self._running.clear()
         self._results.clear()
@@ -193,13 +199,15 @@ class Tracker:
             raise InputError(
                 "bad_pose", "frames with and without a pose of the camera cannot follow each other: reset the tracker"
             )
+        if restarted:  # it may be another recording
+            self._background.forget()
         frame = normalised(frame)
         view = self._observe(frame, seen)
         another = seen is not None and self._is_another(view, seen)
         results = []
         if restarted or another:
             results = self.flush()
-            self.reset()
+            self._forget_subject()
         self._order.accept(frame.stamp_ns)
         self._sighting = Sighting.of(view.cloud, frame.pose, frame.stamp_ns, None if another else seen, view.area)
         self._reconstructor.begin(view, self._volume)  # the next window's cube is nearly always that of the last one
@@ -213,7 +221,7 @@ class Tracker:
         if seen is not None:
             place, known = seen.place_for(frame.pose), seen.known_for(frame.pose, frame.stamp_ns)
         try:
-            return observe(frame, self.config.subject, place, known)
+            return observe(frame, self.config.subject, place, known, self._background)
         except InputError as error:
             if seen is not None and error.reason in NO_SUBJECT:
                 self._sighting = seen.missed(frame.stamp_ns)
