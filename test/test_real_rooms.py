@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from test_subject import CAMERA, CONFIG, RAYS, U, V, accuracy, figure, frame, plane
+from test_subject import CAMERA, CONFIG, RAYS, U, V, accuracy, ball, figure, frame, plane
 
 from nr_tracking.sensing.subject import find_subject
 from nr_tracking.sensing.walls import parts_of_room
@@ -32,6 +32,17 @@ def test_a_floor_whose_sides_are_hidden_goes() -> None:
     recall, precision = accuracy(find_subject(frame(scene), CONFIG), body < room)
     assert recall > 0.9
     assert precision > 0.95
+
+
+def test_a_floor_of_which_little_is_seen_goes() -> None:
+    """It covers less than a first support must, but is vast, runs out of the picture, and hides nothing."""
+    curtain = waving(plane((0.0, -0.44, 0.9), 2.9), 0.25)
+    bodies = np.minimum.reduce((figure(z=2.3), ball((-0.3, 0.5, 1.5), 0.3), ball((0.35, 0.5, 1.5), 0.3)))
+    floor, scene = TILTED_FLOOR, np.minimum.reduce((TILTED_FLOOR, curtain, bodies))
+    shown = floor == scene
+    assert 0.12 < shown.mean() < CONFIG.plane_fraction, "otherwise this scene tests nothing"
+    found = find_subject(frame(scene), CONFIG)
+    assert (found & shown).sum() < 0.05 * shown.sum()
 
 
 @pytest.mark.parametrize("metres", [0.04, 0.06, 0.08])

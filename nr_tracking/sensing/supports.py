@@ -33,6 +33,7 @@ _WIDE = 20.0  # tolerances that it is wide at least: a chest that fills the pict
 _VAST = 40.0  # tolerances: so wide, with nothing behind it, a plane is a floor although furniture hides its sides
 _SCENE = 0.2  # of all points, that stand on it then
 _FLAT_FIRST = 0.82  # of the first support, which is the largest plane of all: real tables scatter about 0.865
+_HIDDEN = 0.6  # of ``plane_fraction`` is enough for a vast plane that hides nothing: a floor full of people
 _ROUGH = 0.75  # as ``_FLAT``, of what nothing lies behind: depth of real floors and walls scatters about 0.85
 _NO_BOX = SubjectConfig()
 
@@ -46,6 +47,8 @@ class _Candidate(NamedTuple):
     """Of the image, on which it does."""
     width: float
     """Across its shorter axis, in tolerances."""
+    large: bool
+    """Whether it covers so much of the image as a first support does."""
 
 
 def heights_over_supports(
@@ -61,7 +64,8 @@ def heights_over_supports(
     picture on two sides with not much behind it, or is 1.5 times as long and as wide as all before it, and ten
     tolerances wide, with nothing behind it; or if it is forty tolerances wide, with nothing behind it and a fifth of
     all points before it, and runs out on one side: a floor whose other sides furniture hides. Where one was found,
-    smaller planes that run out of the picture on one side are supports too, and nothing need be left. What nothing at
+    smaller planes that run out of the picture on one side are supports too, and nothing need be left. Six tenths of
+    ``plane_fraction`` are enough for one forty tolerances wide that runs out on two sides with nothing behind it. What nothing at
     all lies behind may scatter more: floors and walls as cameras see them are not flat. The search is random with a
     fixed seed: equal input, equal result.
 
@@ -90,13 +94,15 @@ def _find_supports(
     candidates: list[_Candidate] = []
     supports: list[Plane] = []
     rest, least = np.ones(len(cloud), bool), config.minimum_pixels * sampled
-    for plane, heights in find_planes(cloud, tolerance, config.plane_fraction, _FURTHER * config.plane_fraction):
-        if not supports and np.count_nonzero(np.abs(heights) < 1) < config.plane_fraction * len(cloud):
+    smallest = _HIDDEN * config.plane_fraction
+    for plane, heights in find_planes(cloud, tolerance, smallest, _FURTHER * config.plane_fraction):
+        share = np.count_nonzero(np.abs(heights) < 1) / len(cloud)
+        if not supports and share < config.plane_fraction:
             rest = _extend(supports, rest, candidates, cloud, least)
-            if not supports:  # no room: smaller planes would be parts of the subject, and take time to find
-                return []
+            if not supports and share < smallest:
+                return []  # no room: smaller planes would be parts of the subject, and take time to find
         sides, width = _sides_left(pixels, heights, shape), _width(cloud, heights, tolerance)
-        candidates.append(_Candidate(plane, heights, sides, width))
+        candidates.append(_Candidate(plane, heights, sides, width, share >= config.plane_fraction))
         if len(candidates) == 1 and not _boxed(config) and _is_all(candidates[0], least):
             raise InputError(
                 "no_subject",
@@ -133,6 +139,8 @@ def _goes_on(candidate: _Candidate, rest: Bool, cloud: Float32, least: float, fu
         return False
     whole = np.count_nonzero(rest)
     vast, last = candidate.width >= _VAST, behind <= _BEHIND * whole
+    if not further and not candidate.large and not (vast and last and sides >= 2):
+        return False
     open_floor = sides >= 1 and vast and last and before >= _SCENE * whole
     enough = sides >= (1 if further else 2) or open_floor
     if not enough and not (candidate.width >= _BROAD and _dwarfs(cloud, heights, rest)):
