@@ -65,9 +65,9 @@ def heights_over_supports(
     tolerances wide, with nothing behind it; or if it is forty tolerances wide, with nothing behind it and a fifth of
     all points before it, and runs out on one side: a floor whose other sides furniture hides. Where one was found,
     smaller planes that run out of the picture on one side are supports too, and nothing need be left. Six tenths of
-    ``plane_fraction`` are enough for one forty tolerances wide that runs out on two sides with nothing behind it. What nothing at
-    all lies behind may scatter more: floors and walls as cameras see them are not flat. The search is random with a
-    fixed seed: equal input, equal result.
+    ``plane_fraction`` are enough for one forty tolerances wide that runs out on two sides with nothing behind it.
+    What nothing at all lies behind may scatter more: floors and walls as cameras see them are not flat. The search
+    is random with a fixed seed: equal input, equal result.
 
     Raises InputError ``no_subject`` where one plane is all there is, runs out of the picture on three sides, and no
     region box says that it is meant.
