@@ -96,7 +96,7 @@ def _find_supports(
     rest, least = np.ones(len(cloud), bool), config.minimum_pixels * sampled
     smallest = _HIDDEN * config.plane_fraction
     for plane, heights in find_planes(cloud, tolerance, smallest, _FURTHER * config.plane_fraction):
-        share = np.count_nonzero(np.abs(heights) < 1) / len(cloud)
+        share = float(np.count_nonzero(np.abs(heights) < 1) / len(cloud))
         if not supports and share < config.plane_fraction:
             rest = _extend(supports, rest, candidates, cloud, least)
             if not supports and share < smallest:
