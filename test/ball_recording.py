@@ -74,7 +74,7 @@ class BallTracker:
         self._waiting = []
         return results
 
-    def reset(self) -> None:
+    def reset(self, keep_background: bool = False) -> None:
         vars(self).update(vars(BallTracker(self.window)))
 
     def _track(self, frame: DepthFrame) -> TrackedFrame:

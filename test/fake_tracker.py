@@ -78,7 +78,7 @@ class FakeTracker:
         pending, self._pending = self._pending, []
         return self._finish(pending)
 
-    def reset(self):
+    def reset(self, keep_background=False):
         self.resets += 1
         self._order.forget()
         self._pending = []

@@ -9,9 +9,14 @@ from hypothesis import strategies as st
 from test_subject import CAMERA, CONFIG, FLOOR, WALL, accuracy, ball, capsule, figure
 from twins import both, needs_loops
 
+from nr_tracking.config import load_config
+from nr_tracking.deformation.decoder import DeformationDecoder
+from nr_tracking.fields.completion import CompletionNetwork
 from nr_tracking.sensing.background import BackgroundModel
 from nr_tracking.sensing.following import Sighting, SubjectFollower
+from nr_tracking.sensing.subject import find_subject
 from nr_tracking.tracking.reconstruction import observe
+from nr_tracking.tracking.tracker import Networks, Tracker
 from nr_tracking.types import Bool, DepthFrame, Float32, InputError
 
 STEP_NS = 100_000_000
@@ -25,11 +30,9 @@ def images(bodies: list[np.ndarray], room: np.ndarray, noise: float = 0.0015) ->
     """Ten images a second of bodies in a room, with noise that is another one in each."""
     generator = np.random.default_rng(3)
     depths = [np.minimum(body, room) for body in bodies]
+    depths = [np.where(depth < 20, depth, 0) for depth in depths]
     depths = [depth + noise * generator.normal(size=depth.shape) * depth**2 for depth in depths]
-    return [
-        DepthFrame(index * STEP_NS, np.where(depth < 20, depth, 0).astype(np.float32), CAMERA)
-        for index, depth in enumerate(depths)
-    ]
+    return [DepthFrame(index * STEP_NS, depth.astype(np.float32), CAMERA) for index, depth in enumerate(depths)]
 
 
 def followed(frames: list[DepthFrame], background: BackgroundModel | None, config=CONFIG) -> list[Bool | None]:
@@ -87,6 +90,53 @@ def test_when_the_subject_has_left_the_room_is_no_subject():
     masks = followed(frames, BackgroundModel())
     left = [0 if mask is None else mask.sum() for mask in masks[-3:]]
     assert max(left) < 0.1 * followed(frames, None)[-1].sum(), "a scrap of the sofa that he hid, not all of it"
+
+
+@pytest.mark.parametrize("posture", ["horse", "arms up", "lying"])
+def test_who_holds_still_is_not_given_up_for_somebody_who_passes(posture):
+    """Though it is longer than people are tall, as furniture is."""
+    held = {
+        "horse": np.minimum(
+            capsule((-0.9, 0.0, 3.0), (0.6, 0.0, 3.0), 0.3), capsule((0.6, 0.0, 3.0), (1.0, -0.7, 3), 0.15)
+        ),
+        "arms up": np.minimum(figure(z=2.8, arm=False), capsule((0.2, -0.4, 2.8), (0.25, -1.1, 2.8), 0.06)),
+        "lying": np.minimum(
+            capsule((-0.9, 0.6, 2.8), (0.7, 0.6, 2.8), 0.2), capsule((0.7, 0.55, 2.8), (1.2, 0.5, 2.8), 0.07)
+        ),
+    }[posture]
+    passing = [figure(x=x, z=1.9, arm=False) for x in np.linspace(-1.4, -0.5, 10)]
+    bodies = [*[held] * 12, *[np.minimum(held, other) for other in passing], *[held] * 8]
+    for index, mask in enumerate(followed(images(bodies, EMPTY), BackgroundModel())):
+        other = passing[index - 12] if 12 <= index < 22 else NOBODY
+        seen = (held < EMPTY) & (held < other)
+        assert mask is not None, index
+        assert (mask & seen).sum() > 0.8 * seen.sum(), index
+        assert (mask & (other < held)).sum() < 0.1 * mask.sum(), index
+
+
+@pytest.mark.parametrize(("choice", "z"), [("largest", 2.3), ("nearest", 1.8)])
+def test_the_tracker_forgets_a_subject_that_has_left_but_not_the_room(choice, z):
+    """As the node and the command drive it: for longer than ``lost_s`` nobody is there."""
+    config = load_config("test", subject={"choice": choice, "lost_s": 0.5})
+    frames = images([*[figure(x=x, z=z) for x in np.linspace(-0.9, 1.2, 18)], *[NOBODY] * 25], ROOM)
+    events: list[str] = []
+    follower, taken = SubjectFollower(events.append), []
+    tracker = Tracker(config, Networks(CompletionNetwork(config.model), DeformationDecoder(config.model)))
+    tracker._reconstructor.begin = lambda view, volume: None  # what a subject is made of is not asked here
+    tracker._window.push = lambda view: None
+    for scene in frames:
+        try:
+            found, another = follower.choose(scene, config.subject)
+            if another:
+                tracker.reset(keep_background=True)
+            tracker.push(found)
+            follower.tracked(scene.stamp_ns, tracker.subject_size_m)
+            taken.append(True)
+        except InputError as error:
+            follower.refused(scene.stamp_ns, error)
+            taken.append(False)
+    assert all(taken[:18])
+    assert not any(taken[-10:]), events
 
 
 def test_somebody_who_holds_still_stays_whole_and_moves_again():
@@ -149,6 +199,32 @@ def test_the_nearest_one_is_told_from_the_furniture_as_well():
     recall, precision = accuracy(found.mask, bodies[-1] < room)
     assert recall > 0.95
     assert precision > 0.95
+
+
+def test_what_was_moved_a_little_becomes_known_again():
+    """By less than tells two surfaces apart, nearer or farther."""
+    for metres in (-0.035, 0.035):
+        model, shape = BackgroundModel(), (CAMERA.height, CAMERA.width)
+        for index in range(300):
+            depth = np.full(shape, 2.0 if index < 30 else 2.0 + metres, np.float32)
+            scene = DepthFrame(index * STEP_NS, depth, CAMERA)
+            change = model.change(scene, CONFIG.plane_distance_m)
+            model.learn(scene, None, CONFIG.plane_distance_m)
+        assert change is not None
+        assert change.background.all()
+
+
+def test_what_the_settings_leave_out_is_not_learnt():
+    """Somebody beyond ``depth_max_m`` is no background once he is within it."""
+    body, model = figure(z=3.5, arm=False), BackgroundModel()
+    near = CONFIG.model_copy(update={"depth_max_m": 3.0})
+    scenes = images([np.minimum(body, ball((-0.9, 0, 1.5), 0.2))] * 16, FLOOR)
+    for index, scene in enumerate(scenes):
+        mask = followed([scene], None, near if index < 12 else CONFIG)  # the scene itself is fit for the test
+        assert mask[0] is not None
+        find_subject(scene, near if index < 12 else CONFIG, background=model)
+    found = find_subject(scenes[-1], CONFIG, np.float32((0, 0, 3.5)), background=model)
+    assert (found & (body < FLOOR)).sum() > 0.9 * (body < FLOOR).sum()
 
 
 @needs_loops

@@ -52,7 +52,7 @@ class SensingBall:
         self.config = config
         self.reset()
 
-    def reset(self):
+    def reset(self, keep_background=False):
         self._ball, self._order = BallTracker(window=1), StampOrder()
 
     def push(self, frame):

@@ -51,7 +51,7 @@ class TrackerLike(Protocol):
     def flush(self) -> list[TrackedFrame]:
         """Finish what is buffered."""
 
-    def reset(self) -> None:
+    def reset(self, keep_background: bool = False) -> None:
         """Forget everything."""
 
 
@@ -217,7 +217,7 @@ class _Session:
             frame, another = self._follower.choose(item, self.subject)
             if another:  # its tracks have ids of their own
                 self._write(self.tracker.flush())
-                self.tracker.reset()
+                self.tracker.reset(keep_background=True)
             results = self.tracker.push(frame)
         except InputError as error:
             self._follower.refused(item.stamp_ns, error)

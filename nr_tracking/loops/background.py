@@ -74,7 +74,7 @@ def learn(
                     seconds[i, j, 1] = np.float32(0)
                 else:
                     seconds[i, j, 1] = seconds[i, j, 0] if moves else min(seconds[i, j, 1] + step, most)
-            elif ahead > alike and not subject[i, j]:
+            elif not gone and not subject[i, j]:
                 seconds[i, j, 0] -= less
                 seconds[i, j, 1] -= less
                 gone = seconds[i, j, 0] < 0

@@ -176,3 +176,30 @@ def _give_back(
                 given[k] = labels[a, b]
         for k in range(len(torn)):
             labels[torn[k] // width, torn[k] % width] = given[k]
+
+
+@compiled
+def continued(
+    labels: Int32, depth: Float32, background: Bool, count: int, gap: float, noise_depth: float
+) -> tuple[Int64, Int64]:
+    """Of the edges between the pixels of each part and others that have depth, how many lead on to the background.
+
+    And how many there are, (``count`` + 1,) each. All images are (h, w); two pixels lead on to each other unless there
+    is a step in ``depth`` of more than ``gap`` metres, beyond ``noise_depth`` by its square more.
+    """
+    height, width = labels.shape
+    on, edges = np.zeros(count + 1, np.int64), np.zeros(count + 1, np.int64)
+    near, scale = np.float32(gap), np.float32(1 / noise_depth)
+    for i in range(height):
+        for j in range(width):
+            own = labels[i, j]
+            if own == 0:
+                continue
+            for side in range(4):
+                k, m = i + (side == 0) - (side == 1), j + (side == 2) - (side == 3)
+                if k < 0 or m < 0 or k >= height or m >= width or labels[k, m] == own or not depth[k, m] > 0:
+                    continue
+                edges[own] += 1
+                step = abs(depth[i, j] - depth[k, m])
+                on[own] += background[k, m] and step <= _reach(max(depth[i, j], depth[k, m]), near, scale)
+    return on, edges

@@ -56,8 +56,8 @@ class TrackerLike(Protocol):
     def flush(self) -> list[TrackedFrame]:
         """Finish the frames that were pushed."""
 
-    def reset(self) -> None:
-        """Forget the subject."""
+    def reset(self, keep_background: bool = False) -> None:
+        """Forget the subject, and its surroundings unless they are to be kept."""
 
 
 class InferenceWorker:
@@ -178,7 +178,7 @@ class InferenceWorker:
         def command() -> None:
             try:
                 if not self._has_just_begun_again():
-                    self._start_anew()
+                    self._start_anew(keep_background=False)  # it may be another recording
                 self._again_ns = None
             finally:
                 then()
@@ -273,9 +273,9 @@ class InferenceWorker:
             return False
         return self._taken_ns - self._again_ns < StampOrder.LOOP_NS
 
-    def _start_anew(self) -> None:
+    def _start_anew(self, keep_background: bool = True) -> None:
         self._flush()
-        self._reset("reset")
+        self._reset("reset", keep_background)
 
     def _listen(self, tracker: TrackerLike) -> None:
         tracker.on_ready, tracker.on_another = self._results_ready, self._another_subject
@@ -306,14 +306,14 @@ class InferenceWorker:
     def _flush(self) -> None:
         self._deliver(self._tracker.flush())
 
-    def _reset(self, reason: str) -> None:
+    def _reset(self, reason: str, keep_background: bool = False) -> None:
         """Forget the subject; frames of an unfinished window are lost to ``reason``."""
         while self._unfinished:
             self._drop(self._unfinished.popleft(), reason)
         self._taken_ns = self._again_ns = None
         self._new_subject()
         self._on_gone(self._in_hand_ns)
-        self._tracker.reset()
+        self._tracker.reset(keep_background)
 
     def _new_subject(self) -> None:
         self._last_stamp = self._anew_ns = None

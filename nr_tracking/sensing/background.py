@@ -4,8 +4,9 @@ One image has to guess what is a room and what is a body, by planes and by gaps.
 there before the subject came, and lies there still, is no part of it, however close it sits to that; what has come
 before it is no floor, however flat it lies; and of two things one of which moves, the other may be furniture.
 
-This is background subtraction by a running mean of each pixel's depth, with one rule of its own: what is taken for the
-subject is background to nothing but itself, so somebody who holds still stays.
+This is background subtraction by a running mean of each pixel's depth, with two rules of its own. What is taken for the
+subject does not become background, so somebody who holds still stays. And beside a subject that moves, whatever else
+holds still becomes it at once, though it was taken for a part of the subject before.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ _ALIKE = 1.5  # tolerances by which the depth of one surface may differ from ima
 _APART = 3.0  # tolerances by which another surface is nearer or farther
 _KNOWN_S = 0.7  # so long a surface must have been seen to be known
 _MOST_S = 2.0  # longer counts no more
-_COVERED = 0.1  # of the time that something else stands before it counts against it: after 20 s it takes its place
+_COVERED = 0.1  # of the time that something else is seen counts against it: after 7 to 20 s that takes its place
 _STEP_S = 0.25  # an image counts for so much time at most
 _SHARE = 0.1  # of an image in the running mean
 COME = 0.3  # of what moves, at least, has come before what was seen
@@ -43,7 +44,7 @@ class Change(NamedTuple):
     """Something else has come before it."""
 
     def moves(self, subject: Bool) -> bool:
-        """Whether so much of a ``subject`` (H, W) has come that the rest hides what nobody has seen."""
+        """Whether a good part of a ``subject`` (H, W) stands before what was seen there: it has come, or turned."""
         return bool(self.come[subject].sum() >= COME * np.count_nonzero(subject))
 
 
@@ -105,10 +106,10 @@ class BackgroundModel:
         depth = np.ascontiguousarray(frame.depth, np.float32)
         if self._depth is None or self._seconds is None or self._depth.shape != depth.shape:
             self._depth, self._seconds = np.zeros_like(depth), np.zeros((*depth.shape, 2), np.float32)
-            self._stamp_ns = frame.stamp_ns
+            self._stamp_ns = int(frame.stamp_ns)
             self._pose = None if frame.pose is None else np.array(frame.pose, np.float64)
-        step = np.float32(np.clip(1e-9 * (frame.stamp_ns - self._stamp_ns), 0.0, _STEP_S))
-        self._stamp_ns = frame.stamp_ns
+        step = np.float32(np.clip(1e-9 * (int(frame.stamp_ns) - self._stamp_ns), 0.0, _STEP_S))
+        self._stamp_ns = int(frame.stamp_ns)
         mask = np.zeros(depth.shape, bool) if subject is None else np.ascontiguousarray(subject)
         if (loops := compiled_loops("background")) is not None:
             limits, rates = (_MOST_S, _ALIKE, _APART), (step, np.float32(_COVERED) * step, np.float32(_SHARE))
@@ -119,7 +120,7 @@ class BackgroundModel:
         alike, gone = measured & (np.abs(ahead) <= _ALIKE), measured & (ahead < -_APART)
         self._depth[alike] += np.float32(_SHARE) * (depth - self._depth)[alike]
         self._seconds[alike] = np.minimum(self._seconds[alike] + step, np.float32(_MOST_S))
-        self._seconds[measured & (ahead > _ALIKE) & ~mask] -= np.float32(_COVERED) * step
+        self._seconds[measured & ~alike & ~gone & ~mask] -= np.float32(_COVERED) * step
         free[alike & mask] = 0
         if moves:
             free[alike & ~mask] = still[alike & ~mask]

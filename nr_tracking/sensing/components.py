@@ -21,7 +21,7 @@ from nr_tracking.loops import compiled_loops
 from nr_tracking.sensing.background import Change
 from nr_tracking.sensing.passers import Bodies, Known
 from nr_tracking.sensing.planes import NOISE_DEPTH_M, depth_tolerance
-from nr_tracking.sensing.walls import Movers, Window, is_long, parts_of_room
+from nr_tracking.sensing.walls import Movers, Window, longest_edge, parts_of_room
 from nr_tracking.types import Bool, Float32, Float64, Int64
 
 _CANDIDATE_SHARE = 0.05  # of the largest part's pixels: specks are not chosen
@@ -64,7 +64,8 @@ def keep_near_largest(
     subject also tears it apart. Parts on or beside it in the image count by their distance across the view, and may
     stand ``occluder_ratio`` sizes before it or, outside a room, twice as many behind it, up to a metre. Where nothing
     is dropped, the result equals ``subject``. By the ``change`` since the images before, what holds still is no part of
-    a body that moves, and furniture no subject beside one, see :class:`~nr_tracking.sensing.walls.Movers`.
+    a body that moves, and furniture no subject beside one, see :class:`~nr_tracking.sensing.walls.Movers`; nor is what
+    the background leads on to without a step.
 
     In a room, the largest part is the one that looms largest: near, and in the middle of the image. What lies on the
     supports or behind them is dropped, and what is a part of the room itself, see
@@ -84,11 +85,13 @@ def keep_near_largest(
         if others.any():
             barred = barred | room
         stones = tally.pixels >= config.minimum_pixels
+    if change is not None:
+        barred = barred | _continued(labels, count, depth[window], change.background[window], config.component_gap_m)
     told = known if config.choice == "largest" else None
     bodies = None if told is None else Bodies.of(cloud, part, count, told, pixel)
     movers = None
     if change is not None:
-        pieces = bodies.within > 0.5 if told is not None and bodies is not None and is_long(told.cloud) else None
+        pieces = None if told is None or bodies is None else (bodies.within > 0.5, longest_edge(told.cloud))
         movers = Movers.of(cloud, part, change, subject, pixel, barred, pieces)
     if movers is not None and config.choice == "largest":
         barred = barred | movers.furniture
@@ -193,6 +196,26 @@ def _no_subject(tally: _Tally, least: int) -> Bool:
     flat = low >= max(least, _MOST_LEFT * low.sum())
     flat[0] = False
     return ~flat if flat.any() else below & ~behind
+
+
+def _continued(labels: NDArray[np.int32], count: int, depth: Float32, background: Bool, gap: float) -> Bool:
+    """Parts (count + 1,) that the background leads on to, without a step, along most of their edge.
+
+    Somebody who stood before it has left them. All images are (h, w).
+    """
+    if (loops := compiled_loops("parts")) is not None:
+        images = np.ascontiguousarray(depth, np.float32), np.ascontiguousarray(background)
+        on, edges = loops.continued(labels, *images, count, gap, NOISE_DEPTH_M)
+    else:
+        on, edges = np.zeros(count + 1, np.int64), np.zeros(count + 1, np.int64)
+        for one, other in neighbours():
+            edge = (labels[one] > 0) & (labels[other] != labels[one]) & (depth[other] > 0)
+            deeper = np.maximum(depth[one], depth[other])
+            lead = edge & background[other] & (np.abs(depth[one] - depth[other]) <= depth_tolerance(deeper, gap))
+            edges += np.bincount(labels[one][edge], minlength=count + 1)
+            on += np.bincount(labels[one][lead], minlength=count + 1)
+    found: Bool = on > 0.5 * edges
+    return found
 
 
 def _chosen(

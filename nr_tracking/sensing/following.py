@@ -267,8 +267,6 @@ class SubjectFollower:
         known, place = self.whereabouts, self.whereabouts.place_for(frame.pose)
         restarted = place is not None and frame.stamp_ns - known.seen_ns <= -StampOrder.LOOP_NS
         given_up = restarted or self._lost_too_long(frame.stamp_ns, config)
-        if given_up:  # the next one may have stood in the background
-            known.background.forget()
         try:
             frame = check_frame(frame)
             found, cloud = self._find(frame, config, place, given_up)

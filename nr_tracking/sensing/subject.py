@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -9,16 +10,18 @@ import numpy as np
 from nr_tracking.config import SubjectConfig
 from nr_tracking.loops import compiled_loops
 from nr_tracking.sensing.background import BackgroundModel, Change
-from nr_tracking.sensing.camera import pixel_rays, points_at
+from nr_tracking.sensing.camera import pixel_rays, points_at, thinned_points
 from nr_tracking.sensing.components import keep_near_largest
 from nr_tracking.sensing.passers import Known
 from nr_tracking.sensing.planes import noise_depth_of
 from nr_tracking.sensing.spill import without_spill
 from nr_tracking.sensing.supports import heights_over_supports
+from nr_tracking.sensing.walls import is_long
 from nr_tracking.types import Bool, DepthFrame, Float32, InputError, Int64
 
 _FARTHEST_M = 100.0  # no depth camera sees so far: in the middle of an image, it is another unit
 _NEAREST_M = 0.02  # nor one so near
+_SAMPLES = 2000  # points by which a subject is measured
 _RISEN = 2.0  # tolerances that what came before the background stands over supports at least
 _ALL_KNOWN = 0.8  # of the pixels: where so many show the background, there is no subject among them
 
@@ -41,25 +44,33 @@ def find_subject(
 
     Raises InputError ``no_subject`` where fewer than ``minimum_pixels`` are left, and says what took them.
     """
+    if background is not None and (frame.mask is not None or not config.learn_background):
+        background.forget()  # it would be out of date when it is asked again
+        background = None
     if frame.mask is not None:
         return _under_mask(frame, frame.mask, config)
     pixels, cloud = _in_range(frame, config)
-    noise_depth = noise_depth_of(cloud, pixels, frame.depth.shape[1], config.plane_distance_m)
-    seen = _Seen(frame, pixels, cloud, noise_depth)
-    if background is None or not config.learn_background:
-        return _in_sight(seen, config, place, known, None)
+    shape = frame.depth.shape
+    noise_depth = noise_depth_of(cloud, pixels, shape[1], config.plane_distance_m)
+    heights = heights_over_supports(cloud, pixels, shape, config, noise_depth) if config.remove_plane else None
+    seen = _Seen(frame, pixels, cloud, heights)
+    if background is None:
+        return _among(seen, config, place, known)
     tolerance = config.plane_distance_m, noise_depth
-    change, subject = background.change(frame, *tolerance), None
+    looked = replace(frame, depth=_only(frame.depth, pixels))
+    change, subject = background.change(looked, *tolerance), None
     try:
-        subject = _in_sight(seen, config, place, known, change)
+        subject = _among(seen, config, place, known, change)
     except InputError:
-        all_known = change is not None and change.background.reshape(-1)[pixels].mean() >= _ALL_KNOWN
-        if change is None or (all_known and config.choice == "largest"):
+        if change is None or _is_known(change, pixels, config):
             raise
-        subject = _in_sight(seen, config, place, known, None)  # whoever held still may have been learnt
+        found = _among(seen, config, place, known)  # whoever held still may have been learnt
+        if is_long(thinned_points(found, frame.depth, frame.intrinsics, _SAMPLES)):
+            raise  # furniture
+        subject = found
     finally:
         moves = change is not None and subject is not None and change.moves(subject)
-        background.learn(frame, subject, *tolerance, moves)
+        background.learn(looked, subject, *tolerance, moves)
     return subject
 
 
@@ -69,7 +80,23 @@ class _Seen(NamedTuple):
     frame: DepthFrame
     pixels: Int64
     cloud: Float32
-    noise_depth: float
+    heights: Float32 | None
+    """Over supports (N,); None where there are none."""
+
+
+def _is_known(change: Change, pixels: Int64, config: SubjectConfig) -> bool:
+    """Whether nearly all ``pixels`` (N,) show the background, so that nobody is there.
+
+    Who is asked for by a click, or is to be the nearest one, may be a part of it.
+    """
+    return config.choice == "largest" and bool(change.background.reshape(-1)[pixels].mean() >= _ALL_KNOWN)
+
+
+def _only(depth: Float32, pixels: Int64) -> Float32:
+    """The image (H, W) with depth at ``pixels`` (N,) alone."""
+    only = np.zeros_like(depth)
+    only.reshape(-1)[pixels] = depth.reshape(-1)[pixels]
+    return only
 
 
 def _under_mask(frame: DepthFrame, mask: Bool, config: SubjectConfig) -> Bool:
@@ -82,14 +109,12 @@ def _under_mask(frame: DepthFrame, mask: Bool, config: SubjectConfig) -> Bool:
     return subject
 
 
-def _in_sight(
-    seen: _Seen, config: SubjectConfig, place: Float32 | None, known: Known | None, change: Change | None
+def _among(
+    seen: _Seen, config: SubjectConfig, place: Float32 | None, known: Known | None, change: Change | None = None
 ) -> Bool:
     """The subject among all that is seen; ``change`` says what of it was there before."""
-    frame, pixels, cloud, noise_depth = seen
-    depth, heights = frame.depth, None
-    if config.remove_plane:
-        heights = heights_over_supports(cloud, pixels, depth.shape, config, noise_depth)
+    frame, pixels, cloud, heights = seen
+    depth = frame.depth
     if change is not None:
         pixels, cloud, heights = _before_background(pixels, cloud, heights, change)
         _require(len(cloud), config, "before the background that was learnt")

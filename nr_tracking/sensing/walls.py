@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.spatial import cKDTree
 
 from nr_tracking.sensing.background import COME, Change
 from nr_tracking.types import Bool, Float32, Int64
@@ -22,7 +23,8 @@ _COVERED = 0.15  # of a side of the image, for a part to run out of the picture 
 _SAMPLES = 3000  # points by which a part is measured
 _STILL = 0.8  # of a part: where nothing else of it moves either
 _BODY_M2 = 0.1  # across the view: what comes is no hand alone
-_LONGER_M = 1.9  # than people are tall: what is so long, and still, may be furniture
+_LONG_M = 1.9  # longer than people are tall: what holds still beside who sits on it may be furniture
+_TOUCH_M = 0.2  # from it, at most, who sits on it or walks along it
 
 Window = tuple[slice, slice]
 """Rows and columns of an image."""
@@ -35,8 +37,8 @@ def longest_edge(points: Float32) -> float:
 
 
 def is_long(points: Float32) -> bool:
-    """Whether the box of points (N, 3) is longer than people are."""
-    return longest_edge(points) >= _LONGER_M
+    """Whether the box of points (N, 3) is longer than people are tall."""
+    return longest_edge(points) >= _LONG_M
 
 
 def parts_of_room(
@@ -61,8 +63,7 @@ def parts_of_room(
     high, wide = (max(int(_BORDER * side), 1) for side in shape)
     bands = whole[:high].T, whole[-high:].T, whole[:, :wide], whole[:, -wide:]
     for name in large[large > 0]:
-        points = cloud[part == name]
-        if longest_edge(points[:: max(1, len(points) // _SAMPLES)]) >= _LONGEST_M:
+        if longest_edge(_thinned(cloud[part == name])) >= _LONGEST_M:
             found[name] = sum((band == name).any(axis=1).mean() >= _COVERED for band in bands) >= 2
     return found
 
@@ -75,7 +76,8 @@ class Movers(NamedTuple):
     still: Bool
     """As large as a body, and has not moved; empty where nothing moves."""
     furniture: Bool
-    """Still, and longer than people are."""
+    """Still, and longer than any subject; or longer than people are, where what moves comes so close to it that one
+    image does not tell them apart."""
 
     @classmethod
     def of(
@@ -86,12 +88,12 @@ class Movers(NamedTuple):
         subject: Bool,
         pixel: float,
         barred: Bool,
-        pieces: Bool | None = None,
+        pieces: tuple[Bool, float] | None = None,
     ) -> Movers:
         """Judge the parts of points (N, 3) metres, ``part`` (N,), at the pixels of ``subject`` (H, W).
 
         One pixel covers ``pixel`` square metres at one metre. Parts that are ``barred`` (count + 1,) are none of it;
-        ``pieces`` (count + 1,) are those of something longer than people are.
+        ``pieces`` are parts (count + 1,) of something that is longer, and its length in metres.
         """
         count = len(barred)
         pixels = np.maximum(np.bincount(part, minlength=count), 1)
@@ -102,8 +104,21 @@ class Movers(NamedTuple):
         if not moving.any():
             return cls(moving, moving, moving)
         still = large & (np.bincount(part, weights=change.still[subject], minlength=count) >= _STILL * pixels)
-        furniture = np.zeros(count, bool) if pieces is None else still & pieces
-        for name in np.flatnonzero(still & ~furniture):
-            points = cloud[part == name]
-            furniture[name] = is_long(points[:: max(1, len(points) // _SAMPLES)])
+        furniture, mover = np.zeros(count, bool), _thinned(cloud[moving[part]])
+        for name in np.flatnonzero(still):
+            points = _thinned(cloud[part == name])
+            length = longest_edge(points)
+            if pieces is not None and pieces[0][name]:
+                length = max(length, pieces[1])
+            furniture[name] = length >= _LONGEST_M or (length >= _LONG_M and _apart(points, mover) <= _TOUCH_M)
         return cls(moving, still, furniture)
+
+
+def _thinned(points: Float32) -> Float32:
+    return points[:: max(1, len(points) // _SAMPLES)]
+
+
+def _apart(points: Float32, others: Float32) -> float:
+    """How far points (N, 3) stay from others (M, 3), metres."""
+    distance, _ = cKDTree(others, balanced_tree=False).query(points)
+    return float(distance.min())

@@ -146,12 +146,13 @@ class Tracker:
         self._tracks = PersistentTracks(config.refinement, config.tracks, device=config.device)
         self.reset()
 
-    def reset(self) -> None:
-        """Forget the subject and its surroundings: the next frame starts new tracks in a new cube."""
-        self._background.forget()
-        self._forget_subject()
+    def reset(self, keep_background: bool = False) -> None:
+        """Forget the subject: the next frame starts new tracks in a new cube.
 
-    def _forget_subject(self) -> None:
+        What is known of its surroundings is forgotten as well, unless ``keep_background``: the camera stands still.
+        """
+        if not keep_background:
+            self._background.forget()
         wait(self._running)
         self._running.clear()
         self._results.clear()
@@ -207,7 +208,7 @@ class Tracker:
         results = []
         if restarted or another:
             results = self.flush()
-            self._forget_subject()
+            self.reset(keep_background=True)
         self._order.accept(frame.stamp_ns)
         self._sighting = Sighting.of(view.cloud, frame.pose, frame.stamp_ns, None if another else seen, view.area)
         self._reconstructor.begin(view, self._volume)  # the next window's cube is nearly always that of the last one
