@@ -74,10 +74,10 @@ def keep_near_largest(
     """
     window = _bounds(subject)
     labels, count = connected_parts(depth, subject, config.component_gap_m, window)
-    if count <= 1:
+    if count == 0 or (count == 1 and change is None):
         return subject
     part, tally = _tallied(labels, count, subject, window, cloud, heights)
-    barred, stones, sizes = np.zeros(count + 1, bool), np.ones(count + 1, bool), tally.sizes
+    barred, stones = np.zeros(count + 1, bool), np.ones(count + 1, bool)
     if heights is not None:
         barred = _no_subject(tally, config.minimum_pixels)
         room = parts_of_room(cloud, part, tally.pixels, labels, window, subject.shape)
@@ -88,21 +88,12 @@ def keep_near_largest(
     if change is not None:
         barred = barred | _continued(labels, count, depth[window], change.background[window], config.component_gap_m)
     told = known if config.choice == "largest" else None
-    bodies = None if told is None else Bodies.of(cloud, part, count, told, pixel)
+    bodies = None if told is None else (told, Bodies.of(cloud, part, count, told, pixel))
     movers = None
     if change is not None:
-        pieces = None if told is None or bodies is None else (bodies.within > 0.5, longest_edge(told.cloud))
+        pieces = None if bodies is None else (bodies[1].within > 0.5, longest_edge(bodies[0].cloud))
         movers = Movers.of(cloud, part, change, subject, pixel, barred, pieces)
-    if movers is not None and config.choice == "largest":
-        barred = barred | movers.furniture
-        if movers.furniture.any() and (bodies is None or bodies.is_among(movers.furniture)):
-            sizes, place, bodies = np.where(movers.moving, sizes, 0), None, None  # the subject never was one
-    largest = _chosen(cloud, part, np.where(barred, 0, sizes), config, place)
-    if bodies is not None and told is not None and (subject_part := bodies.subject(told, barred)) is not None:
-        largest = subject_part
-        barred = barred | bodies.strangers(told, largest, barred)
-    if movers is not None and movers.moving[largest]:
-        barred = barred | movers.still
+    largest, barred = _main_part(cloud, part, tally.sizes, config, place, bodies, movers, barred)
     kept = _gathered(cloud, part, tally.first, largest, stones & ~barred, config, heights is not None) & ~barred
     if kept[1:].all():
         return subject
@@ -196,6 +187,32 @@ def _no_subject(tally: _Tally, least: int) -> Bool:
     flat = low >= max(least, _MOST_LEFT * low.sum())
     flat[0] = False
     return ~flat if flat.any() else below & ~behind
+
+
+def _main_part(
+    cloud: Float32,
+    part: NDArray[np.int32],
+    sizes: Float64,
+    config: SubjectConfig,
+    place: Float32 | None,
+    bodies: tuple[Known, Bodies] | None,
+    movers: Movers | None,
+    barred: Bool,
+) -> tuple[int, Bool]:
+    """The part of (N,) that everything else is measured by, and which (count + 1,) beside the ``barred`` ones are none.
+
+    ``bodies`` are what is known of a subject that is told from others, and the bodies of this image.
+    """
+    if movers is not None and config.choice == "largest":
+        barred = barred | movers.furniture
+        if movers.furniture.any() and (bodies is None or bodies[1].is_among(movers.furniture)):
+            sizes, place, bodies = np.where(movers.moving, sizes, 0), None, None  # the subject never was one
+    largest = _chosen(cloud, part, np.where(barred, 0, sizes), config, place)
+    if bodies is not None and (own := bodies[1].subject(bodies[0], barred)) is not None:
+        largest, barred = own, barred | bodies[1].strangers(bodies[0], own, barred)
+    if movers is not None and movers.moving[largest]:
+        barred = barred | movers.still
+    return largest, barred
 
 
 def _continued(labels: NDArray[np.int32], count: int, depth: Float32, background: Bool, gap: float) -> Bool:
