@@ -1,6 +1,6 @@
 """Live, complete, tracked surfaces of deforming subjects from one depth camera.
 
-The whole public API::
+What a program needs, in most cases::
 
     from nr_tracking import Tracker, load_config
     tracker = Tracker(load_config("base"))
@@ -8,6 +8,9 @@ The whole public API::
         for result in tracker.push(frame):    # TrackedFrame, in order, one for each frame with a surface
             ...
     for result in tracker.flush(): ...
+
+The names below are stable. So are :func:`~nr_tracking.data.sequence.read_sequence`, which reads recordings, and
+:class:`~nr_tracking.sensing.following.SubjectFollower`, which chooses the nearest or a clicked subject.
 """
 
 from __future__ import annotations
@@ -24,7 +27,7 @@ os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "128")
 os.environ.setdefault("LRU_CACHE_CAPACITY", "128")
 
 from nr_tracking.config import Config, ConfigError, load_config
-from nr_tracking.types import DepthFrame, InputError, Intrinsics, Patches, Surface, TrackedFrame, Tracks
+from nr_tracking.types import DepthFrame, InputError, Intrinsics, Nodes, Patches, Surface, TrackedFrame, Tracks
 
 if TYPE_CHECKING:
     from nr_tracking.tracking.tracker import Tracker
@@ -36,6 +39,7 @@ __all__ = [
     "DepthFrame",
     "InputError",
     "Intrinsics",
+    "Nodes",
     "Patches",
     "Surface",
     "TrackedFrame",

@@ -2,8 +2,8 @@
 
 The whole algorithm, as :class:`Tracker` reads from :meth:`Tracker.push` on: the frames of a window are placed in one
 cube, turned into sparse TSDFs and completed together by the network; each new frame's surface is taken out of its field
-and cut into patches; the network guesses how the patches of the frame before move onto it, and that guess starts the
-refinement that carries the persistent tracks along. After Merrouche, Wuhrer and Boyer 2024, with tracks that outlive
+and cut into patches; the refinement carries the persistent tracks onto it, and where that is hard, it starts from the
+network's guess of how the patches of the frame before have moved. After Merrouche, Wuhrer and Boyer 2024, with tracks that outlive
 the window.
 """
 
@@ -360,8 +360,16 @@ class Tracker:
             canonical, previous = self._tracks.trace(surface)
         self._last = _Step(placed, surface, graph, pose)
         return TrackedFrame(
-            *(stamp, surface, _resting(graph), tracks, canonical, previous),
-            *(clock.seconds, arrived, frame.pose, self._tracks.nodes()),
+            stamp_ns=stamp,
+            surface=surface,
+            patches=_resting(graph),
+            tracks=tracks,
+            canonical=canonical,
+            previous=previous,
+            timings=clock.seconds,
+            previous_patches=arrived,
+            pose=frame.pose,
+            nodes=self._tracks.nodes(),
         )
 
     def _cues(self, last: _Step, placed: PlacedFrame, graph: PatchGraph, change: Rigid | None) -> Cues | None:
