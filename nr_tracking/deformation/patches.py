@@ -21,7 +21,7 @@ from scipy.sparse import csr_matrix
 from scipy.sparse.csgraph import connected_components, dijkstra
 
 from nr_tracking.loops import compiled_loops
-from nr_tracking.types import Float32, Float64, InputError, Int32
+from nr_tracking.types import Float32, Float64, InputError, Int32, Patches
 
 
 @dataclass(frozen=True)
@@ -69,6 +69,11 @@ class PatchGraph:
 
     def __len__(self) -> int:
         return len(self.index)
+
+    def at_rest(self) -> Patches:
+        """The patches while their motion is not known: rotations and translations are NaN."""
+        turns, shifts = np.full((len(self), 3, 3), np.nan, np.float32), np.full((len(self), 3), np.nan, np.float32)
+        return Patches(self.centres, turns, shifts, self.owner, self.neighbours)
 
 
 def build_patches(vertices: np.ndarray, faces: np.ndarray, count: int, hierarchy: tuple[int, ...] = ()) -> PatchGraph:

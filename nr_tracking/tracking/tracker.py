@@ -3,8 +3,8 @@
 The whole algorithm, as :class:`Tracker` reads from :meth:`Tracker.push` on: the frames of a window are placed in one
 cube, turned into sparse TSDFs and completed together by the network; each new frame's surface is taken out of its field
 and cut into patches; the refinement carries the persistent tracks onto it, and where that is hard, it starts from the
-network's guess of how the patches of the frame before have moved. After Merrouche, Wuhrer and Boyer 2024, with tracks that outlive
-the window.
+network's guess of how the patches of the frame before have moved. After Merrouche, Wuhrer and Boyer 2024, with tracks
+that outlive the window.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ from nr_tracking.tracking.timing import StageClock
 from nr_tracking.tracking.tracks import PersistentTracks
 from nr_tracking.tracking.velocities import MotionEstimator
 from nr_tracking.tracking.window import SlidingWindow, Window
-from nr_tracking.types import DepthFrame, Float32, Float64, InputError, Patches, Surface, TrackedFrame
+from nr_tracking.types import DepthFrame, Float32, Float64, InputError, Surface, TrackedFrame
 
 _LOG = logging.getLogger(__name__)
 
@@ -147,10 +147,7 @@ class Tracker:
         self.reset()
 
     def reset(self, keep_background: bool = False) -> None:
-        """Forget the subject: the next frame starts new tracks in a new cube.
-
-        What is known of its surroundings is forgotten as well, unless ``keep_background``: the camera stands still.
-        """
+        """Forget the subject, and its surroundings unless ``keep_background``; tracks begin anew, in a new cube."""
         if not keep_background:
             self._background.forget()
         wait(self._running)
@@ -362,7 +359,7 @@ class Tracker:
         return TrackedFrame(
             stamp_ns=stamp,
             surface=surface,
-            patches=_resting(graph),
+            patches=graph.at_rest(),
             tracks=tracks,
             canonical=canonical,
             previous=previous,
@@ -399,15 +396,3 @@ class Tracker:
 
 def _patched(frame: PlacedFrame, surface: Surface, graph: PatchGraph) -> PatchedFrame:
     return PatchedFrame.of(frame.field, frame.index, surface, graph, frame.volume)
-
-
-def _resting(graph: PatchGraph) -> Patches:
-    """Patches whose motion is not known yet."""
-    count = len(graph)
-    return Patches(
-        graph.centres,
-        np.full((count, 3, 3), np.nan, np.float32),
-        np.full((count, 3), np.nan, np.float32),
-        graph.owner,
-        graph.neighbours,
-    )
