@@ -381,7 +381,7 @@ def merged(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
 
 def _explain(error: ValidationError) -> str:
     """One line for each fault: key, value, what is allowed; an unknown key gets the nearest known one."""
-    lines = []
+    lines: list[str] = []
     for fault in error.errors():
         key = ".".join(str(part) for part in fault["loc"])
         if fault["type"] == "extra_forbidden":
@@ -389,8 +389,9 @@ def _explain(error: ValidationError) -> str:
             for part in fault["loc"][:-1]:
                 section = section.model_fields[str(part)].annotation  # type: ignore[assignment]
             close = difflib.get_close_matches(str(fault["loc"][-1]), section.model_fields, n=1)
-            hint = f"did you mean {close[0]!r}?" if close else f"known: {', '.join(section.model_fields)}"
-            lines.append(f"{key}: unknown setting; {hint}")
+            hint = f"; did you mean {close[0]!r}?" if close else f"; known: {', '.join(section.model_fields)}"
+            told = not close and any(line.endswith(hint) for line in lines)
+            lines.append(f"{key}: unknown setting{'' if told else hint}")
         elif fault["type"] == "value_error":  # settings that do not go together
             lines.append(f"{key}.{fault['ctx']['error']}" if key else str(fault["ctx"]["error"]))
         else:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
+from nr_tracking.commands.settings import choose_config
 from nr_tracking.config import PRESETS, Config, ConfigError, Section, chosen_settings, load_config, read_yaml
 
 
@@ -21,6 +24,41 @@ def test_every_preset_survives_yaml(preset: str, tmp_path):
 def test_an_unknown_key_names_itself_and_the_nearest_known_one():
     with pytest.raises(ConfigError, match=r"window\.strid: unknown setting; did you mean 'stride'"):
         load_config("lite", window={"strid": 2})
+
+
+def test_the_known_settings_are_listed_once():
+    with pytest.raises(ConfigError) as caught:
+        load_config({"zzz": 1, "qqq": 2, "window": {"zzz": 3}})
+    said = str(caught.value)
+    assert said.count("known: preset, device") == 1 and said.count("known: length, stride") == 1
+    assert said.count("zzz: unknown setting") == 2 and "qqq: unknown setting" in said
+
+
+def test_parameters_of_a_node_are_settings_too(tmp_path):
+    shipped = Path(__file__).parents[1] / "config" / "tracking.yaml"
+    assert choose_config(file=shipped) == load_config("base")
+    assert choose_config("lite", shipped).preset == "lite"
+    file = tmp_path / "mine.yaml"
+    names = "use_sim_time: true, qos_overrides./depth.subscription.depth: 3, qos_overrides: {/a: {publisher: 1}}"
+    settings = "preset: test, window.stride: 2, window: {length: 7}, subject: {region_min_m: [-1.0, 0.0, 1.0]}"
+    file.write_text(f"/nr_tracking: {{ros__parameters: {{{names}, {settings}}}}}")
+    assert choose_config(file=file) == load_config(
+        "test", window={"stride": 2, "length": 7}, subject={"region_min_m": (-1, 0, 1)}
+    )
+    for text, said in (("{window.strid: 2}", r"window\.strid: unknown setting"), ("[1]", "must be a mapping")):
+        file.write_text(f"/**: {{ros__parameters: {text}}}")
+        with pytest.raises(ConfigError, match=said):
+            choose_config(file=file)
+    file.write_text("/**: {ros__parameters: }")
+    assert choose_config("lite", file) == load_config("lite")
+
+
+@pytest.mark.parametrize(
+    ("option", "setting"), [({"preset": "base"}, "preset=lite"), ({"device": "cpu"}, "device=cuda")]
+)
+def test_an_option_and_a_setting_that_disagree_are_refused(option, setting):
+    with pytest.raises(ConfigError, match=f"and --set {setting} exclude each other"):
+        choose_config(settings=[setting], **option)
 
 
 def test_a_value_out_of_range_names_key_value_and_limit():

@@ -9,6 +9,7 @@ from nr_tracking.commands import demo
 from nr_tracking.commands.recordings import open_recordings
 from nr_tracking.commands.track import track
 from nr_tracking.config import load_config
+from nr_tracking.fields import weights
 from nr_tracking.ros.bags import write_bag
 from nr_tracking.ros.demo_session import Figures, Session
 from nr_tracking.tracking.result import read_output
@@ -100,6 +101,15 @@ def test_account_names_what_was_lost():
 def test_senseless_options_are_refused(arguments):
     with pytest.raises(InputError):
         demo.main(arguments)
+
+
+def test_missing_weights_are_named_before_anything_is_made(tmp_path, monkeypatch):
+    monkeypatch.setattr(weights, "_shipped_folders", lambda: [tmp_path / "models"])
+    for given in (["--preset", "full"], ["--weights", str(tmp_path / "missing.safetensors")]):
+        with pytest.raises(InputError) as caught:
+            demo.main(["--output", str(tmp_path / "demo"), *given])
+        assert caught.value.reason == "no_weights"
+    assert not list(tmp_path.iterdir())
 
 
 def test_node_that_cannot_start_says_why(ros_domain, tmp_path):

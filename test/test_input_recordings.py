@@ -87,6 +87,11 @@ def test_links_keep_their_names(tmp_path: Path, quick: None) -> None:
     assert {path.name: len(list((path / "meshes").iterdir())) for path in out.iterdir()} == {"monday": 2, "tuesday": 3}
 
 
+def test_a_folder_of_sequences_is_for_batch(ball: Path) -> None:
+    with pytest.raises(InputError, match="it holds ball: use `nr_tracking batch`"):
+        open_recordings(ball.parent)
+
+
 def test_no_two_recordings_have_the_same_name(tmp_path: Path) -> None:
     entries = []
     for frame in depth_frames(1):

@@ -211,6 +211,19 @@ def test_nothing_to_track_is_an_error_and_leaves_nothing(tmp_path: Path) -> None
     assert [path.name for path in tmp_path.iterdir()] == ["empty"]
 
 
+def test_what_is_wrong_with_every_frame_is_said_once(tmp_path: Path) -> None:
+    def unusable(start: int, count: int | None) -> Iterator[Unusable]:
+        for frame in range(30):
+            yield Unusable(InputError("bad_image", f"depth/{frame:06}.png: 320 x 240 pixels, not 640"), frame)
+        yield Unusable(InputError("bad_image", "depth/000030.png is cut short"), 30)
+
+    recording = Recording("wrong", 31, unusable, lambda start, count: None)
+    with pytest.raises(InputError, match="none of 31 frames") as caught:
+        track(recording, tmp_path / "out", CONFIG, trackers=ball_tracker)
+    said = "depth/000000.png: 320 x 240 pixels, not 640 (and 29 more like it); depth/000030.png is cut short"
+    assert str(caught.value).endswith(said)
+
+
 def test_tracking_without_the_scoring_package_still_gives_results(
     ball: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

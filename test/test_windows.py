@@ -395,6 +395,9 @@ def test_a_folder_of_recordings_is_completed_and_never_mixed(tmp_path: Path, mon
         with pytest.raises(InputError, match="choose another folder") as caught:
             made(**other)
         assert caught.value.reason == "other_recipe"
+        ((name, value),) = other.items()
+        usual = {"seed": 0, "split": "val"}.get(name, False)
+        assert f"was made with {name} {usual}, not {value}: choose" in str(caught.value), "and nothing else"
     assert {path.name: path.read_bytes() for path in folder.rglob("*.png")} == whole
     image = first / "depth" / "000003.png"
     image.write_bytes(image.read_bytes()[:40])

@@ -49,7 +49,12 @@ def _add_settings(parser: argparse.ArgumentParser, default: str = "the best that
     group = parser.add_argument_group("settings")
     group.add_argument("--preset", choices=PRESETS, help=f"network and weights (default: {default})")
     group.add_argument("--device", choices=("cpu", "cuda"), help="where the network runs")
-    group.add_argument("--config", type=Path, metavar="FILE", help="YAML settings, as `nr_tracking config` prints them")
+    group.add_argument(
+        "--config",
+        type=Path,
+        metavar="FILE",
+        help="YAML settings, as `nr_tracking config` prints them, or parameters of a node",
+    )
     group.add_argument(
         "--set", action="append", metavar="KEY=VALUE", help="one setting, such as window.stride=1; may be repeated"
     )

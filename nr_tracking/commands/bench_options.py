@@ -32,6 +32,10 @@ def add_bench_options(parser: argparse.ArgumentParser) -> None:
 def run_bench(options: argparse.Namespace, config: Config) -> int:
     """Measure, print, and write."""
     seconds = _checked_seconds(options)
+    near, far = config.subject.depth_min_m, config.subject.depth_max_m
+    if not near < options.distance < far:
+        where = f"the subject has to stand between subject.depth_min_m and subject.depth_max_m, {near:g} and {far:g} m"
+        raise InputError("bad_request", f"--distance {options.distance:g}: {where}")
     before = _read(options.compare) if options.compare else None
     if options.output:
         prepare_file(options.output)

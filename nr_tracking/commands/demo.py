@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from nr_tracking.atomic import prepare_folder
-from nr_tracking.config import PRESETS
+from nr_tracking.config import PRESETS, load_config
 from nr_tracking.types import DepthFrame, Float32, Float64, InputError, Intrinsics
 
 if TYPE_CHECKING:
@@ -41,10 +41,12 @@ def main(arguments: list[str] | None = None) -> int:
     options = _options(arguments)  # before torch and ROS are loaded, for which --help should not wait
 
     from nr_tracking.evaluation.scoreboard import score_table
+    from nr_tracking.fields.weights import weights_path
     from nr_tracking.ros.bags import write_bag
     from nr_tracking.ros.demo_session import Session
 
     started = time.monotonic()
+    weights_path(load_config(options.preset, weights=str(options.weights or "")))  # before the work, not after it
     folder: Path = options.output
     prepare_folder(folder)
     print(f"1. a dancing figure, {options.frames} frames at {FPS:.0f} Hz, seen by a depth camera", flush=True)

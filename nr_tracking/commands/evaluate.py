@@ -30,6 +30,7 @@ from nr_tracking.evaluation.protocol import (
     Candidate,
     Scores,
     by_family,
+    check_points,
     score,
     subsequences,
     summary,
@@ -62,6 +63,7 @@ def evaluate(
     Recordings that are :func:`too_short` are left out. :class:`InputError` where a recording has no ground truth, or
     all of them are too short.
     """
+    check_points(points, seed)
     jobs = _jobs(sequences, length, start_stride, offset)
     scores: list[Scores] = []
     tracker, _ = trackers(config)
@@ -89,6 +91,7 @@ def evaluate_baselines(
 
     The ``method`` of each score says which one it is; see :mod:`nr_tracking.evaluation.classical_tracking`.
     """
+    check_points(points, seed)
     jobs = _jobs(sequences, length, start_stride, offset)
     scores = []
     with Progress("baselines", len(jobs) * len(METHODS), "sub-sequence") as progress:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from nr_tracking.atomic import finished
 from nr_tracking.config import RosConfig
 from nr_tracking.data.scans import read_scans
 from nr_tracking.data.sequence import GroundTruth, Sequence, is_sequence, read_sequence
@@ -84,10 +85,11 @@ def open_recordings(
     bags = [path] if is_bag(path) or not path.is_dir() else find_bags(path)
     if not bags:
         held = ", ".join(sorted(child.name for child in path.iterdir())[:8]) or "nothing"
+        hint = ": use `nr_tracking batch` for a folder of SEQUENCEs" if any(map(is_sequence, finished(path))) else ""
         raise InputError(
             "no_recording",
             f"{path} is neither a SEQUENCE (camera.json, depth/) nor a rosbag2 (metadata.yaml) nor a folder of bags; "
-            f"it holds {held}",
+            f"it holds {held}{hint}",
         )
     settings = ros or RosConfig()
     recordings: list[Recording] = []

@@ -11,6 +11,9 @@ from nr_tracking.config import PRESETS, Config, ConfigError, load_config, merged
 from nr_tracking.presets import DEFAULT_PRESET
 from nr_tracking.types import InputError
 
+_OF_ROS = ("use_sim_time", "start_type_description_service", "qos_overrides")
+"""Parameters that every node has; they are no settings."""
+
 
 def choose_config(
     preset: str | None = None,
@@ -22,10 +25,16 @@ def choose_config(
     """Lay ``settings`` (``section.key=value``) over ``file`` over ``preset``; options win over the file.
 
     Without a preset it is the one that settings or file name, else ``default``, by default the best that has weights.
+    The file may be one of a node's parameters, such as ``config/tracking.yaml``. :class:`ConfigError` where ``preset``
+    or ``device`` and ``settings`` say different things.
     """
-    values: dict[str, Any] = read_yaml(file) if file else {}
+    values: dict[str, Any] = _without_node(read_yaml(file)) if file else {}
     for text in settings or []:
-        values = merged(values, _assignment(text))
+        assigned = _assignment(text)
+        for name, option in (("preset", preset), ("device", device)):
+            if option and assigned.get(name, option) != option:
+                raise ConfigError(f"--{name} {option} and --set {text} exclude each other: leave one of them out")
+        values = merged(values, assigned)
     if preset:
         values["preset"] = preset
     if device:
@@ -69,6 +78,28 @@ def _lines(section: Any, indent: str) -> list[str]:
         comment = f"  # {field.description}{unit}" if field.description else ""
         lines.append(f"{indent}{name}: {text}{comment}\n")
     return lines
+
+
+def _without_node(values: dict[str, Any]) -> dict[str, Any]:
+    """The settings in a file of a node's parameters; any other mapping as it is."""
+    node = next(iter(values.values())) if len(values) == 1 else None
+    if not isinstance(node, dict) or "ros__parameters" not in node:
+        return values
+    parameters = node["ros__parameters"] or {}
+    if not isinstance(parameters, dict):
+        raise ConfigError(f"ros__parameters must be a mapping of settings, not {type(parameters).__name__}")
+    return {name: value for name, value in _nested(parameters).items() if name not in _OF_ROS}
+
+
+def _nested(parameters: dict[Any, Any]) -> dict[str, Any]:
+    """Parameters by section, whether their names are dotted or nested."""
+    tree: dict[str, Any] = {}
+    for name, value in parameters.items():
+        branch: Any = _nested(value) if isinstance(value, dict) else value
+        for part in reversed(str(name).split(".")):
+            branch = {part: branch}
+        tree = merged(tree, branch)
+    return tree
 
 
 def _assignment(text: str) -> dict[str, Any]:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -185,7 +186,7 @@ class _Session:
         if len(self.rows.dropped) == len(self.rows):
             said = dict.fromkeys(self.rows.dropped.values())
             events = [event for event in self.run.notices if not any(reason in event for reason in said)]
-            reasons = "; ".join(dict.fromkeys([*said, *events]))
+            reasons = "; ".join(_kinds(dict.fromkeys([*said, *events])))
             shutil.rmtree(self.folder)
             raise InputError("nothing_tracked", f"none of {len(self.rows)} frames could be tracked: {reasons}")
         self.run.dropped = self.rows.dropped
@@ -240,6 +241,14 @@ class _Session:
     def _write(self, results: list[TrackedFrame]) -> None:
         for result in results:
             self.writer.add(self.rows.place(result), result)
+
+
+def _kinds(messages: Iterable[str]) -> list[str]:
+    """The first message of each kind, and how many more there are; those of a kind differ in nothing but numbers."""
+    kinds: dict[str, list[str]] = {}
+    for message in messages:
+        kinds.setdefault(re.sub(r"\d+", "0", message), []).append(message)
+    return [first + (f" (and {len(more)} more like it)" if more else "") for first, *more in kinds.values()]
 
 
 class Digest:

@@ -19,7 +19,7 @@ from nr_tracking.data.rendering import render_depth
 from nr_tracking.data.sensor import SensorModel, structured_light, time_of_flight
 from nr_tracking.data.sequence import GroundTruth, read_sequence, write_sequence
 from nr_tracking.data.splits import SPLITS, Split
-from nr_tracking.data.synthesize import GENERATOR
+from nr_tracking.data.synthesize import GENERATOR, differences
 from nr_tracking.types import DepthFrame, InputError
 
 FRAMES = 21
@@ -154,7 +154,7 @@ def _made_before(folder: Path, request: dict[str, Any], names: list[str]) -> set
         except (OSError, ValueError, RecursionError) as error:
             raise InputError("bad_manifest", f"{manifest} cannot be read: {error}; choose another folder") from None
         if former != request:
-            made = f"{folder} was made with {former}, not {request}"
+            made = f"{folder} was made with {'; '.join(differences(former, request))}"
             raise InputError("other_recipe", f"{made}: choose another folder or delete it")
     elif there:
         what = f"{min(there)} is there, and no {MANIFEST} says what it was made with"

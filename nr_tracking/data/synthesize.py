@@ -195,7 +195,7 @@ def _opened(folder: Path, recipe: dict[str, Any]) -> dict[str, Any]:
         versions = {"generator": GENERATOR, "python": platform.python_version(), "numpy": np.__version__}
         return {"format": FORMAT, "recipe": recipe, "versions": versions, "shards": []}
     manifest = read_manifest(folder)
-    if differing := _differences(manifest.get("recipe"), json.loads(json.dumps(recipe))):
+    if differing := differences(manifest.get("recipe"), json.loads(json.dumps(recipe))):
         raise InputError(
             "other_recipe",
             f"{folder} was made with {'; '.join(differing)}: choose another folder or delete it",
@@ -210,14 +210,14 @@ def _opened(folder: Path, recipe: dict[str, Any]) -> dict[str, Any]:
     return manifest
 
 
-def _differences(made: Any, asked: dict[str, Any]) -> list[str]:
+def differences(made: Any, asked: dict[str, Any]) -> list[str]:
     """What a folder was made with and what is asked for, where they differ: "seed 0, not 3"."""
     made = made if isinstance(made, dict) else {}
     differing = []
     for name in dict.fromkeys([*asked, *made]):
         before, now = made.get(name), asked.get(name)
         if name == "families" and isinstance(before, dict) and isinstance(now, dict):
-            differing += _differences(before, now)  # by kind of character
+            differing += differences(before, now)  # by kind of character
         elif before != now:
             differing.append(f"{name} {_value(before)}, not {_value(now)}")
     return differing

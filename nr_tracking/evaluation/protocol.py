@@ -149,6 +149,12 @@ def subsequences(frames: int, length: int = LENGTH, stride: int = LENGTH, offset
     yield from range(offset, frames - length + 1, stride)
 
 
+def check_points(count: int, seed: int = 0) -> None:
+    """Raise an :class:`InputError` for a number of points, or a seed, that :func:`score` cannot take."""
+    if count < 1 or seed < 0:
+        raise InputError("bad_request", f"{count} points with seed {seed}: give 1 point and a seed of 0, or more")
+
+
 def score(
     name: str,
     candidate: Candidate,
@@ -172,8 +178,7 @@ def score(
     visible and hidden; without it they are not divided. ``scans``: the true surfaces, one a frame, where those of
     ``truth`` only say where points go. True surfaces whose faces look inwards are turned: nothing else can be meant.
     """
-    if count < 1 or seed < 0:
-        raise InputError("bad_request", f"{count} points with seed {seed}: give 1 point and a seed of 0, or more")
+    check_points(count, seed)
     frames = len(truth.vertices)
     scans = _outward(scans or [Mesh(vertices, truth.faces) for vertices in truth.vertices])
     if len(candidate.meshes) != frames or len(candidate.tracks) != frames:
