@@ -408,7 +408,7 @@ def test_validation_scores_noise_and_the_embedding_too(by_heart):
 def test_deformation_is_learnt_on_frozen_fields(by_heart, tmp_path):
     cache, weights = by_heart
     config = load_config("test", training={**SMALL, **UNDISTURBED, "learning_rate": 5e-3})
-    final = read_weights(train(config, cache, tmp_path, steps=16, schedule="deformation", start=weights))
+    final = read_weights(train(config, cache, tmp_path, steps=32, schedule="deformation", start=weights))
     for name, value in read_weights(weights).part("completion").items():
         assert torch.equal(final.part("completion")[name], value)
     steps = curve(tmp_path)
