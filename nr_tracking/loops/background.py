@@ -10,6 +10,7 @@ from __future__ import annotations
 import numpy as np
 
 from nr_tracking.loops.compiler import compiled
+from nr_tracking.loops.tolerances import tolerance_at
 from nr_tracking.types import Bool, Float32
 
 
@@ -22,6 +23,7 @@ def change(
     Then how many pixels of the background have depth, and how many of these are farther away now. ``limits`` are the
     seconds after which a surface is known, and by how many tolerances it is alike and apart.
     """
+    least, scale = np.float32(near), np.float32(1 / noise_depth)
     known_s, alike, apart = np.float32(limits[0]), np.float32(limits[1]), np.float32(limits[2])
     background, still = np.zeros(depth.shape, np.bool_), np.zeros(depth.shape, np.bool_)
     come = np.zeros(depth.shape, np.bool_)
@@ -31,7 +33,7 @@ def change(
             own = depth[i, j]
             if not own > 0:
                 continue
-            ahead = (mean[i, j] - own) / _tolerance(own, near, noise_depth)
+            ahead = (mean[i, j] - own) / tolerance_at(own, least, scale)
             seen, free = seconds[i, j, 0] >= known_s, seconds[i, j, 1] >= known_s
             still[i, j] = seen and abs(ahead) <= alike
             background[i, j] = still[i, j] and free
@@ -58,6 +60,7 @@ def learn(
     ``limits`` are the most seconds that count, and by how many tolerances a surface is alike and apart; ``rates`` are
     the seconds since the last image, what they count against something covered, and the image's share in the mean.
     """
+    least, scale = np.float32(near), np.float32(1 / noise_depth)
     most, alike, apart = np.float32(limits[0]), np.float32(limits[1]), np.float32(limits[2])
     step, less, share = np.float32(rates[0]), np.float32(rates[1]), np.float32(rates[2])
     for i in range(depth.shape[0]):
@@ -65,7 +68,7 @@ def learn(
             own = depth[i, j]
             if not own > 0:
                 continue
-            ahead = (mean[i, j] - own) / _tolerance(own, near, noise_depth)
+            ahead = (mean[i, j] - own) / tolerance_at(own, least, scale)
             gone = ahead < -apart
             if abs(ahead) <= alike:
                 mean[i, j] += share * (own - mean[i, j])
@@ -81,10 +84,3 @@ def learn(
             if gone:
                 mean[i, j] = own
                 seconds[i, j, 0] = seconds[i, j, 1] = np.float32(0)
-
-
-@compiled
-def _tolerance(depth: float, near: float, noise_depth: float) -> np.float32:
-    """How much depth may differ by noise, metres."""
-    scaled = depth / np.float32(noise_depth)
-    return np.float32(near * max(np.float32(1), scaled * scaled))

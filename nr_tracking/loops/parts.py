@@ -9,6 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from nr_tracking.loops.compiler import compiled
+from nr_tracking.loops.tolerances import tolerance_at
 from nr_tracking.loops.unions import root_of
 from nr_tracking.types import Bool, Float32, Float64, Int32, Int64
 
@@ -40,7 +41,7 @@ def connected(
             beside = min(framed[i + 1, j], framed[i + 1, j + 2])
             over = min(framed[i, j + 1], framed[i + 2, j + 1])
             own = depth[row, left + j]
-            steps[j] = own - min(beside, over) > _reach(own, near, scale)
+            steps[j] = own - min(beside, over) > tolerance_at(own, near, scale)
         for j in range(width):
             if steps[j]:
                 torn[cut] = i * width + j
@@ -150,13 +151,6 @@ def only(subject: Bool, labels: Int32, kept: Bool, top: int, left: int) -> Bool:
 
 
 @compiled
-def _reach(depth: np.float32, near: np.float32, scale: np.float32) -> np.float32:
-    """How much depth may differ at a pixel, in metres."""
-    share = depth * scale
-    return near * max(np.float32(1), share * share)
-
-
-@compiled
 def _give_back(
     depth: Float32, labels: Int32, torn: Int32, top: int, left: int, near: np.float32, scale: np.float32
 ) -> None:
@@ -172,7 +166,7 @@ def _give_back(
             if given[k] != 0 or a < 0 or a >= height or b < 0 or b >= width:
                 continue
             own = depth[top + i, left + j]
-            if abs(own - depth[top + a, left + b]) <= _reach(own, near, scale):
+            if abs(own - depth[top + a, left + b]) <= tolerance_at(own, near, scale):
                 given[k] = labels[a, b]
         for k in range(len(torn)):
             labels[torn[k] // width, torn[k] % width] = given[k]
@@ -201,5 +195,5 @@ def continued(
                     continue
                 edges[own] += 1
                 step = abs(depth[i, j] - depth[k, m])
-                on[own] += background[k, m] and step <= _reach(max(depth[i, j], depth[k, m]), near, scale)
+                on[own] += background[k, m] and step <= tolerance_at(max(depth[i, j], depth[k, m]), near, scale)
     return on, edges

@@ -19,9 +19,9 @@ from scipy.spatial import cKDTree
 from nr_tracking.config import SubjectConfig
 from nr_tracking.loops import compiled_loops
 from nr_tracking.sensing.background import Change
-from nr_tracking.sensing.passers import Bodies, Known
+from nr_tracking.sensing.passers import Bodies, Known, areas
 from nr_tracking.sensing.planes import NOISE_DEPTH_M, depth_tolerance
-from nr_tracking.sensing.walls import Movers, Window, longest_edge, parts_of_room
+from nr_tracking.sensing.walls import Movers, Window, parts_of_room
 from nr_tracking.types import Bool, Float32, Float64, Int64
 
 _CANDIDATE_SHARE = 0.05  # of the largest part's pixels: specks are not chosen
@@ -91,8 +91,8 @@ def keep_near_largest(
     bodies = None if told is None else (told, Bodies.of(cloud, part, count, told, pixel))
     movers = None
     if change is not None:
-        pieces = None if bodies is None else (bodies[1].within > 0.5, longest_edge(bodies[0].cloud))
-        movers = Movers.of(cloud, part, change, subject, pixel, barred, pieces)
+        area = areas(cloud, part, count, pixel) if bodies is None else bodies[1].area
+        movers = Movers.of(cloud, part, tally.pixels, area, change, subject, barred, bodies)
     largest, barred = _main_part(cloud, part, tally.sizes, config, place, bodies, movers, barred)
     kept = _gathered(cloud, part, tally.first, largest, stones & ~barred, config, heights is not None) & ~barred
     if kept[1:].all():

@@ -20,7 +20,7 @@ from nr_tracking.sensing.passers import Known
 from nr_tracking.sensing.rigid import change_of_view, check_pose
 from nr_tracking.sensing.stamps import StampOrder
 from nr_tracking.sensing.subject import find_subject
-from nr_tracking.sensing.walls import longest_edge
+from nr_tracking.sensing.walls import longest_edge, thinned
 from nr_tracking.types import DepthFrame, Float32, Float64, InputError
 
 _REACH = 0.5  # of the subject's size: it may move so far from one image to the next
@@ -71,7 +71,7 @@ class Sighting:
         """What an image shows, of an ``area`` in square metres, and how it moved since the one ``before``."""
         core, hidden, velocity = cloud, None, None
         if before is not None and (known := before.known_for(pose, stamp_ns)) is not None:
-            sampled = _thinned(cloud)  # as many as are kept: all of them take 8 ms an image
+            sampled = thinned(cloud, _SAMPLES)  # as many as are kept: all of them take 8 ms an image
             inside = known.holds(sampled)
             share = np.count_nonzero(inside) / len(sampled)
             if share >= _CORE:
@@ -87,7 +87,7 @@ class Sighting:
     @property
     def size_m(self) -> float:
         """Longest edge of its box, metres, see :func:`~nr_tracking.sensing.walls.longest_edge`."""
-        return longest_edge(_thinned(self.cloud))
+        return longest_edge(thinned(self.cloud, _SAMPLES))
 
     def missed(self, stamp_ns: int) -> Sighting:
         """The sighting after one more image, in which there was no subject."""
@@ -114,9 +114,9 @@ class Sighting:
         """What tells the subject from others in the image of a camera at ``pose``; None if its area is not known."""
         if self.area == 0 or self.core is None:
             return None
-        change, cloud = change_of_view(self.pose, pose), _thinned(self.core)
+        change, cloud = change_of_view(self.pose, pose), thinned(self.core, _SAMPLES)
         if self.hidden is not None:
-            cloud = np.concatenate((cloud, _thinned(self.hidden)))
+            cloud = np.concatenate((cloud, thinned(self.hidden, _SAMPLES)))
         if change is not None:
             cloud = change.points(cloud).astype(np.float32)
         return Known(cloud, self.reach(stamp_ns), self.area)
@@ -136,10 +136,6 @@ class Sighting:
 
     def _since_s(self, before_ns: int, stamp_ns: int) -> float:
         return max(0.0, 1e-9 * (stamp_ns - before_ns))
-
-
-def _thinned(cloud: Float32) -> Float32:
-    return cloud[:: max(1, len(cloud) // _SAMPLES)]
 
 
 @dataclass

@@ -41,6 +41,12 @@ class Known:
         return inside
 
 
+def areas(cloud: Float32, part: NDArray[np.int32], count: int, pixel: float) -> Float64:
+    """Square metres across the view of each part (count + 1,) of points (N, 3), ``part`` (N,); see :class:`Bodies`."""
+    found = np.bincount(part, weights=cloud[:, 2].astype(np.float64) ** 2, minlength=count + 1)
+    return pixel * found.astype(np.float64)
+
+
 @dataclass(frozen=True)
 class Bodies:
     """How large each part of an image is, and where it lies, (count + 1,) each."""
@@ -57,8 +63,7 @@ class Bodies:
         sampled, inside = part[::step], known.holds(cloud[::step])
         sizes = np.maximum(np.bincount(sampled, minlength=count + 1), 1)
         within = np.bincount(sampled[inside], minlength=count + 1) / sizes
-        area = np.bincount(part, weights=cloud[:, 2].astype(np.float64) ** 2, minlength=count + 1)
-        return cls(pixel * area.astype(np.float64), within)
+        return cls(areas(cloud, part, count, pixel), within)
 
     def subject(self, known: Known, barred: Bool) -> int | None:
         """The largest part that mostly is where the subject is known to be; None where another body is far larger."""

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
 from nr_tracking.sensing.background import COME, Change
-from nr_tracking.types import Bool, Float32, Int64
+from nr_tracking.sensing.passers import Bodies, Known
+from nr_tracking.types import Bool, Float32, Float64, Int64
 
 _BORDER = 0.08  # of the image's size: as near to the border as some cameras ever measure
 _SHARE = 0.1  # of all pixels before the supports: a part of the room is large
@@ -28,6 +29,11 @@ _TOUCH_M = 0.2  # from it, at most, who sits on it or walks along it
 
 Window = tuple[slice, slice]
 """Rows and columns of an image."""
+
+
+def thinned(points: Float32, count: int) -> Float32:
+    """Less than twice ``count`` of points (N, 3), evenly."""
+    return points[:: max(1, len(points) // count)]
 
 
 def longest_edge(points: Float32) -> float:
@@ -63,7 +69,7 @@ def parts_of_room(
     high, wide = (max(int(_BORDER * side), 1) for side in shape)
     bands = whole[:high].T, whole[-high:].T, whole[:, :wide], whole[:, -wide:]
     for name in large[large > 0]:
-        if longest_edge(_thinned(cloud[part == name])) >= _LONGEST_M:
+        if longest_edge(thinned(cloud[part == name], _SAMPLES)) >= _LONGEST_M:
             found[name] = sum((band == name).any(axis=1).mean() >= _COVERED for band in bands) >= 2
     return found
 
@@ -84,38 +90,33 @@ class Movers(NamedTuple):
         cls,
         cloud: Float32,
         part: NDArray[np.int32],
+        pixels: Int64,
+        area: Float64,
         change: Change,
         subject: Bool,
-        pixel: float,
         barred: Bool,
-        pieces: tuple[Bool, float] | None = None,
+        bodies: tuple[Known, Bodies] | None = None,
     ) -> Movers:
         """Judge the parts of points (N, 3) metres, ``part`` (N,), at the pixels of ``subject`` (H, W).
 
-        One pixel covers ``pixel`` square metres at one metre. Parts that are ``barred`` (count + 1,) are none of it;
-        ``pieces`` are parts (count + 1,) of something that is longer, and its length in metres.
+        They have so many ``pixels`` and square metres of ``area``; ``barred`` ones are none of it, (count + 1,) each.
+        ``bodies`` tell which are pieces of the subject as it is known, which may be longer.
         """
-        count = len(barred)
-        pixels = np.maximum(np.bincount(part, minlength=count), 1)
-        large = pixel * np.bincount(part, weights=cloud[:, 2].astype(np.float64) ** 2, minlength=count) >= _BODY_M2
-        large &= ~barred
+        count, least = len(barred), np.maximum(pixels, 1)
+        large = (area >= _BODY_M2) & ~barred
         large[0] = False
-        moving = large & (np.bincount(part, weights=change.come[subject], minlength=count) >= COME * pixels)
+        moving = large & (np.bincount(part, weights=change.come[subject], minlength=count) >= COME * least)
         if not moving.any():
             return cls(moving, moving, moving)
-        still = large & (np.bincount(part, weights=change.still[subject], minlength=count) >= _STILL * pixels)
-        furniture, mover = np.zeros(count, bool), _thinned(cloud[moving[part]])
+        still = large & (np.bincount(part, weights=change.still[subject], minlength=count) >= _STILL * least)
+        furniture, mover = np.zeros(count, bool), thinned(cloud[moving[part]], _SAMPLES)
         for name in np.flatnonzero(still):
-            points = _thinned(cloud[part == name])
+            points = thinned(cloud[part == name], _SAMPLES)
             length = longest_edge(points)
-            if pieces is not None and pieces[0][name]:
-                length = max(length, pieces[1])
+            if bodies is not None and bodies[1].within[name] > 0.5:
+                length = max(length, longest_edge(bodies[0].cloud))
             furniture[name] = length >= _LONGEST_M or (length >= _LONG_M and _apart(points, mover) <= _TOUCH_M)
         return cls(moving, still, furniture)
-
-
-def _thinned(points: Float32) -> Float32:
-    return points[:: max(1, len(points) // _SAMPLES)]
 
 
 def _apart(points: Float32, others: Float32) -> float:
