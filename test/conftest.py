@@ -6,8 +6,13 @@ from pathlib import Path
 import pytest
 import torch
 from ball_recording import write_ball
+from hypothesis import settings
 
 from nr_tracking.evaluation import report
+
+# The same examples in every run, however long the first of them takes, which may have to compile loops.
+settings.register_profile("repeatable", derandomize=True, deadline=None)
+settings.load_profile("repeatable")
 
 
 @pytest.fixture

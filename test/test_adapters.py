@@ -94,7 +94,7 @@ def test_animals_are_read_turned_upright_and_scaled(tmp_path: Path) -> None:
     assert body.volume > 0
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_a_damaged_animation_is_an_error_or_a_sound_mesh(tmp_path: Path, data: st.DataObject) -> None:
     path = write_anime(tmp_path / "a" / "a.anime", MOVED[:3], FACES)
@@ -112,7 +112,7 @@ def test_a_damaged_animation_is_an_error_or_a_sound_mesh(tmp_path: Path, data: s
 
 
 @given(header=st.tuples(*[st.integers(3, 2**31 - 1)] * 3), body=st.binary(max_size=64))
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_a_header_that_promises_more_than_there_is_takes_no_memory(
     tmp_path: Path, header: tuple[int, int, int], body: bytes
 ) -> None:

@@ -49,7 +49,7 @@ def test_objects_are_refused(tmp_path):
 
 
 @pytest.mark.parametrize("reader", [read_arrays, mapped_arrays])
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(cut=st.floats(0, 1), junk=st.binary(max_size=20))
 def test_damage_is_an_error_that_names_the_file(tmp_path_factory, reader, cut, junk):
     folder = tmp_path_factory.mktemp("damage")

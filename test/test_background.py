@@ -228,7 +228,7 @@ def test_what_the_settings_leave_out_is_not_learnt():
 
 
 @needs_loops
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(seed=st.integers(0, 2**32 - 1), moves=st.booleans())
 def test_loops_and_arrays_learn_the_same(seed, moves):
     """Depth that stays, comes, goes and is missing, a subject that wanders."""

@@ -49,7 +49,7 @@ def packed(values: np.ndarray, big_endian: bool, padding: int) -> bytes:
 shapes = st.tuples(st.integers(1, 6), st.integers(1, 7))
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(hnp.arrays(np.uint16, shapes), st.booleans(), st.integers(0, 5), st.sampled_from(["16UC1", "mono16"]))
 def test_integer_depth_survives_the_round_trip(values, big_endian, padding, encoding):
     height, width = values.shape
@@ -67,7 +67,7 @@ def test_integer_depth_survives_the_round_trip(values, big_endian, padding, enco
     np.testing.assert_array_equal(depth, values * 0.125)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(hnp.arrays(np.float32, shapes, elements=st.floats(width=32)), st.booleans(), st.integers(0, 5))
 def test_float_depth_survives_the_round_trip_and_nonsense_becomes_zero(values, big_endian, padding):
     height, width = values.shape

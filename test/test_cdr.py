@@ -33,7 +33,7 @@ def rgba(colours):
 
 
 # Frame and namespace names of every length modulo 8 shift all that follows: this is where alignment goes wrong.
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(frame=st.text(max_size=20), namespace=st.text("abc", max_size=9), triangles=st.integers(0, 4))
 def test_marker_decodes_to_what_was_written(frame, namespace, triangles):
     frame = frame.replace("\x00", "")

@@ -148,7 +148,7 @@ def test_damaged_motions_are_named(tmp_path: Path, reader: object, text: str) ->
     assert caught.value.reason == "corrupt_motion"
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.text(max_size=200))
 def test_any_text_is_read_or_refused_as_a_bvh_file(tmp_path_factory: pytest.TempPathFactory, text: str) -> None:
     path = tmp_path_factory.mktemp("bvh") / "any.bvh"

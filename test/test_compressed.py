@@ -59,7 +59,7 @@ def message(format_, data):
     return SimpleNamespace(header=None, format=format_, data=np.frombuffer(data, np.uint8))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(seed=st.integers(0, 10**6), height=st.integers(1, 9), width=st.integers(1, 9), holes=st.floats(0, 1))
 def test_depth_comes_back_bit_for_bit(seed, height, width, holes):
     generator = np.random.default_rng(seed)
@@ -75,7 +75,7 @@ def test_depth_comes_back_bit_for_bit(seed, height, width, holes):
         np.testing.assert_array_equal(raw.data.view(np.uint16).reshape(height, width), depth)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(format_=st.sampled_from([PNG, RVL]), seed=st.integers(0, 10**6), junk=st.binary(max_size=60))
 def test_damaged_data_are_refused_and_take_no_memory(format_, seed, junk):
     generator = np.random.default_rng(seed)

@@ -172,8 +172,6 @@ sent, expected = Counter(), [r for f in GOOD for r in SensingBall(load_config("l
 
 @settings(
     max_examples=max(1, MESSAGES // BATCH),
-    deadline=None,
-    derandomize=True,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.data_too_large],
 )
 @given(batch=st.lists(events, min_size=BATCH // 2, max_size=BATCH // 2))

@@ -215,7 +215,7 @@ def test_what_nothing_holds_stays_where_it_is():
         assert np.array_equal(step[2:], np.zeros((3, 6))) and step[:2].any()
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.integers(1, 12), st.integers(1, 4), st.integers(0, 20), st.integers(0, 9), st.integers(0, 99))
 def test_linear_systems_of_any_graph(count, slots, samples, links, seed):
     """Of one node and many, with and without edges and samples, in one piece and in several."""
@@ -279,7 +279,7 @@ def test_samples_without_a_normal_have_no_match():
     assert not np.isin(compiled.sample, np.arange(0, 20, 3)).any() and np.isfinite(compiled.place).all()
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.integers(0, 300), st.integers(0, 99), st.sampled_from([1e-12, 0.01, 1.0, 1e6]), st.booleans())
 def test_order_in_space(count, seed, scale, flat):
     points = scale * cloud(count, seed)[0]
@@ -303,7 +303,7 @@ def test_order_in_space_of_what_is_no_number_is_still_an_order():
     np.testing.assert_array_equal(np.sort(space_order(points)), np.arange(50))
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.integers(0, 20), st.integers(0, 99), st.sampled_from([0.0, 1e-200, 1e-9, 1.0]))
 def test_rotations_of_vectors_and_back(count, seed, length):
     vectors = length * np.random.default_rng(seed).uniform(-1.5, 1.5, (count, 3))

@@ -122,7 +122,7 @@ def test_no_planes_where_there_are_none(cloud):
     assert compiled == plain == []
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.integers(1, 12), st.integers(1, 12), st.integers(0, 2**31), st.floats(0, 1), st.floats(0.01, 0.5))
 def test_connected_parts(height, width, seed, filled, gap):
     generator = np.random.default_rng(seed)
@@ -134,7 +134,7 @@ def test_connected_parts(height, width, seed, filled, gap):
     np.testing.assert_array_equal(compiled[0], plain[0])
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.integers(0, 2**31), st.sampled_from(["largest", "nearest"]), st.floats(0, 1), st.floats(0, 2), st.booleans())
 def test_parts_kept(seed, choice, ratio, occluder_ratio, room):
     generator = np.random.default_rng(seed)

@@ -50,7 +50,7 @@ def test_surface_is_uncovered_beyond_a_few_spacings_whatever_the_unit():
         assert uncovered(unit * distance, unit * 0.02, TracksConfig(birth_ratio=3.0)).tolist() == [False, False, True]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(st.tuples(st.integers(0, 2**6 - 1), st.integers(0, 3), st.booleans()), max_size=25))
 def test_an_id_never_names_another_point(steps):
     population, named = Population.founded(6, 0), {}

@@ -21,7 +21,7 @@ from nr_tracking.loops import compiled_loops
 
 
 @needs_loops
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     st.integers(1, 3), st.booleans(), st.integers(1, 30), st.integers(1, 9), st.integers(1, 40), st.integers(1, 9),
     st.integers(1, 12), st.integers(0, 2**32 - 1),

@@ -62,7 +62,7 @@ def test_nothing_to_count_is_no_number():
     assert written["auroc"] is None and written["gap"] is None
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(st.tuples(st.floats(0, 1), st.floats(0, 2)), min_size=1, max_size=40))
 def test_the_curve_adds_up(pairs):
     confidence, error = np.array(pairs).T

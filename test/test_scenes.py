@@ -109,7 +109,7 @@ def test_the_mask_follows_the_noise(window: WindowSample) -> None:
     assert not is_cut(window.depth) and is_cut(cut_off(window).depth)
 
 
-@settings(max_examples=40, deadline=None, derandomize=True)
+@settings(max_examples=40)
 @given(seed=st.integers(0, 10_000), cut=st.booleans())
 def test_no_part_of_the_subject_lies_where_the_scene_is_seen_to_be_empty(seed: int, cut: bool) -> None:
     config = load_config("test", training=EVERYTHING)

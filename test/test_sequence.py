@@ -227,7 +227,7 @@ def test_what_other_tools_wrote_into_the_camera_stops_nobody_and_is_named(folder
     assert open_recordings(folder)[0].notices == list(sequence.notices), "which track tells, and evaluate"
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     st.dictionaries(
         st.sampled_from(["width", "height", "fx", "fy", "cx", "cy", "depth_unit_m", "fps", "distortion"]),

@@ -35,7 +35,7 @@ from nr_tracking.types import DepthFrame, InputError, Intrinsics
 
 SIZES = st.one_of(st.integers(0, 40), st.sampled_from([16384, 65536, 100_000, 2**31 - 1, 2**32 - 1]))
 HUGE = 10**12
-REUSED = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+REUSED = settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 @contextmanager
@@ -162,7 +162,7 @@ def test_no_array_takes_what_its_header_claims(tmp_path: Path, shape: tuple[int,
                 assert array.shape == shape and array.nbytes <= 64
 
 
-@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(position=st.floats(0, 1), value=st.integers(0, 2**32 - 1))
 def test_no_number_in_an_archive_is_believed(tmp_path: Path, position: float, value: int) -> None:
     expected = {"values": np.arange(50.0), "ids": np.arange(5)}

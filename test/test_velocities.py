@@ -159,7 +159,7 @@ def test_a_stamp_that_is_not_later_is_refused():
         velocities_of(np.zeros((3, 1, 3)), stamps(2))
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.integers(0, 2**32 - 1))
 def test_whatever_is_missing_velocities_are_finite_and_unmoved_by_it(seed):
     generator = np.random.default_rng(seed)

@@ -23,6 +23,8 @@ from nr_tracking.types import Bool, Float64, Int32, Int64
 _BLENDED = 4  # nodes that move a point
 _BRIDGES = 3  # edges that tie a separate component to the rest
 _USED = 1e-6  # weight from which on a node is one that moves a point
+_FAR = 1.5  # node distances from which on a new point is out of the nodes' reach
+_TIED = 2.5  # node distances within which new nodes are tied
 
 
 def build_carrier(patches: PatchGraph, points: Float64, vertex: Int64) -> tuple[Float64, DeformationGraph]:
@@ -68,52 +70,69 @@ def grow_carrier(
     serve the part of the body that the old ones beside them serve, and no other, but for where two parts grow together:
     ``adjoining`` (M, 2) are new points next to each other on the surface. ``most`` bounds the number of nodes.
     """
-    offered = graph.index[like]
+    offered, joined = graph.index[like], _joined(graph)
     distance = np.linalg.norm(points[:, None] - nodes[offered], axis=2)
     closest = np.take_along_axis(offered, distance.argmin(axis=1)[:, None], 1)[:, 0]
-    bare, room = np.flatnonzero(distance.min(axis=1) > 1.5 * spacing), max(most - len(nodes), 0)
-    joined = _joined(graph)
-    first, shared = _of_each_part(np.floor(points[bare] / spacing).astype(np.int64), closest[bare], joined)
-    fresh = bare[first[:room]]
+    bare, room = np.flatnonzero(distance.min(axis=1) > _FAR * spacing), max(most - len(nodes), 0)
+    fresh, own = _new_nodes(points, bare, closest, joined, spacing, room)
     added, beside = points[fresh], closest[fresh]
-    own = np.full(len(points), -1)  # the new node that a point shares
-    own[bare] = np.where(shared < len(fresh), shared, -1)
     pairs = np.empty((0, 2), np.int32) if adjoining is None else adjoining
     usable, together = _serving(joined, closest, beside, own, np.concatenate((pairs, pairs[:, ::-1])))
 
-    # Every new node holds on to the node beside it and to the new nodes around it.
-    number = len(nodes) + np.arange(len(fresh))
-    apart = np.where(together, cdist(added, added), np.inf)
-    first, second = np.nonzero(np.triu(apart < 2.5 * spacing, 1))
-    edges = np.concatenate((np.stack((beside, number), 1), np.stack((number[first], number[second]), 1))).astype(
-        np.int32
-    )
-    every = np.concatenate((nodes, added))
-    lengths = _lengths(every, edges)
-
+    number, every = len(nodes) + np.arange(len(fresh)), np.concatenate((nodes, added))
+    edges = _edges_between(number, beside, np.where(together, cdist(added, added), np.inf) < _TIED * spacing)
     if len(fresh):
-        apart = np.where(usable, cdist(points, added), np.inf)
-        near = np.argsort(apart, axis=1)[:, :2]
-        found = np.isfinite(np.take_along_axis(apart, near, 1))
-        offered = np.concatenate((offered, np.where(found, number[near], closest[:, None])), axis=1)
-    distance = np.linalg.norm(points[:, None] - every[offered], axis=2)
+        near = _nearest_usable(points, added, usable)
+        offered = np.concatenate((offered, np.where(near >= 0, number[near], closest[:, None])), axis=1)
+    index, weight = _hung(points, every, offered, graph.index.shape[1], spacing)
+    grown = DeformationGraph(
+        len(every),
+        np.concatenate((graph.edges, edges)),
+        np.concatenate((graph.lengths, _lengths(every, edges))),
+        np.concatenate((graph.index, index)),
+        np.concatenate((graph.weight, weight)),
+    )
+    return Growth(grown, added, beside)
+
+
+def _new_nodes(
+    points: Float64, bare: Int64, closest: Int64, joined: Bool, spacing: float, room: int
+) -> tuple[Int64, Int64]:
+    """Which of ``points`` (K, 3) become nodes, at most ``room`` (Q,), and the new node that each shares (K,), or -1.
+
+    Only those that are ``bare`` (B,) do: one for each cell of ``spacing`` and part of the body, that of its ``closest``
+    (K,) old node.
+    """
+    first, shared = _of_each_part(np.floor(points[bare] / spacing).astype(np.int64), closest[bare], joined)
+    fresh = bare[first[:room]]
+    own = np.full(len(points), -1)
+    own[bare] = np.where(shared < len(fresh), shared, -1)
+    return fresh, own
+
+
+def _edges_between(number: Int64, beside: Int64, near: Bool) -> Int32:
+    """Tie each of the new nodes ``number`` (Q,) to the old one ``beside`` it, and to the new ones ``near`` it (Q, Q)."""
+    first, second = np.nonzero(np.triu(near, 1))
+    ends = np.stack((beside, number), 1), np.stack((number[first], number[second]), 1)
+    return np.concatenate(ends).astype(np.int32)
+
+
+def _nearest_usable(points: Float64, added: Float64, usable: Bool) -> Int64:
+    """The two nearest of the new nodes ``added`` (Q, 3) that each point may hang on (K, 2 at most), -1 for none."""
+    apart = np.where(usable, cdist(points, added), np.inf)
+    near = np.argsort(apart, axis=1)[:, :2]
+    return np.where(np.isfinite(np.take_along_axis(apart, near, 1)), near, -1)
+
+
+def _hung(points: Float64, nodes: Float64, offered: Int64, width: int, spacing: float) -> tuple[Int64, Float64]:
+    """Hang points (K, 3) on the ``width`` nearest of the nodes ``offered`` (K, M) to each: these, and their shares."""
+    distance = np.linalg.norm(points[:, None] - nodes[offered], axis=2)
     # Where there are few nodes to hang on, rows are padded with one of them, which counts once.
     distance[np.tril(offered[:, :, None] == offered[:, None], -1).any(axis=2)] = np.inf
-    kept = np.argsort(distance, axis=1, kind="stable")[:, : graph.index.shape[1]]
+    kept = np.argsort(distance, axis=1, kind="stable")[:, :width]
     index, distance = np.take_along_axis(offered, kept, 1), np.take_along_axis(distance, kept, 1)
     weight = np.exp(-0.5 * (distance**2 - distance[:, :1] ** 2) / spacing**2)
-    weight /= weight.sum(axis=1, keepdims=True)
-    return Growth(
-        DeformationGraph(
-            len(every),
-            np.concatenate((graph.edges, edges)),
-            np.concatenate((graph.lengths, lengths)),
-            np.concatenate((graph.index, index)),
-            np.concatenate((graph.weight, weight)),
-        ),
-        added,
-        beside,
-    )
+    return index, weight / weight.sum(axis=1, keepdims=True)
 
 
 def part_of(graph: DeformationGraph, samples: Int64) -> DeformationGraph:
