@@ -57,6 +57,14 @@ ARGUMENTS = [
         description="TF frame that does not move, for a camera that does; empty: as params_file says",
     ),
     DeclareLaunchArgument("bag", default_value="", description="rosbag2 or SEQUENCE to play in place of a camera"),
+    DeclareLaunchArgument(
+        "bag_depth_topic",
+        default_value="",
+        description="depth images in a bag of several cameras; empty: by their type",
+    ),
+    DeclareLaunchArgument(
+        "bag_camera_info_topic", default_value="", description="their CameraInfo in the bag; empty: the one beside them"
+    ),
     DeclareLaunchArgument("rviz", default_value="false", choices=["true", "false"], description="show it in RViz"),
     DeclareLaunchArgument(
         "rviz_fixed_frame", default_value="camera_depth_optical_frame", description="TF frame in which RViz shows it"
@@ -106,13 +114,15 @@ def nodes(context: LaunchContext) -> list[LaunchDescriptionEntity]:
         respawn=given["respawn"] == "true",
         respawn_delay=RESPAWN_DELAY_S,
     )
+    recorded = {"input": "bag", "depth_topic": "bag_depth_topic", "camera_info_topic": "bag_camera_info_topic"}
+    texts = {name: ParameterValue(given[argument], value_type=str) for name, argument in recorded.items()}
     replay = Node(
         package="nr_tracking",
         executable="replay_node",
         name="replay",
         namespace=given["namespace"],
         output="screen",
-        parameters=[{"input": ParameterValue(given["bag"], value_type=str), "wait": True}],  # 20240501 is a name
+        parameters=[{**texts, "wait": True}],  # as texts: 20240501 is a name
         remappings=list(remapped.items()),
     )
     seen = {name: remapped[name] for name in ("depth/image_raw", "clicked_point")}

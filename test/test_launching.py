@@ -151,8 +151,12 @@ def test_launch_arguments_reach_the_nodes(launched):
         "rviz:=true",
         "rviz_fixed_frame:=odom",
         "bag:=20240501",
+        "bag_depth_topic:=/second/depth",
     )
     (node,), (rviz,), (replay,) = found["tracking_node"], found["rviz2"], found["replay_node"]
+    (played,) = [each["ros__parameters"] for file in replay["files"] for each in yaml.safe_load(file).values()]
+    texts = {"input": "20240501", "depth_topic": "/second/depth", "camera_info_topic": ""}
+    assert played == {**texts, "wait": True}
     names = {"__ns": "/front", "mask": "people", "clicked_point": "/clicked", "depth/image_raw": "/camera/depth"}
     assert remapped(node).items() >= names.items() and remapped(replay)["__ns"] == "/front"
     assert node["arguments"][node["arguments"].index("--log-level") + 1] == "warn"

@@ -171,6 +171,8 @@ def test_launch_file_describes_its_arguments():
         "depth_topic",
         "camera_info_topic",
         "bag",
+        "bag_depth_topic",
+        "bag_camera_info_topic",
         "rviz",
         "params_file",
         "use_sim_time",

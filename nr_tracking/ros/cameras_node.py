@@ -13,6 +13,7 @@ import sys
 
 import rclpy
 
+from nr_tracking.ros.arguments import answered
 from nr_tracking.ros.running import run
 from nr_tracking.ros.tracking_node import TrackingNode
 
@@ -22,6 +23,9 @@ _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(/[A-Za-z_][A-Za-z0-9_]*)*")
 def main(args: list[str] | None = None) -> int:
     """Run a tracking node for each namespace named until SIGINT or SIGTERM."""
     args = sys.argv if args is None else args
+    code = answered("cameras_node", args, names="NAMESPACE...")
+    if code is not None:
+        return code
     names = rclpy.utilities.remove_ros_args(args)[1:]
     bad = [name for name in names if not _NAME.fullmatch(name.strip("/"))]
     if not names or bad or len({name.strip("/") for name in names}) < len(names):
