@@ -88,7 +88,6 @@ ENDPOINTS = (
         "std_srvs/srv/Trigger",
         "",
         "finish what was received and write the latest `ros.kept_frames` frames as [OUTPUT](formats.md) below "
-        "`ros.output_folder`, which is relative to the folder that the node was started in; the "
-        "answer names the folder",
+        "`ros.output_folder`; the answer names the folder",
     ),
 )

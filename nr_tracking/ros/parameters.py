@@ -32,6 +32,8 @@ def declare(node: Node) -> Config:
         ConfigError: a parameter was given that does not exist, has the wrong type, or is out of range.
     """
     check_names(given_names(node))
+    given = _given(node)
+    given.update({name: _as_declared(parameter) for name, parameter in given.items()})
     config = Config()
     for setting in settings(config):
         if setting.name == "preset":
@@ -90,20 +92,17 @@ def _given(node: Node) -> dict[str, Parameter[Any]]:
 def _as_declared(parameter: Parameter[Any]) -> Parameter[Any]:
     """The parameter with its whole numbers as the decimals that its setting has: 3 is a fine number of metres."""
     default, value = _DEFAULTS.get(parameter.name), parameter.value
-    if parameter.type_ == Parameter.Type.INTEGER and isinstance(default, float):
+    if isinstance(default, float) and parameter.type_ == Parameter.Type.INTEGER:
         return Parameter(parameter.name, value=float(value))
-    if parameter.type_ == Parameter.Type.INTEGER_ARRAY and isinstance(default, list) and isinstance(default[0], float):
+    decimals = isinstance(default, list) and all(isinstance(each, float) for each in default)
+    if decimals and parameter.type_ == Parameter.Type.INTEGER_ARRAY:
         return Parameter(parameter.name, value=[float(each) for each in value])
     return parameter
 
 
 def _declare(node: Node, setting: Setting) -> Any:
-    given = _given(node).get(setting.name)
-    declared = given if given is None else _as_declared(given)
-    mended = declared is not None and declared is not given
-    value = declared.value if mended and declared is not None else setting.value
     try:
-        return node.declare_parameter(setting.name, value, descriptor(setting), ignore_override=mended).value
+        return node.declare_parameter(setting.name, setting.value, descriptor(setting)).value
     except (InvalidParameterTypeException, InvalidParameterValueException) as error:
         allowed = setting.allowed()
         raise ConfigError(f"{setting.name}: {error}" + (f"; allowed: {allowed}" if allowed else "")) from None
