@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import posixpath
+import re
 import sys
 from collections.abc import Iterable, Iterator
 
+from nr_tracking.section import ConfigError
+
 _HELP = ("-h", "--help")
+_NAMESPACE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(/[A-Za-z_][A-Za-z0-9_]*)*")
 
 
 def answered(program: str, args: list[str] | None, *, names: str = "", example: str = "name:=value") -> int | None:
@@ -24,6 +29,24 @@ def answered(program: str, args: list[str] | None, *, names: str = "", example: 
         print(f"{program}: {strange[0]!r} is no argument of this node; {usage}", file=sys.stderr)
         return 2
     return None
+
+
+def camera_namespaces(words: Iterable[str], *, within: str = "", depth_topic: str = "") -> list[str]:
+    """Namespaces of several cameras without outer slashes, each below ``within``, which may be empty.
+
+    Raises:
+        ConfigError: there is none, one that ROS does not allow, or one twice; or ``depth_topic`` is one for all.
+    """
+    words = list(words)
+    for word in [*([within] if within.strip("/") else []), *words]:
+        if not _NAMESPACE.fullmatch(word.strip("/")):
+            raise ConfigError(f"{word!r} is no namespace")
+    names = [posixpath.join(within, word.strip("/")).strip("/") for word in words]
+    if not names or len(set(names)) < len(names):
+        raise ConfigError("name the cameras, each once")
+    if len(names) > 1 and depth_topic.startswith("/"):
+        raise ConfigError(f"depth_topic: {depth_topic} is one for all cameras; leave out the slash at its beginning")
+    return names
 
 
 def _outside(words: Iterable[str]) -> Iterator[str]:
