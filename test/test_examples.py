@@ -118,6 +118,8 @@ def test_a_clicked_point_is_followed_over_dds(ros_context, tmp_path):
             clouds.publish(cloud(0, [3, 4, 5], 0.0))
             click("camera")
             time.sleep(0.1)
+        clouds.publish(cloud(4, [3, 4, 5], 0.0))  # answered when the clicks before it have been heard
+        poses.wait(lambda found: any(each.header.stamp.nanosec == 500_000_000 for each in found))
         click("map")
         clouds.publish(cloud(1, [5], 0.0))
         clouds.publish(cloud(2, [3, 5], 0.0))
