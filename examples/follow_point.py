@@ -2,7 +2,10 @@
 
 python3 examples/follow_point.py, beside a running tracking node. It takes the track that is nearest to a
 PointStamped on ``/clicked_point``, in the frame of the tracks, and publishes a PoseStamped on ``~/pose``. A track is a
-point: the orientation is that of its frame.
+point: the orientation is that of its frame. After a cloud without tracks all ids are new: click again then.
+
+The tracking node hears the same click, and from then on follows the body that was clicked. To go back to the largest:
+``ros2 param set /nr_tracking subject.choice largest``; ``~/reset`` does not.
 """
 
 import numpy as np
@@ -59,6 +62,10 @@ class FollowPoint(Node):
         """Publish where the chosen track is now."""
         self.tracks, self.frame = np.frombuffer(bytes(cloud.data), TRACK_FIELDS), cloud.header.frame_id
         if self.followed is None:
+            return
+        if not len(self.tracks):  # nobody is there any more, and whoever comes next has new ids
+            self.get_logger().warning(f"track {self.followed} is gone for good; click again")
+            self.followed, self.lost = None, False
             return
         position = track_position(self.tracks, self.followed)
         if self.lost != (position is None):

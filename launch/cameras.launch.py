@@ -13,50 +13,31 @@ from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
 
 from launch import LaunchContext, LaunchDescription, LaunchDescriptionEntity
-from nr_tracking.config import PRESETS
-from nr_tracking.ros.launching import overriding_file
-from nr_tracking.ros.share import fastdds_environment, share_folder
+from nr_tracking.ros.arguments import camera_namespaces
+from nr_tracking.ros.launching import shared_arguments, tracking_options, viewer_options
+from nr_tracking.ros.share import fastdds_environment
 
 ARGUMENTS = [
     DeclareLaunchArgument("cameras", description="namespaces of the cameras, with commas between them"),
-    DeclareLaunchArgument(
-        "depth_topic", default_value="depth/image_raw", description="sensor_msgs/Image with depth, in each namespace"
-    ),
-    DeclareLaunchArgument(
-        "camera_info_topic", default_value="depth/camera_info", description="its CameraInfo, in each namespace"
-    ),
-    DeclareLaunchArgument("preset", default_value="", choices=["", *PRESETS], description="network and weights"),
-    DeclareLaunchArgument("device", default_value="", choices=["", "cpu", "cuda"], description="where it runs"),
     DeclareLaunchArgument("one_process", default_value="false", choices=["true", "false"], description="share weights"),
-    DeclareLaunchArgument(
-        "params_file",
-        default_value=str(share_folder() / "config" / "tracking.yaml"),
-        description="YAML with parameters, for all or below a namespace; the arguments above win",
-    ),
+    *(DeclareLaunchArgument(**argument) for argument in shared_arguments()),
 ]
 
 
 def nodes(context: LaunchContext) -> list[LaunchDescriptionEntity]:
     """The nodes, once the arguments are known."""
-    given = {
-        name: LaunchConfiguration(name).perform(context) for name in ("cameras", "preset", "device", "one_process")
-    }
-    cameras = [name.strip().strip("/") for name in given["cameras"].split(",") if name.strip()]
-    overriding = overriding_file({name: given[name] for name in ("preset", "device") if given[name]})
-    common = {
-        "package": "nr_tracking",
-        "output": "screen",
-        "parameters": [LaunchConfiguration("params_file"), overriding],
-        "remappings": [
-            ("depth/image_raw", LaunchConfiguration("depth_topic")),
-            ("depth/camera_info", LaunchConfiguration("camera_info_topic")),
-        ],
-    }
+    given = {argument.name: LaunchConfiguration(argument.name).perform(context) for argument in ARGUMENTS}
+    words = [word.strip() for word in given["cameras"].split(",") if word.strip()]
+    cameras = camera_namespaces(words, within=given["namespace"], depth_topic=given["depth_topic"])
+    options = tracking_options(given)
     if given["one_process"] == "true":
-        started = [Node(executable="cameras_node", arguments=cameras, **common)]
+        started = [Node(executable="cameras_node", arguments=cameras, **options)]
     else:
-        started = [Node(executable="tracking_node", name="nr_tracking", namespace=name, **common) for name in cameras]
-    return [*started, RegisterEventHandler(OnShutdown(on_shutdown=lambda *_: Path(overriding).unlink(missing_ok=True)))]
+        started = [Node(executable="tracking_node", name="nr_tracking", namespace=name, **options) for name in cameras]
+    if given["rviz"] == "true":
+        started += [Node(namespace=name, **viewer_options(given, name)) for name in cameras]
+    own = Path(options["parameters"][-1])
+    return [*started, RegisterEventHandler(OnShutdown(on_shutdown=lambda *_: own.unlink(missing_ok=True)))]
 
 
 def generate_launch_description() -> LaunchDescription:

@@ -11,21 +11,17 @@ import difflib
 from pathlib import Path
 from typing import Any, Literal, Self
 
-import yaml
 from pydantic import BaseModel, ValidationError, model_validator
 
 from nr_tracking.model_config import ModelConfig
-from nr_tracking.presets import DEFAULT_PRESET, PRESET_VALUES
-from nr_tracking.section import Section, setting
+from nr_tracking.presets import DEFAULT_PRESET, PRESET_MEANING, PRESET_VALUES
+from nr_tracking.section import ConfigError, Section, setting
 from nr_tracking.sensing_config import SubjectConfig, TsdfConfig, VolumeConfig
+from nr_tracking.settings_file import merged, read_settings
 from nr_tracking.training_config import TrainingConfig
 
 PresetName = Literal["test", "lite", "base", "full"]
 PRESETS: tuple[str, ...] = tuple(PRESET_VALUES)
-
-
-class ConfigError(ValueError):
-    """A setting that is unknown, out of range, or does not go with another one."""
 
 
 class MeshConfig(Section):
@@ -248,7 +244,9 @@ class RosConfig(Section):
         "when memory runs out: smaller: go on with the next smaller preset with weights; skip: leave the window out",
         live=True,
     )
-    output_folder: str = setting("nr_tracking_output", "folder below which ~/save writes")
+    output_folder: str = setting(
+        "nr_tracking_output", "folder below which ~/save writes; a relative one is in the node's working directory"
+    )
     save_report: bool = setting(True, "~/save writes report.html too, which occupies the processor for some seconds")
     depth_unit_m: float = setting(0.001, "metres per unit of an integer depth image", unit="m", gt=0, le=1)
     silence_s: float = setting(
@@ -259,11 +257,7 @@ class RosConfig(Section):
 class Config(Section):
     """The whole tree. ``preset`` selects network, weights and matching defaults."""
 
-    preset: PresetName = setting(
-        DEFAULT_PRESET,
-        "network, its weights and the defaults that go with them; weights are shipped for lite and base, but not for "
-        "test (for unit tests) and full (for a GPU)",
-    )
+    preset: PresetName = setting(DEFAULT_PRESET, PRESET_MEANING)
     device: Literal["cpu", "cuda"] = setting("cpu", "device of the networks")
     weights: str = setting("", "safetensors file of the weights; empty: those shipped with the preset")
     subject: SubjectConfig = SubjectConfig()
@@ -301,14 +295,18 @@ def load_config(source: str | Path | dict[str, Any] = DEFAULT_PRESET, **override
     """Build a configuration from a preset's name, a YAML file or a nested dictionary.
 
     ``overrides`` are nested dictionaries or values laid over it: ``load_config("lite", window={"stride": 1})``.
-    A file or dictionary may name its ``preset``; what it leaves out comes from there.
+    A file may be one of a node's parameters, such as ``config/tracking.yaml``. A file or dictionary may name its
+    ``preset``; what it leaves out comes from there.
+
+    Raises:
+        ConfigError: the file cannot be read, or a setting is unknown, out of range, or does not go with another one.
     """
     if isinstance(source, dict):
         values = dict(source)
     elif str(source) in PRESETS:
         values = {"preset": str(source)}
     else:
-        values = read_yaml(Path(source))
+        values = read_settings(Path(source))
     values = merged(values, overrides)
     preset = values.get("preset", DEFAULT_PRESET)
     if preset not in PRESETS:
@@ -331,52 +329,6 @@ def chosen_settings(config: Config) -> dict[str, dict[str, Any]]:
         for section, values in config.model_dump(mode="json").items()
         if isinstance(values, dict) and section != "model"
     }
-
-
-def read_yaml(path: Path) -> dict[str, Any]:
-    """Read a YAML mapping with the safe loader."""
-    if not path.is_file():
-        raise ConfigError(f"no configuration file {path} (and no preset of that name: {', '.join(PRESETS)})")
-    try:
-        values = yaml_value(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"{path} cannot be read: {error}") from None
-    except (yaml.YAMLError, ValueError) as error:  # no text, or a date that is none
-        raise ConfigError(f"{path} is not valid YAML: {error}") from None
-    if not isinstance(values, dict):
-        raise ConfigError(f"{path} must hold a mapping of settings, not {type(values).__name__}")
-    return values
-
-
-class _StrictLoader(yaml.SafeLoader):
-    """Refuses a mapping with a key twice, of which YAML would take the last and lose the other without a word."""
-
-    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
-        """A mapping as it is written, before ``<<`` brings other keys, which may well be there already."""
-        node = super().compose_mapping_node(anchor)  # type: ignore[no-untyped-call]
-        keys = [key for key, _ in node.value if isinstance(key, yaml.ScalarNode) and key.value != "<<"]
-        for index, key in enumerate(keys):
-            if any(key.value == former.value for former in keys[:index]):
-                raise yaml.composer.ComposerError(None, None, f"{key.value!r} is there twice", key.start_mark)
-        return node
-
-
-def yaml_value(text: str) -> Any:
-    """What YAML says, by the safe loader; ``yaml.YAMLError`` or ``ValueError`` where it says nothing."""
-    loader = _StrictLoader(text)
-    try:
-        return loader.get_single_data()
-    finally:
-        loader.dispose()
-
-
-def merged(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
-    """Lay nested dictionary ``over`` over ``base``; neither is changed."""
-    result = dict(base)
-    for key, value in over.items():
-        old = result.get(key)
-        result[key] = merged(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
-    return result
 
 
 def _explain(error: ValidationError) -> str:

@@ -14,6 +14,12 @@ from typing import Any, Final
 DEFAULT_PRESET: Final = "base"
 """Where none is named: the best that has weights."""
 
+PRESET_MEANING: Final = (
+    "network, its weights and the defaults that go with them; weights are shipped for lite and base, but not for test "
+    "(for unit tests) and full (for a GPU), which must be trained first"
+)
+"""Of the setting, and wherever else a preset is chosen."""
+
 PRESET_VALUES: dict[str, dict[str, Any]] = {
     "test": {
         "model": {

@@ -8,6 +8,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validat
 from pydantic_core import PydanticCustomError
 
 
+class ConfigError(ValueError):
+    """A setting that is unknown, out of range, or does not go with another one."""
+
+
 def setting(default: Any, meaning: str, *, unit: str = "", live: bool = False, **limits: Any) -> Any:
     """Declare one setting: ``limits`` are pydantic's ge, gt, le, lt; ``live`` may change while a node is active."""
     return Field(default, description=meaning, json_schema_extra={"unit": unit, "live": live}, **limits)

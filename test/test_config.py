@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nr_tracking.commands.settings import choose_config
-from nr_tracking.config import PRESETS, Config, ConfigError, Section, chosen_settings, load_config, read_yaml
+from nr_tracking.config import PRESETS, Config, ConfigError, Section, chosen_settings, load_config
+from nr_tracking.settings_file import read_yaml
 
 
 @pytest.mark.parametrize("preset", PRESETS)
@@ -36,7 +37,7 @@ def test_the_known_settings_are_listed_once():
 
 def test_parameters_of_a_node_are_settings_too(tmp_path):
     shipped = Path(__file__).parents[1] / "config" / "tracking.yaml"
-    assert choose_config(file=shipped) == load_config("base")
+    assert choose_config(file=shipped) == load_config(shipped) == load_config("base")
     assert choose_config("lite", shipped).preset == "lite"
     file = tmp_path / "mine.yaml"
     names = "use_sim_time: true, qos_overrides./depth.subscription.depth: 3, qos_overrides: {/a: {publisher: 1}}"
@@ -45,12 +46,18 @@ def test_parameters_of_a_node_are_settings_too(tmp_path):
     assert choose_config(file=file) == load_config(
         "test", window={"stride": 2, "length": 7}, subject={"region_min_m": (-1, 0, 1)}
     )
-    for text, said in (("{window.strid: 2}", r"window\.strid: unknown setting"), ("[1]", "must be a mapping")):
+    assert load_config(file, window={"length": 9}) == choose_config(file=file, settings=["window.length=9"])
+    for text, said in (
+        ("{window.strid: 2}", r"window\.strid: unknown setting"),
+        ("[1]", "must be a mapping"),
+        ("&it {window: *it}", "contain themselves"),
+    ):
         file.write_text(f"/**: {{ros__parameters: {text}}}")
-        with pytest.raises(ConfigError, match=said):
-            choose_config(file=file)
+        for read in (load_config, lambda path: choose_config(file=path)):
+            with pytest.raises(ConfigError, match=said):
+                read(file)
     file.write_text("/**: {ros__parameters: }")
-    assert choose_config("lite", file) == load_config("lite")
+    assert choose_config("lite", file) == load_config(file, preset="lite") == load_config("lite")
 
 
 @pytest.mark.parametrize(

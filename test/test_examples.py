@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -42,11 +43,16 @@ def test_python_of_the_readme_runs_as_it_stands(tmp_path):
     assert int(ran.stdout.splitlines()[-1]) > 1000
 
 
-def test_the_nearest_track_to_a_click_is_chosen():
+@pytest.fixture
+def example():
     pytest.importorskip("rclpy")
     spec = importlib.util.spec_from_file_location("follow_point", EXAMPLES / "follow_point.py")
     example = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(example)
+    return example
+
+
+def test_the_nearest_track_to_a_click_is_chosen(example):
     tracks = np.zeros(3, TRACK_FIELDS)
     tracks["id"], tracks["z"], tracks["x"] = [7, 8, 9], 1.0, [0.0, 0.2, 0.4]
     assert example.nearest_track(tracks, (0.21, 0.01, 1.0)) == 8
@@ -62,6 +68,30 @@ def cloud(index: int, ids: list[int], x: float) -> bytes:
     ones = np.ones(len(ids), np.float32)
     tracks = Tracks(np.array(ids, np.int64), positions, np.zeros_like(positions), ones, ones > 0)
     return tracks_cloud(100_000_000 * (index + 1), "camera", tracks)
+
+
+def test_who_has_gone_is_forgotten_until_the_next_click(ros_context, example, monkeypatch):
+    from geometry_msgs.msg import PointStamped
+    from rclpy.serialization import deserialize_message
+    from sensor_msgs.msg import PointCloud2
+
+    def tell(index, ids):
+        node.on_tracks(deserialize_message(cloud(index, ids, 0.0), PointCloud2))
+
+    node, poses, said = example.FollowPoint(context=ros_context), [], []
+    monkeypatch.setattr(node.poses, "publish", poses.append)
+    monkeypatch.setattr(node, "get_logger", lambda: SimpleNamespace(info=said.append, warning=said.append))
+    click = PointStamped()
+    click.header.frame_id, click.point.x, click.point.z = "camera", 0.11, 1.0
+    tell(0, [3, 4, 5])
+    node.on_click(click)
+    for ids in ([3, 4, 5], [], [], [6, 7, 8]):
+        tell(1, ids)
+    assert said == ["following track 4", "track 4 is gone for good; click again"] and len(poses) == 1
+    node.on_click(click)
+    tell(2, [6, 7, 8])
+    assert said[-1] == "following track 7" and len(poses) == 2
+    node.destroy_node()
 
 
 def test_a_clicked_point_is_followed_over_dds(ros_context, tmp_path):
@@ -88,8 +118,10 @@ def test_a_clicked_point_is_followed_over_dds(ros_context, tmp_path):
             clouds.publish(cloud(0, [3, 4, 5], 0.0))
             click("camera")
             time.sleep(0.1)
+        clouds.publish(cloud(4, [3, 4, 5], 0.0))  # answered when the clicks before it have been heard
+        poses.wait(lambda found: any(each.header.stamp.nanosec == 500_000_000 for each in found))
         click("map")
-        clouds.publish(cloud(1, [], 0.0))
+        clouds.publish(cloud(1, [5], 0.0))
         clouds.publish(cloud(2, [3, 5], 0.0))
         clouds.publish(cloud(3, [3, 4, 5], 0.5))
         pose = poses.wait(lambda found: any(each.header.stamp.nanosec == 400_000_000 for each in found))[-1]

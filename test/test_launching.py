@@ -99,7 +99,7 @@ def launched(tmp_path, monkeypatch):
     for name in (NEW, OLD):
         monkeypatch.delenv(name, raising=False)
 
-    def launch(file, *arguments, interrupted_after=None):
+    def launch(file, *arguments, interrupted_after=None, refused=""):
         command = [sys.executable, "-c", LAUNCHER, str(ROOT / "launch" / file), *arguments]
         ran = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
         if interrupted_after is not None:
@@ -108,7 +108,7 @@ def launched(tmp_path, monkeypatch):
                 time.sleep(0.05)
             ran.send_signal(signal.SIGINT)
         output, _ = ran.communicate(timeout=60)
-        assert "Traceback" not in output and ran.returncode == 0, output
+        assert "Traceback" not in output and ran.returncode == bool(refused) and refused in output, output
         assert not list(scratch.glob("nr_tracking_*")), "settings that were handed over are removed at the end"
         found = {}
         for path in said.iterdir():
@@ -129,7 +129,7 @@ def test_the_node_is_started_as_it_always_was_without_arguments(launched):
     assert set(found) == {"tracking_node"} and len(found["tracking_node"]) == 1
     (node,) = found["tracking_node"]
     own = yaml.safe_load(node["files"][-1])
-    assert own == {"/**/nr_tracking": {"ros__parameters": {"use_sim_time": False}}}, "the file's own frames stay"
+    assert own == {"/**/nr_tracking": {"ros__parameters": {}}}, "the file's own frames and clock stay"
     assert (
         remapped(node).items()
         >= {"__node": "nr_tracking", "mask": "mask", "depth/image_raw": "depth/image_raw"}.items()
@@ -148,17 +148,22 @@ def test_launch_arguments_reach_the_nodes(launched):
         "fixed_frame:=map",
         "preset:=lite",
         "log_level:=warn",
+        "use_sim_time:=true",
         "rviz:=true",
         "rviz_fixed_frame:=odom",
         "bag:=20240501",
+        "bag_depth_topic:=/second/depth",
     )
     (node,), (rviz,), (replay,) = found["tracking_node"], found["rviz2"], found["replay_node"]
+    (played,) = [each["ros__parameters"] for file in replay["files"] for each in yaml.safe_load(file).values()]
+    texts = {"input": "20240501", "depth_topic": "/second/depth", "camera_info_topic": ""}
+    assert played == {**texts, "wait": True}
     names = {"__ns": "/front", "mask": "people", "clicked_point": "/clicked", "depth/image_raw": "/camera/depth"}
     assert remapped(node).items() >= names.items() and remapped(replay)["__ns"] == "/front"
     assert node["arguments"][node["arguments"].index("--log-level") + 1] == "warn"
     own = yaml.safe_load(node["files"][-1])["/**/nr_tracking"]["ros__parameters"]
     frames = {"ros.target_frame": "odom", "ros.fixed_frame": "map"}
-    assert own.items() >= {"preset": "lite", "ros.queue_policy": "all", **frames}.items()
+    assert own.items() >= {"preset": "lite", "ros.queue_policy": "all", "use_sim_time": True, **frames}.items()
     assert rviz["arguments"][rviz["arguments"].index("-f") + 1] == "odom"
     names = {"/nr_tracking/mesh": "/front/nr_tracking/mesh", "/clicked_point": "/clicked"}
     assert remapped(rviz).items() >= {**names, "/depth/image_raw": "/camera/depth"}.items()
@@ -188,3 +193,59 @@ def test_a_node_for_each_camera(launched, one_process):
     assert all(
         yaml.safe_load(node["files"][-1])["/**/nr_tracking"]["ros__parameters"] == {"preset": "lite"} for node in nodes
     )
+
+
+@pytest.mark.parametrize("one_process", ["true", "false"])
+def test_launch_arguments_reach_the_nodes_of_all_cameras(launched, one_process):
+    found = launched(
+        "cameras.launch.py",
+        "cameras:=front,rear",
+        "namespace:=/robot",
+        f"one_process:={one_process}",
+        "depth_topic:=camera/depth",
+        "mask_topic:=people",
+        "clicked_point_topic:=/clicked",
+        "target_frame:=base",
+        "fixed_frame:=odom",
+        "use_sim_time:=false",
+        "log_level:=warn",
+        "rviz:=true",
+        "rviz_fixed_frame:=base",
+    )
+    viewers = found.pop("rviz2")
+    (nodes,) = found.values()
+    for node in nodes:
+        names = {"mask": "people", "clicked_point": "/clicked", "depth/image_raw": "camera/depth"}
+        assert remapped(node).items() >= names.items()
+        assert node["arguments"][node["arguments"].index("--log-level") + 1] == "warn"
+        own = yaml.safe_load(node["files"][-1])["/**/nr_tracking"]["ros__parameters"]
+        assert own == {"ros.target_frame": "base", "ros.fixed_frame": "odom", "use_sim_time": False}
+    if one_process == "true":
+        assert nodes[0]["arguments"][:2] == ["robot/front", "robot/rear"]
+    else:
+        assert {remapped(node)["__ns"] for node in nodes} == {"/robot/front", "/robot/rear"}
+    shown = {remapped(rviz)["/depth/image_raw"]: remapped(rviz)["/clicked_point"] for rviz in viewers}
+    assert shown == {"/robot/front/camera/depth": "/clicked", "/robot/rear/camera/depth": "/clicked"}
+
+
+@pytest.mark.parametrize("one_process", ["true", "false"])
+def test_nodes_of_cameras_that_end_are_started_anew_on_request(launched, monkeypatch, one_process):
+    monkeypatch.setenv("EXIT", "1")
+    arguments = ("cameras:=front,rear", f"one_process:={one_process}", "respawn:=true")
+    assert len(launched("cameras.launch.py", *arguments, interrupted_after=5).popitem()[1]) >= 5
+
+
+@pytest.mark.parametrize(
+    ("file", "arguments", "said"),
+    [
+        ("cameras.launch.py", ["cameras:=,"], "name the cameras, each once"),
+        ("cameras.launch.py", ["cameras:=front,/front/"], "name the cameras, each once"),
+        ("cameras.launch.py", ["cameras:=front rear"], "'front rear' is no namespace"),
+        ("cameras.launch.py", ["cameras:=front", "namespace:=2nd"], "'2nd' is no namespace"),
+        ("cameras.launch.py", ["cameras:=front,rear", "depth_topic:=/depth"], "depth_topic: /depth is one for all"),
+        ("cameras.launch.py", ["cameras:=front", "rviz:=yes"], "rviz"),
+        ("tracking.launch.py", ["bag_depth_topic:=/depth"], "bag: none is given"),
+    ],
+)
+def test_arguments_that_go_wrong_are_told_and_nothing_is_started(launched, file, arguments, said):
+    assert launched(file, *arguments, refused=said) == {}

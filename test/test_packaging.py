@@ -159,18 +159,22 @@ def test_rviz_shows_topics_that_the_node_publishes():
     assert {f"/nr_tracking/{name}" for name in published} | {"/depth/image_raw"} == shown
 
 
-def test_launch_file_describes_its_arguments():
+@pytest.mark.parametrize(
+    ("file", "own"),
+    [("tracking", {"bag", "bag_depth_topic", "bag_camera_info_topic"}), ("cameras", {"cameras", "one_process"})],
+)
+def test_launch_file_describes_its_arguments(file, own):
     pytest.importorskip("launch_ros", reason="launch comes with a ROS installation, not from pip")
     from launch.launch_description_sources import get_launch_description_from_python_launch_file
 
-    description = get_launch_description_from_python_launch_file(str(ROOT / "launch" / "tracking.launch.py"))
+    description = get_launch_description_from_python_launch_file(str(ROOT / "launch" / f"{file}.launch.py"))
     names = {argument.name for argument in description.get_launch_arguments()}
     assert names >= {
         "preset",
         "device",
         "depth_topic",
         "camera_info_topic",
-        "bag",
+        *own,
         "rviz",
         "params_file",
         "use_sim_time",

@@ -74,9 +74,35 @@ def test_preset_decides_defaults_and_given_values_win(make_node):
     assert config == load_config("test", window={"stride": 1})
 
 
+def test_whole_numbers_are_decimals_where_a_setting_has_them(make_node):
+    from rclpy.parameter import Parameter
+
+    from nr_tracking.ros import parameters
+
+    node = make_node(subject__depth_max_m=3, subject__region_min_m=[-1, -1, 0])
+    config = parameters.declare(node)
+    assert (config.subject.depth_max_m, config.subject.region_min_m) == (3.0, (-1.0, -1.0, 0.0))
+    if not hasattr(node, "add_pre_set_parameters_callback"):
+        pytest.skip("this ROS cannot change what was set while a node runs")
+    results = node.set_parameters([Parameter("subject.depth_max_m", value=4), Parameter("mesh.upsample", value=1.0)])
+    assert [each.successful for each in results] == [True, False], "a decimal is no whole number"
+    assert parameters.read(node).subject.depth_max_m == 4.0
+
+
+def test_what_is_read_once_at_the_start_cannot_be_set_later(make_node):
+    from rclpy.parameter import Parameter
+
+    from nr_tracking.ros import parameters
+
+    node = make_node(ros__autostart=False)
+    assert not parameters.declare(node).ros.autostart
+    assert "read-only" in node.set_parameters([Parameter("ros.autostart", value=True)])[0].reason
+
+
 @pytest.mark.parametrize(
     ("given", "complaint"),
     [
+        ({"subject__depth_max_m": 60}, "subject.depth_max_m.*at most 50"),
         ({"refinement__iteration": 3}, "refinement.iteration'; did you mean 'refinement.iterations"),
         ({"refinement__iterations": 101}, "refinement.iterations.*0 to 100"),
         ({"refinement__iterations": 1.5}, "refinement.iterations.*INTEGER"),

@@ -157,6 +157,8 @@ def test_whole_numbers_are_rates_and_the_current_folder_is_a_recording(replay, t
         ("rate:=fast", "rate: 'fast' is no number"),
         ("loop:=1", "loop: 1 is no true or false"),
         ("input:=20240501", "input: 20240501 is no text; in quotes"),
+        ("inputt:=FOLDER", "unknown parameter 'inputt'; did you mean 'input'"),
+        ("xyz:=1", "unknown parameter 'xyz'; there are input, depth_topic, .*wait"),
         ("image_rectified:=rarely", "image_rectified: 'rarely' is none of auto, always, never"),
     ],
 )
@@ -164,6 +166,14 @@ def test_parameters_that_are_not_allowed_are_told_in_a_line(given, said, capfd):
     assert replay_node.main(["replay_node", "--ros-args", "-p", given]) == 2
     lines = [line for line in capfd.readouterr().err.splitlines() if line.startswith("replay_node: ")]
     assert len(lines) == 1 and re.search(said, lines[0])
+
+
+def test_it_says_which_topics_of_a_recording_it_plays(replay, tmp_path, monkeypatch):
+    node, said = replay(write_bag(tmp_path / "recording", noisy_frames(1))), Inbox()
+    monkeypatch.setattr(node, "get_logger", lambda: SimpleNamespace(info=said))
+    assert node.play() == 1
+    (text,) = said.wait(lambda got: got)
+    assert re.search(r"playing \S*/depth/image_raw with \S*/depth/camera_info of .*recording", text)
 
 
 def test_it_can_be_told_that_images_are_free_of_the_lens(tmp_path):

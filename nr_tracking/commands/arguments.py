@@ -14,6 +14,7 @@ from nr_tracking.commands.bench_options import add_bench_options, run_bench
 from nr_tracking.commands.synthesis import add_synthesize_options
 from nr_tracking.config import PRESETS, Config
 from nr_tracking.data.sequence import is_sequence
+from nr_tracking.presets import PRESET_MEANING
 from nr_tracking.training.schedule import SCHEDULES
 from nr_tracking.types import InputError
 from nr_tracking.wording import counted
@@ -47,7 +48,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
 
 def _add_settings(parser: argparse.ArgumentParser, default: str = "the best that has weights") -> None:
     group = parser.add_argument_group("settings")
-    group.add_argument("--preset", choices=PRESETS, help=f"network and weights (default: {default})")
+    group.add_argument("--preset", choices=PRESETS, help=f"{PRESET_MEANING} (default: {default})")
     group.add_argument("--device", choices=("cpu", "cuda"), help="where the network runs")
     group.add_argument(
         "--config",

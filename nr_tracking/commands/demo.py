@@ -18,6 +18,7 @@ import numpy as np
 
 from nr_tracking.atomic import prepare_folder
 from nr_tracking.config import PRESETS, load_config
+from nr_tracking.presets import PRESET_MEANING
 from nr_tracking.types import DepthFrame, Float32, Float64, InputError, Intrinsics
 
 if TYPE_CHECKING:
@@ -160,7 +161,7 @@ class _Options:
 def _options(arguments: list[str] | None) -> _Options:
     parser = argparse.ArgumentParser(prog="nr_tracking demo", description=_PURPOSE)
     parser.add_argument("--output", type=Path, default=Path("out/demo"), help="folder to write (default out/demo)")
-    parser.add_argument("--preset", choices=PRESETS, default="base", help="network and weights (default base)")
+    parser.add_argument("--preset", choices=PRESETS, default="base", help=f"{PRESET_MEANING} (default: base)")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="where the network runs")
     parser.add_argument("--weights", type=Path, metavar="FILE", help="safetensors in place of the preset's")
     parser.add_argument("--frames", type=int, default=51, help="length of the clip (default 51, three times 17)")

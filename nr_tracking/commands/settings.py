@@ -7,12 +7,10 @@ from typing import Any
 
 import yaml
 
-from nr_tracking.config import PRESETS, Config, ConfigError, load_config, merged, read_yaml, yaml_value
+from nr_tracking.config import PRESETS, Config, ConfigError, load_config
 from nr_tracking.presets import DEFAULT_PRESET
+from nr_tracking.settings_file import merged, read_settings, yaml_value
 from nr_tracking.types import InputError
-
-_OF_ROS = ("use_sim_time", "start_type_description_service", "qos_overrides")
-"""Parameters that every node has; they are no settings."""
 
 
 def choose_config(
@@ -28,7 +26,7 @@ def choose_config(
     The file may be one of a node's parameters, such as ``config/tracking.yaml``. :class:`ConfigError` where ``preset``
     or ``device`` and ``settings`` say different things.
     """
-    values: dict[str, Any] = _without_node(read_yaml(file)) if file else {}
+    values: dict[str, Any] = read_settings(file) if file else {}
     for text in settings or []:
         assigned = _assignment(text)
         for name, option in (("preset", preset), ("device", device)):
@@ -78,28 +76,6 @@ def _lines(section: Any, indent: str) -> list[str]:
         comment = f"  # {field.description}{unit}" if field.description else ""
         lines.append(f"{indent}{name}: {text}{comment}\n")
     return lines
-
-
-def _without_node(values: dict[str, Any]) -> dict[str, Any]:
-    """The settings in a file of a node's parameters; any other mapping as it is."""
-    node = next(iter(values.values())) if len(values) == 1 else None
-    if not isinstance(node, dict) or "ros__parameters" not in node:
-        return values
-    parameters = node["ros__parameters"] or {}
-    if not isinstance(parameters, dict):
-        raise ConfigError(f"ros__parameters must be a mapping of settings, not {type(parameters).__name__}")
-    return {name: value for name, value in _nested(parameters).items() if name not in _OF_ROS}
-
-
-def _nested(parameters: dict[Any, Any]) -> dict[str, Any]:
-    """Parameters by section, whether their names are dotted or nested."""
-    tree: dict[str, Any] = {}
-    for name, value in parameters.items():
-        branch: Any = _nested(value) if isinstance(value, dict) else value
-        for part in reversed(str(name).split(".")):
-            branch = {part: branch}
-        tree = merged(tree, branch)
-    return tree
 
 
 def _assignment(text: str) -> dict[str, Any]:

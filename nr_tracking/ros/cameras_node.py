@@ -8,27 +8,28 @@ Parameters given with ``-p`` hold for all; a file can give each its own below ``
 
 from __future__ import annotations
 
-import re
 import sys
 
 import rclpy
 
+from nr_tracking.config import ConfigError
+from nr_tracking.ros.arguments import answered, camera_namespaces
 from nr_tracking.ros.running import run
 from nr_tracking.ros.tracking_node import TrackingNode
-
-_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(/[A-Za-z_][A-Za-z0-9_]*)*")
 
 
 def main(args: list[str] | None = None) -> int:
     """Run a tracking node for each namespace named until SIGINT or SIGTERM."""
     args = sys.argv if args is None else args
-    names = rclpy.utilities.remove_ros_args(args)[1:]
-    bad = [name for name in names if not _NAME.fullmatch(name.strip("/"))]
-    if not names or bad or len({name.strip("/") for name in names}) < len(names):
-        what = f"{bad[0]!r} is no namespace" if bad else "name the cameras, each once"
-        print(f"cameras_node: {what}: cameras_node NAMESPACE... [--ros-args ...]", file=sys.stderr)
+    code = answered("cameras_node", args, names="NAMESPACE...")
+    if code is not None:
+        return code
+    try:
+        names = camera_namespaces(rclpy.utilities.remove_ros_args(args)[1:])
+    except ConfigError as error:
+        print(f"cameras_node: {error}: cameras_node NAMESPACE... [--ros-args ...]", file=sys.stderr)
         return 2
-    return run(lambda: [TrackingNode(namespace=name.strip("/")) for name in names], args)
+    return run(lambda: [TrackingNode(namespace=name) for name in names], args)
 
 
 if __name__ == "__main__":

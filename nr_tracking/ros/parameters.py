@@ -12,6 +12,7 @@ from typing import Any
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
 from rclpy.exceptions import InvalidParameterTypeException, InvalidParameterValueException
 from rclpy.node import Node
+from rclpy.parameter import Parameter
 
 from nr_tracking.config import Config, ConfigError, load_config
 from nr_tracking.ros.settings import Setting, check_names, config_of, settings
@@ -19,6 +20,7 @@ from nr_tracking.ros.settings import Setting, check_names, config_of, settings
 _INT64 = (-(2**63), 2**63 - 1)
 _DOUBLE = (-sys.float_info.max, sys.float_info.max)
 _OF_ROS = ("use_sim_time", "start_type_description_service", "qos_overrides.")
+_DEFAULTS = {setting.name: setting.value for setting in settings(Config())}
 
 
 def declare(node: Node) -> Config:
@@ -29,8 +31,9 @@ def declare(node: Node) -> Config:
     Raises:
         ConfigError: a parameter was given that does not exist, has the wrong type, or is out of range.
     """
-    given = getattr(node, "_parameter_overrides", {})  # rclpy keeps what --ros-args and the launch file set here
-    check_names([name for name in given if not name.startswith(_OF_ROS)])
+    check_names(given_names(node))
+    given = _given(node)
+    given.update({name: _as_declared(parameter) for name, parameter in given.items()})
     config = Config()
     for setting in settings(config):
         if setting.name == "preset":
@@ -38,7 +41,14 @@ def declare(node: Node) -> Config:
     for setting in settings(config):
         if setting.name != "preset":
             _declare(node, setting)
+    if hasattr(node, "add_pre_set_parameters_callback"):  # not in older ROS
+        node.add_pre_set_parameters_callback(lambda changed: [_as_declared(each) for each in changed])
     return read(node)
+
+
+def given_names(node: Node) -> list[str]:
+    """Names of the parameters that a node was given at its start, without those that every node of ROS has."""
+    return [name for name in _given(node) if not name.startswith(_OF_ROS)]
 
 
 def read(node: Node, changes: dict[str, Any] | None = None) -> Config:
@@ -72,6 +82,22 @@ def descriptor(setting: Setting) -> ParameterDescriptor:
 def _bounds(setting: Setting, limits: tuple[float, float]) -> tuple[float, float]:
     lower, upper = setting.lower, setting.upper
     return limits[0] if lower is None else lower, limits[1] if upper is None else upper
+
+
+def _given(node: Node) -> dict[str, Parameter[Any]]:
+    """What --ros-args and the launch file set, which rclpy keeps to itself."""
+    return getattr(node, "_parameter_overrides", {})
+
+
+def _as_declared(parameter: Parameter[Any]) -> Parameter[Any]:
+    """The parameter with its whole numbers as the decimals that its setting has: 3 is a fine number of metres."""
+    default, value = _DEFAULTS.get(parameter.name), parameter.value
+    if isinstance(default, float) and parameter.type_ == Parameter.Type.INTEGER:
+        return Parameter(parameter.name, value=float(value))
+    decimals = isinstance(default, list) and all(isinstance(each, float) for each in default)
+    if decimals and parameter.type_ == Parameter.Type.INTEGER_ARRAY:
+        return Parameter(parameter.name, value=[float(each) for each in value])
+    return parameter
 
 
 def _declare(node: Node, setting: Setting) -> Any:

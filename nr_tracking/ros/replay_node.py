@@ -28,11 +28,15 @@ from rclpy.qos import HistoryPolicy, QoSProfile, ReliabilityPolicy
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CameraInfo, Image
 
+from nr_tracking.config import ConfigError
 from nr_tracking.data.sequence import Sequence, is_sequence, read_sequence
+from nr_tracking.ros.arguments import answered
 from nr_tracking.ros.bags import RecordedMessage, Recording, open_recording
 from nr_tracking.ros.conversions import Rectified
 from nr_tracking.ros.memory import share_heaps
 from nr_tracking.ros.messages import Kind, frame_messages
+from nr_tracking.ros.parameters import given_names
+from nr_tracking.ros.settings import check_names
 from nr_tracking.ros.share import use_fastdds_profile
 from nr_tracking.ros.typestore import encode, unpacked, without_lens
 from nr_tracking.types import InputError
@@ -50,8 +54,9 @@ _FRAME_ID = "camera_depth_optical_frame"  # of a SEQUENCE, which names none
 
 @dataclass(frozen=True)
 class Source:
-    """A recording to play: what kinds of messages it has, and the messages, from the beginning each time."""
+    """A recording to play: ``what`` is played in words, its kinds of messages, and these, from the start each time."""
 
+    what: str
     kinds: tuple[Kind, ...]
     messages: Callable[[], Iterator[RecordedMessage]]
 
@@ -63,9 +68,11 @@ def open_source(
     if is_sequence(path):
         sequence = read_sequence(path)
         masked = sequence.mask_files is not None
-        return Source(_kinds(masked), lambda: _messages_of(sequence))
+        return Source(str(path), _kinds(masked), lambda: _messages_of(sequence))
     recording = open_recording(path, depth_topic or None, camera_info_topic or None, rectified=rectified)
-    return Source(_kinds(recording.topics.mask is not None), lambda: _raw_messages(recording))
+    topics = recording.topics
+    what = f"{topics.depth} with {topics.camera_info} of {path}"
+    return Source(what, _kinds(topics.mask is not None), lambda: _raw_messages(recording))
 
 
 def _kinds(masked: bool) -> tuple[Kind, ...]:
@@ -126,6 +133,7 @@ class ReplayNode(Node):
 
     def __init__(self, **node_options: Any) -> None:
         super().__init__("replay", **node_options)
+        self._known: list[str] = []
         self._input = (
             self._parameter("input", "", "rosbag2 or SEQUENCE folder"),
             self._parameter("depth_topic", "", "topic of the depth images in a bag; empty to find it by type"),
@@ -145,6 +153,10 @@ class ReplayNode(Node):
         self._duration_s = self._parameter("duration", 0.0, "seconds of the recording to play, 0 for all", (0.0, 1e6))
         self._reliable = self._parameter("reliable", True, "reliable: slow down rather than lose a message")
         self._wait = self._parameter("wait", False, "begin when somebody subscribes to depth and camera info")
+        try:
+            check_names(given_names(self), self._known, f"there are {', '.join(self._known)}")
+        except ConfigError as error:
+            raise InputError("bad_parameter", str(error)) from None
         self._topics: dict[Kind, Publisher[Any]] = {}
         self._told_ns: int | None = None  # by the clock, in this pass
         self._clock_topic = self.create_publisher(Clock, "/clock", QoSProfile(depth=1))
@@ -163,6 +175,8 @@ class ReplayNode(Node):
         self._topics = {kind: self._publisher(*_TOPICS[kind]) for kind in source.kinds}
         if self._wait:
             self._wait_for_subscribers()
+        if self.context.ok():
+            self.get_logger().info(f"playing {source.what}")
         total = 0
         while self.context.ok():
             sent = self._play_once(clipped(source.messages(), self._start_s, self._duration_s))
@@ -238,6 +252,7 @@ class ReplayNode(Node):
         descriptor = ParameterDescriptor(description=meaning, read_only=True, dynamic_typing=True)
         if limits:
             descriptor.floating_point_range = [FloatingPointRange(from_value=limits[0], to_value=limits[1], step=0.0)]
+        self._known.append(name)
         try:
             value = self.declare_parameter(name, default, descriptor).value
         except InvalidParameterValueException as error:
@@ -253,6 +268,9 @@ class ReplayNode(Node):
 
 def main(args: list[str] | None = None) -> int:
     """Play a recording until its end, SIGINT or SIGTERM."""
+    code = answered("replay_node", args, example="input:=FOLDER")
+    if code is not None:
+        return code
     share_heaps()
     use_fastdds_profile()
     rclpy.init(args=args)

@@ -7,7 +7,7 @@ left out. No ROS is needed here.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args, get_origin
 
@@ -18,8 +18,9 @@ from pydantic.fields import FieldInfo
 from nr_tracking.config import PRESETS, Config, ConfigError, Section, load_config
 from nr_tracking.presets import DEFAULT_PRESET
 
+_ALL = "see config/tracking.yaml for all parameters"
 _NOT_OF_A_NODE = ("training",)
-_FIXED = ("preset", "model.")  # what decides other defaults, and what weights are made for
+_FIXED = ("preset", "model.", "ros.autostart")  # what decides other defaults, weights are made for, or is read once
 
 
 @dataclass(frozen=True)
@@ -116,13 +117,16 @@ def config_of(values: dict[str, Any]) -> Config:
     return load_config(nested(values))
 
 
-def check_names(names: list[str]) -> None:
-    """Raise a :class:`ConfigError` for the first name that no setting has; it says which one is meant."""
-    known = [setting.name for setting in settings(Config())]
+def check_names(names: Iterable[str], known: Sequence[str] = (), otherwise: str = _ALL) -> None:
+    """Raise a :class:`ConfigError` for the first name that is not known; it says which one is meant, or ``otherwise``.
+
+    Known are the settings, unless ``known`` names others.
+    """
+    known = known or [setting.name for setting in settings(Config())]
     for name in names:
         if name not in known:
             close = difflib.get_close_matches(name, known, n=1)
-            hint = f"did you mean {close[0]!r}?" if close else "see config/tracking.yaml for all parameters"
+            hint = f"did you mean {close[0]!r}?" if close else otherwise
             raise ConfigError(f"unknown parameter {name!r}; {hint}")
 
 

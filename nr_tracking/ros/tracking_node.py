@@ -23,6 +23,7 @@ from std_srvs.srv import Trigger
 
 from nr_tracking.config import Config, ConfigError
 from nr_tracking.ros import parameters
+from nr_tracking.ros.arguments import answered
 from nr_tracking.ros.conversions import stamp_ns
 from nr_tracking.ros.core_log import CoreLog
 from nr_tracking.ros.diagnostics import Diagnostics
@@ -385,7 +386,8 @@ def main(args: list[str] | None = None) -> int:
     """Run the node until SIGINT or SIGTERM."""
     from nr_tracking.ros.running import run
 
-    return run(lambda: [TrackingNode()], args)
+    code = answered("tracking_node", args)
+    return code if code is not None else run(lambda: [TrackingNode()], args)
 
 
 if __name__ == "__main__":
