@@ -111,7 +111,7 @@ def _new_nodes(
 
 
 def _edges_between(number: Int64, beside: Int64, near: Bool) -> Int32:
-    """Tie each of the new nodes ``number`` (Q,) to the old one ``beside`` it, and to the new ones ``near`` it (Q, Q)."""
+    """Tie each of the new nodes ``number`` (Q,) to the old one ``beside`` it, and to the new ones ``near`` (Q, Q)."""
     first, second = np.nonzero(np.triu(near, 1))
     ends = np.stack((beside, number), 1), np.stack((number[first], number[second]), 1)
     return np.concatenate(ends).astype(np.int32)
