@@ -57,6 +57,7 @@ PRESET_VALUES: dict[str, dict[str, Any]] = {
             "ray_channels": (48, 96, 160, 224, 256),
             "ray_blocks": (1, 1, 3, 4, 3),
         },
+        "refinement": {"nodes": 300, "samples": 2000},
         "window": {"length": 2, "stride": 1},
     },
     "full": {
@@ -77,5 +78,6 @@ PRESET_VALUES: dict[str, dict[str, Any]] = {
             "deformation_width": 128,
         },
         "deformation": {"patches": 400, "hierarchy": (130, 45)},
+        "refinement": {"nodes": 300, "samples": 2000},
     },
 }

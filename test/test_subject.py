@@ -224,6 +224,16 @@ def test_a_wall_with_a_door_goes():
     assert precision > 0.98
 
 
+@pytest.mark.parametrize("rows", [2, 10], ids=["a few pixels", "more than a subject has at least"])
+def test_specks_of_noise_before_the_lens_are_no_subject(rows):
+    """At 0.17 m a pixel looms as large as four hundred of somebody at 3.4 m do."""
+    body, room = figure(z=3.4), np.minimum(FLOOR, WALL)
+    specks = np.where((np.abs(V - 150) < rows) & (np.abs(U - 225) < 5), 0.17, np.inf)
+    recall, precision = accuracy(find_subject(frame(body, room, specks), CONFIG), body < np.minimum(room, specks))
+    assert recall > 0.9
+    assert precision > 0.9
+
+
 def test_an_empty_room_has_no_subject():
     """Before somebody enters, the walls are nobody."""
     for noise in (0.0, 0.0015):

@@ -34,6 +34,7 @@ _ROOM_GAP_M = 0.2  # within which parts belong together in a room
 _ROOM_REACH = (0.5, 1.5)  # but at least and at most these shares of the reach that they have outside
 _FOLLOWED_SHARE = 0.02  # of what supports leave over: beside so much else, a wall is no subject
 _BEHIND = (2.0, 1.0)  # of ``occluder_ratio``, and metres at most: so far what an outline hides may reach behind it
+_LEAST_M2 = 0.03**2  # across the view: in a room, what is smaller is a speck of noise, though near enough to loom
 _OFF_CENTRE = 12.0  # a pixel at the middle of a side of the image weighs a twentieth of one at its centre
 
 
@@ -67,10 +68,11 @@ def keep_near_largest(
     a body that moves, and furniture no subject beside one, see :class:`~nr_tracking.sensing.walls.Movers`; nor is what
     the background leads on to without a step.
 
-    In a room, the largest part is the one that looms largest: near, and in the middle of the image. What lies on the
-    supports or behind them is dropped, and what is a part of the room itself, see
-    :func:`~nr_tracking.sensing.walls.parts_of_room`, where there is something else; other parts are kept within 0.2 m
-    (or half of ``component_ratio``, if that is more), and specks hold nothing together.
+    In a room, the largest part is the one that looms largest: near, and in the middle of the image. Where there is
+    anything of 3 x 3 cm and ``minimum_pixels``, no speck is, unless it was clicked. What lies on the supports or behind
+    them is dropped, and what is a part of the room itself, see :func:`~nr_tracking.sensing.walls.parts_of_room`, where
+    there is something else; other parts are kept within 0.2 m (or half of ``component_ratio``, if that is more), and
+    specks hold nothing together.
     """
     window = _bounds(subject)
     labels, count = connected_parts(depth, subject, config.component_gap_m, window)
@@ -78,6 +80,11 @@ def keep_near_largest(
         return subject
     part, tally = _tallied(labels, count, subject, window, cloud, heights)
     barred, stones = np.zeros(count + 1, bool), np.ones(count + 1, bool)
+    specks = np.zeros(count + 1, bool)
+    told = known if config.choice == "largest" else None
+    bodies = None if told is None else (told, Bodies.of(cloud, part, count, told, pixel))
+    if heights is not None or change is not None:
+        area = areas(cloud, part, count, pixel) if bodies is None else bodies[1].area
     if heights is not None:
         barred = _no_subject(tally, config.minimum_pixels)
         room = parts_of_room(cloud, part, tally.pixels, labels, window, subject.shape)
@@ -85,15 +92,13 @@ def keep_near_largest(
         if others.any():
             barred = barred | room
         stones = tally.pixels >= config.minimum_pixels
+        specks = ~stones | (area < _LEAST_M2)
     if change is not None:
         barred = barred | _continued(labels, count, depth[window], change.background[window], config.component_gap_m)
-    told = known if config.choice == "largest" else None
-    bodies = None if told is None else (told, Bodies.of(cloud, part, count, told, pixel))
     movers = None
     if change is not None:
-        area = areas(cloud, part, count, pixel) if bodies is None else bodies[1].area
         movers = Movers.of(cloud, part, tally.pixels, area, change, subject, barred, bodies)
-    largest, barred = _main_part(cloud, part, tally.sizes, config, place, bodies, movers, barred)
+    largest, barred = _main_part(cloud, part, tally.sizes, config, place, bodies, movers, barred, specks)
     kept = _gathered(cloud, part, tally.first, largest, stones & ~barred, config, heights is not None) & ~barred
     if kept[1:].all():
         return subject
@@ -198,16 +203,21 @@ def _main_part(
     bodies: tuple[Known, Bodies] | None,
     movers: Movers | None,
     barred: Bool,
+    specks: Bool,
 ) -> tuple[int, Bool]:
     """The part of (N,) that everything else is measured by, and which (count + 1,) beside the ``barred`` ones are none.
 
-    ``bodies`` are what is known of a subject that is told from others, and the bodies of this image.
+    ``bodies`` are what is known of a subject that is told from others, and the bodies of this image. ``specks``
+    (count + 1,) are chosen only where there is nothing else, or one was clicked.
     """
     if movers is not None and config.choice == "largest":
         barred = barred | movers.furniture
         if movers.furniture.any() and (bodies is None or bodies[1].is_among(movers.furniture)):
             sizes, place, bodies = np.where(movers.moving, sizes, 0), None, None  # the subject never was one
-    largest = _chosen(cloud, part, np.where(barred, 0, sizes), config, place)
+    sizes = np.where(barred, 0, sizes)
+    if config.choice != "clicked" and (sizes[~specks] > 0).any():
+        sizes = np.where(specks, 0, sizes)
+    largest = _chosen(cloud, part, sizes, config, place)
     if bodies is not None and (own := bodies[1].subject(bodies[0], barred)) is not None:
         largest, barred = own, barred | bodies[1].strangers(bodies[0], own, barred)
     if movers is not None and movers.moving[largest]:
