@@ -151,6 +151,17 @@ def test_a_subject_that_was_gone_for_long_comes_back_as_another(bench):
     assert events[3] == "no subject for 0.53 s: the next one is a new one"
 
 
+def test_who_is_missing_where_a_recording_begins_again_is_given_up_once(bench):
+    gone = []
+    each = bench(policy="all", on_gone=gone.append)
+    each.tracker.config = load_config("test", subject={"lost_s": 0.5})
+    empty = {"data": np.zeros(16 * 12 * 2, np.uint8)}
+    for index in (*range(40), *range(60)):
+        each.submit(paired(PERIOD_NS * index, **(empty if index == 39 or (gone or len(each.results) > 38) else {})))
+        assert each.worker.finish(30)
+    assert gone == [16 * PERIOD_NS] and len(each.results) == 39
+
+
 @pytest.mark.parametrize("lag", [0, 2])
 def test_another_subject_that_the_tracker_found_begins_with_its_first_result(bench, lag):
     order = []

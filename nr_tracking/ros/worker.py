@@ -179,6 +179,7 @@ class InferenceWorker:
             try:
                 if not self._has_just_begun_again():
                     self._start_anew(keep_background=False)  # it may be another recording
+                    self._follower.forget_background()
                 self._again_ns = None
             finally:
                 then()
