@@ -338,8 +338,7 @@ class Tracker:
             change = change_of_view(last.pose, pose)
             cues = self._cues(last, placed, graph, change)
             with clock("tracks"):
-                if change is not None:
-                    self._tracks.moved_camera(change)
+                self._tracks.moved_camera(change)
                 tracks = self._tracks.advance(surface, stamp, cues)
                 arrived = self._tracks.patches(last.surface, last.graph)
         with clock("tracks"):
