@@ -138,6 +138,26 @@ def test_the_rate_of_images_is_that_of_the_last_seconds():
     assert summary.rate_hz == pytest.approx(30) and summary.jitter_s < 0.001
 
 
+def test_a_result_is_missing_from_the_first_image_on_that_could_have_one(monkeypatch):
+    monkeypatch.setattr("nr_tracking.ros.statistics.time", SimpleNamespace(monotonic=lambda: now[0]))
+    now, statistics = [0.0], Statistics(0.0)
+
+    def missing(at):
+        return pytest.approx(statistics.summary(at).since_last_result_s)
+
+    assert missing(26.0) == 26.0, "since the beginning"
+    statistics.received(26.0)
+    statistics.received(27.0)
+    assert missing(27.2) == 1.2
+    now[0] = 27.5
+    statistics.tracked(0.1, 10, {})
+    assert missing(60.0) == 32.5, "nobody takes the last rate for that of now"
+    statistics.received(60.0)
+    assert missing(60.2) == 0.2
+    statistics.activated(70.0)
+    assert missing(71.0) == 1.0
+
+
 def test_a_subject_that_was_gone_for_long_comes_back_as_another(bench):
     events = []
     each = bench(lag=2, on_event=events.append)
