@@ -275,6 +275,15 @@ def test_a_failure_in_a_window_is_told_with_a_later_frame_when_live(monkeypatch)
             live.push(frame_at(i))
 
 
+def test_whoever_watches_the_tracks_goes_on_when_the_tracker_starts_anew():
+    made, seen = tracker(), []
+    made._tracks.watch = seen.append
+    results = run(made, range(5))
+    made.reset()
+    results += run(made, range(5, 10))
+    assert len(seen) == len(results) == 10
+
+
 @pytest.mark.parametrize(
     ("frame", "reason"),
     [

@@ -159,7 +159,7 @@ class Tracker:
         self._volume: Volume | None = None
         self._sighting: Sighting | None = None
         self._tracks = PersistentTracks(
-            self.config.refinement, self.config.tracks, self._tracks.next_id, self.config.device
+            self.config.refinement, self.config.tracks, self._tracks.next_id, self.config.device, self._tracks.watch
         )
         self._last: _Step | None = None
         self._to_first: Rigid | None = None  # from the fixed frame to the camera of the first tracked frame

@@ -61,13 +61,18 @@ class PersistentTracks:
     """
 
     def __init__(
-        self, refinement: RefinementConfig, tracks: TracksConfig, first_id: int = 0, device: str = "cpu"
+        self,
+        refinement: RefinementConfig,
+        tracks: TracksConfig,
+        first_id: int = 0,
+        device: str = "cpu",
+        watch: Callable[[Evidence], None] | None = None,
     ) -> None:
         self.refinement, self.settings, self._device = refinement, tracks, device
         self.next_id = first_id
         self._cosine = float(np.cos(np.deg2rad(_FACING)))
         self._steadier = Steadier(tracks.steady)
-        self.watch: Callable[[Evidence], None] | None = None
+        self.watch = watch
         self._newest: CarriedPose | None = None
         self._previous: CarriedPose | None = None
         self._change: Rigid | None = None
