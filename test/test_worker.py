@@ -235,6 +235,22 @@ def test_failing_inference_starts_anew_and_says_so(bench):
     assert "no number left" in each.statistics.summary(0.0).last_error
 
 
+def test_frames_of_a_window_that_failed_are_counted_once_and_by_what_failed(bench):
+    each = bench(lag=2, policy="all")
+    push = each.tracker.push
+
+    def exhausted(frame):
+        if frame.stamp_ns < 2 * PERIOD_NS:
+            return push(frame)
+        for stamp_ns in (0, PERIOD_NS):
+            each.tracker.on_no_result(stamp_ns, InputError("failure", "its window failed"))
+        raise MemoryError("out of memory")
+
+    each.tracker.push = exhausted
+    each.submit(*(paired(PERIOD_NS * index) for index in range(3)))
+    assert each.stamps() == [] and each.dropped() == {"out_of_memory": 3}
+
+
 def test_frames_without_a_surface_are_let_go_at_once_and_counted(bench):
     each = bench(lag=2, policy="all")
     each.tracker.bare = lambda stamp_ns: stamp_ns != 4 * PERIOD_NS

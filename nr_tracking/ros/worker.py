@@ -289,6 +289,8 @@ class InferenceWorker:
 
     def _no_result(self, stamp_ns: int, error: InputError) -> None:
         """A frame that the tracker took has no result; this comes from the calls of the tracker here."""
+        if error.reason == "failure":  # of its whole window: the exception that comes with it is met with a reset
+            return
         if self._take_out(stamp_ns) is not None:
             self._statistics.dropped(error.reason, f"at {stamp_ns / 1e9:.3f} s: {error}")
 
