@@ -301,8 +301,8 @@ class TrackingNode(LifecycleNode):
         self._on_event(f"memory ran out: continuing with preset {smaller.preset} in place of {tracker.config.preset}")
         successor = self._tracker_factory(smaller)
         successor.next_id = tracker.next_id
-        self._tracker = successor
-        self._keeper.config, self._keeper.weights = smaller, weights_hash(smaller)
+        self._tracker, self._keeper.weights = successor, weights_hash(smaller)
+        self._hand_on_settings()  # of now: some may have changed in the seconds that this took
         return successor
 
     def _on_event(self, text: str) -> None:
@@ -374,6 +374,11 @@ class TrackingNode(LifecycleNode):
 
     def _apply(self, config: Config) -> None:
         self.config = config
+        self._hand_on_settings()
+
+    def _hand_on_settings(self) -> None:
+        """Have the tracker, the keeper and the outputs go by the live settings of ``config``."""
+        config = self.config
         if self._tracker is not None:  # whose preset may be a smaller one by now
             own = self._tracker.config
             self._tracker.config = own.model_copy(update={"subject": config.subject, "ros": config.ros})
