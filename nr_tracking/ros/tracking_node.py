@@ -37,7 +37,8 @@ from nr_tracking.ros.publishers import Publishers
 from nr_tracking.ros.settings import settings
 from nr_tracking.ros.statistics import Statistics
 from nr_tracking.ros.transitions import said, told
-from nr_tracking.ros.worker import InferenceWorker, TrackerLike
+from nr_tracking.ros.worker import InferenceWorker
+from nr_tracking.tracking.protocols import TrackerLike
 from nr_tracking.types import Float64, InputError, TrackedFrame
 
 NODE_NAME = "nr_tracking"

@@ -7,9 +7,8 @@ import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Literal, Protocol
+from typing import Literal
 
-from nr_tracking.config import Config
 from nr_tracking.ros.conversions import depth_frame
 from nr_tracking.ros.fallback import is_out_of_memory
 from nr_tracking.ros.memory import MemoryReturner
@@ -19,7 +18,8 @@ from nr_tracking.ros.repetition import RepeatedFailures
 from nr_tracking.ros.statistics import Statistics
 from nr_tracking.sensing.following import SubjectFollower
 from nr_tracking.sensing.stamps import StampOrder
-from nr_tracking.types import DepthFrame, Float64, InputError, TrackedFrame
+from nr_tracking.tracking.protocols import TrackerLike
+from nr_tracking.types import Float64, InputError, TrackedFrame
 
 _WINDOWS = 8  # of frames that wait for their results at most; a tracker has three of them under way
 _LOST = {
@@ -31,33 +31,6 @@ _LOST = {
     "no_result": "the tracker gave no result for the frame",
     "inactive": "the frame was not finished when the node was deactivated",
 }
-
-
-class TrackerLike(Protocol):
-    """What a node needs of :class:`nr_tracking.Tracker`; live settings reach it through ``config``."""
-
-    config: Config
-    windows: int
-    next_id: int
-    on_ready: Callable[[], None] | None
-    on_another: Callable[[str], None] | None
-    on_no_result: Callable[[int, InputError], None] | None
-
-    @property
-    def subject_size_m(self) -> float:
-        """How long the subject is, metres."""
-
-    def push(self, frame: DepthFrame) -> list[TrackedFrame]:
-        """Take a frame; returns what is finished."""
-
-    def collect(self) -> list[TrackedFrame]:
-        """What has been finished meanwhile."""
-
-    def flush(self) -> list[TrackedFrame]:
-        """Finish the frames that were pushed."""
-
-    def reset(self, keep_background: bool = False) -> None:
-        """Forget the subject, and its surroundings unless they are to be kept."""
 
 
 class InferenceWorker:
