@@ -18,7 +18,7 @@ from nr_tracking.ros.messages import frame_messages
 from nr_tracking.ros.pairing import FramePairing, PairedFrame
 from nr_tracking.ros.queueing import FrameQueue, WaitingFrame
 from nr_tracking.ros.statistics import Statistics
-from nr_tracking.ros.worker import InferenceWorker
+from nr_tracking.ros.worker import InferenceWorker, QueueLimits, WorkerEvents
 from nr_tracking.types import InputError
 
 PERIOD_NS = 33_333_333
@@ -39,13 +39,14 @@ class Bench:
         self.statistics = Statistics(time.monotonic())
         self.results = []
         self.failures = []
-        self.worker = InferenceWorker(
-            self.tracker,
-            self.statistics,
+        given = {name: options.pop(name) for name in [*options] if name.startswith("on_")}
+        events = WorkerEvents(
             lambda frame, source: self.results.append((frame.stamp_ns, source.image.header.frame_id)),
             self.failures.append,
-            **options,
+            **given,
         )
+        limits = QueueLimits(**{name: options.pop(name) for name in [*options] if name in ("policy", "memory")})
+        self.worker = InferenceWorker(self.tracker, self.statistics, events, limits, **options)
 
     def submit(self, *frames):
         for frame in frames:
@@ -391,7 +392,7 @@ def test_reset_forgets_waiting_frames_and_goes_on(bench):
 
 
 def test_waiting_frames_never_fill_more_than_the_allowed_memory(bench):
-    each = bench(policy="all", queue_memory=10 * 16 * 12 * 2)
+    each = bench(policy="all", memory=10 * 16 * 12 * 2)
     each.tracker.gate.clear()
     each.submit(*(paired(PERIOD_NS * i) for i in range(30)))
     assert each.worker.waiting <= 10

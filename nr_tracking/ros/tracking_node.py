@@ -37,7 +37,7 @@ from nr_tracking.ros.publishers import Publishers
 from nr_tracking.ros.settings import settings
 from nr_tracking.ros.statistics import Statistics
 from nr_tracking.ros.transitions import said, told
-from nr_tracking.ros.worker import InferenceWorker
+from nr_tracking.ros.worker import InferenceWorker, QueueLimits, WorkerEvents
 from nr_tracking.tracking.protocols import TrackerLike
 from nr_tracking.types import Float64, InputError, TrackedFrame
 
@@ -126,16 +126,10 @@ class TrackingNode(LifecycleNode):
         self.worker = InferenceWorker(
             self._tracker,
             self.statistics,
-            self._on_result,
-            self._failed,
-            self._on_new_subject,
-            on_event=self._on_event,
-            on_gone=self._on_gone,
+            WorkerEvents(self._on_result, self._failed, self._on_new_subject, self._on_event, self._on_gone),
+            QueueLimits(ros.queue_policy, queue_size, ros.queue_memory_mb << 20),
             smaller_tracker=self._smaller_tracker,
             locate=self._locate,
-            policy=ros.queue_policy,
-            queue_size=queue_size,
-            queue_memory=ros.queue_memory_mb << 20,
             unit_m=ros.depth_unit_m,
             prepare=functools.partial(prepare_loops, self._tracker),
         )
