@@ -35,7 +35,7 @@ _LOST = {
 
 @dataclass(frozen=True)
 class WorkerEvents:
-    """Who hears what of a worker, all on its thread.
+    """Who hears what of a worker, on its thread; only of its end on that of whoever stops it.
 
     ``on_result`` gets each tracked frame with the messages it came from; ``on_failure`` gets the text of failures that
     are not the input's fault; ``on_new_subject`` is called when the tracker starts anew; ``on_event`` hears in words
