@@ -108,6 +108,26 @@ def test_out_of_memory_goes_on_with_a_smaller_preset_or_without_the_window(camer
         assert len(made) == 1
 
 
+def test_settings_that_change_while_a_smaller_tracker_is_made_are_its_own(camera):
+    from rclpy.parameter import Parameter
+
+    made = []
+
+    def factory(config):
+        if made:
+            (done,) = each.node.set_parameters([Parameter("subject.lost_s", value=7.0)])
+            assert done.successful
+        made.append(FakeTracker(config))
+        return made[-1]
+
+    each = camera(factory, preset="base", ros__out_of_memory="smaller")
+    made[0].error = MemoryError("out of memory")
+    each.send(0, 1)
+    assert each.figures().tracked == 1
+    assert made[1].config.preset == "lite" and made[1].config.subject.lost_s == 7.0
+    assert each.node._keeper.config == made[1].config
+
+
 def test_what_is_smaller_and_has_weights():
     base = load_config("base", window={"stride": 2}, mesh={"upsample": 3})
     smaller = smaller_config(base)

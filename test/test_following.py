@@ -311,6 +311,45 @@ def test_a_clock_that_was_set_back_chooses_anew():
     assert another
 
 
+@pytest.mark.parametrize("choice", ["largest", "nearest", "clicked"])
+def test_who_is_missing_where_a_recording_begins_again_is_given_up_there(choice):
+    """Its last image and its first two seconds are empty: from the last stamp, absence would be negative."""
+    events = []
+    follower = SubjectFollower(events.append)
+    config = SubjectConfig(choice=choice, point_m=SMALL, lost_s=1.0)
+
+    def see(image):
+        """Whether the subject is another one from this image on; as who runs a tracker goes about it."""
+        another = False
+        try:
+            frame, another = follower.choose(image, config)
+            find_subject(frame, config)
+        except InputError as error:
+            follower.refused(image.stamp_ns, error)
+            return another or follower.gives_up(image.stamp_ns, config)
+        follower.tracked(image.stamp_ns)
+        return another
+
+    for stamp in np.arange(8.0, 9.9, 0.1):
+        see(two(stamp=stamp))
+    empty = [scene(((0.0, 0.0, 9.0), 0.1), stamp=stamp) for stamp in (10.0, *np.arange(0.0, 2.0, 0.1))]
+    assert [image.stamp_ns for image in empty if see(image)] == [SECOND]
+    assert "no subject for 1.00 s: the next one is a new one" in events
+    see(two(stamp=2.0))
+    assert "there is a subject again after 2.00 s" in events
+
+
+def test_a_recording_that_begins_again_may_show_another_place():
+    follower, config = SubjectFollower(), SubjectConfig(choice="nearest")
+    for stamp in np.arange(8.0, 10.0, 0.1):
+        follower.choose(two(stamp=stamp), config)
+    with pytest.raises(InputError):
+        follower.choose(scene((BIG, 0.4), stamp=10.0), config)
+    for stamp in (0.0, 0.1):  # what held still beside the subject of before is the subject now
+        found, another = follower.choose(scene((BIG, 0.4), stamp=stamp), config)
+        assert where(found.mask) < 0.4 and another == (stamp == 0.0)
+
+
 def test_a_node_stays_with_what_was_clicked_and_says_when_it_is_lost_found_or_given_up(ros_context):
     from geometry_msgs.msg import PointStamped
     from test_faults import Camera

@@ -95,3 +95,16 @@ def test_a_pose_that_stretches_is_refused(off: float):
     with pytest.raises(InputError, match="rigid") as caught:
         check_pose(pose)
     assert caught.value.reason == "bad_pose"
+
+
+def test_a_pose_of_nested_lists_is_taken_like_an_array():
+    pose = pose_at(3)
+    check_pose(pose.tolist())
+    np.testing.assert_array_equal(fixed_frame(pose.tolist()).rotation, fixed_frame(pose).rotation)
+
+
+@pytest.mark.parametrize("pose", [[[1.0]], [[1.0, 0.0], [0.0]], "here", (2.0 * np.eye(4)).tolist()])
+def test_whatever_else_is_no_pose_is_refused_by_name(pose: object):
+    with pytest.raises(InputError) as caught:
+        check_pose(pose)
+    assert caught.value.reason == "bad_pose"

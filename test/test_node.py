@@ -579,6 +579,24 @@ def test_one_signal_ends_the_process_cleanly(ros_domain, peer, number):
         process.kill()
 
 
+def test_interrupts_that_come_again_and_again_end_the_process_cleanly(ros_domain, peer):
+    """The terminal sends one to the whole group, whoever launched the node another, and then somebody is impatient."""
+    main = "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); "  # not ignored, as here
+    main += "from nr_tracking.ros.tracking_node import main; sys.exit(main())"
+    command = [sys.executable, "-c", main, "--ros-args", "-p", "ros.autostart:=false"]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    try:
+        assert state(peer) == "unconfigured"
+        deadline = time.monotonic() + 120
+        while process.poll() is None and time.monotonic() < deadline:
+            process.send_signal(signal.SIGINT)
+            time.sleep(0.02)
+        _, complaints = process.communicate(timeout=60)
+        assert process.returncode == 0 and "Traceback" not in complaints, complaints
+    finally:
+        process.kill()
+
+
 def test_unknown_parameter_ends_the_process_with_its_name(ros_domain):
     command = [sys.executable, "-m", "nr_tracking.ros.tracking_node", "--ros-args", "-p", "mesh.upsampel:=2"]
     ended = subprocess.run(command, capture_output=True, text=True, timeout=300)

@@ -275,6 +275,40 @@ def test_a_failure_in_a_window_is_told_with_a_later_frame_when_live(monkeypatch)
             live.push(frame_at(i))
 
 
+@pytest.mark.parametrize("fails", ["network", "surface"])
+@pytest.mark.parametrize("config", [IN_STEP, OVERLAPPING])
+def test_each_frame_of_a_window_that_failed_is_told_of_once_and_a_reset_mends_it(config, fails):
+    made, told = tracker(config), []
+    made.on_no_result = lambda stamp_ns, error: told.append((stamp_ns // STEP_NS - 1, error.reason))
+    made.on_ready = lambda: None
+    results = run(made, range(5))
+    stand_in = made._reconstructor
+
+    def exhausted(field, index, *_):
+        if fails == "surface" and index < 2:  # of the four frames, two have been seen to by then
+            return TrueSurfaces.surface(stand_in, field, index, *_)
+        raise RuntimeError("out of memory")
+
+    setattr(stand_in, "surface" if fails == "surface" else "complete", exhausted)
+    with pytest.raises(RuntimeError, match="out of memory"):
+        run(made, range(5, 9))
+    results += made.collect()
+    assert len(results) == (6 if fails == "surface" else 5)
+    assert told == [(index, "failure") for index in range(len(results), 9)]
+    made.reset()
+    made._reconstructor = TrueSurfaces()
+    assert len(run(made, range(9, 14))) == 5 and len(told) == 9 - len(results)
+
+
+def test_whoever_watches_the_tracks_goes_on_when_the_tracker_starts_anew():
+    made, seen = tracker(), []
+    made._tracks.watch = seen.append
+    results = run(made, range(5))
+    made.reset()
+    results += run(made, range(5, 10))
+    assert len(seen) == len(results) == 10
+
+
 @pytest.mark.parametrize(
     ("frame", "reason"),
     [

@@ -463,6 +463,19 @@ def test_a_refused_frame_of_a_moving_camera_is_not_applied(figure):
     assert np.linalg.norm(found.positions - change.points(start), axis=1).mean() < 0.1 * VOXEL
 
 
+def test_a_camera_that_is_back_after_a_refused_frame_has_not_moved(figure):
+    vertices, faces = figure
+    tracks = new_tracks()
+    start = tracks.start(surface_of(vertices, faces), 0).positions
+    tracks.moved_camera(Rigid(rotation([0, 1, 0.3], 0.5), np.array([0.4, -0.1, 0.2])))
+    with pytest.raises(InputError):
+        tracks.advance(surface_of(vertices, faces[:0]), STEP_NS)
+    tracks.moved_camera(None)
+    found = tracks.advance(surface_of(vertices, faces), 2 * STEP_NS)
+    assert np.linalg.norm(found.positions - start, axis=1).mean() < 0.1 * VOXEL
+    assert np.abs(found.velocities).max() < 0.5 * VOXEL / 0.0333
+
+
 def test_nothing_can_be_asked_before_the_first_surface(figure):
     tracks = new_tracks()
     with pytest.raises(RuntimeError, match="call start"):

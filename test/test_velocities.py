@@ -149,6 +149,15 @@ def test_a_correction_of_drift_is_no_motion():
     assert np.allclose(places, seen[-1], atol=1e-5)
 
 
+def test_before_anything_was_observed_there_are_no_points():
+    estimator = MotionEstimator()
+    for _ in range(2):
+        places, error = estimator.predict(10**9)
+        assert estimator.velocities.shape == places.shape == (0, 3) and error.shape == (0,)
+        estimator.observe(np.arange(4), np.zeros((4, 3)), 0)
+        estimator.reset()
+
+
 def test_a_stamp_that_is_not_later_is_refused():
     estimator = watched(np.zeros((2, 1, 3)), stamps(2))
     with pytest.raises(InputError, match="not later"):

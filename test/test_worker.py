@@ -18,7 +18,7 @@ from nr_tracking.ros.messages import frame_messages
 from nr_tracking.ros.pairing import FramePairing, PairedFrame
 from nr_tracking.ros.queueing import FrameQueue, WaitingFrame
 from nr_tracking.ros.statistics import Statistics
-from nr_tracking.ros.worker import InferenceWorker
+from nr_tracking.ros.worker import InferenceWorker, QueueLimits, WorkerEvents
 from nr_tracking.types import InputError
 
 PERIOD_NS = 33_333_333
@@ -39,13 +39,14 @@ class Bench:
         self.statistics = Statistics(time.monotonic())
         self.results = []
         self.failures = []
-        self.worker = InferenceWorker(
-            self.tracker,
-            self.statistics,
+        given = {name: options.pop(name) for name in [*options] if name.startswith("on_")}
+        events = WorkerEvents(
             lambda frame, source: self.results.append((frame.stamp_ns, source.image.header.frame_id)),
             self.failures.append,
-            **options,
+            **given,
         )
+        limits = QueueLimits(**{name: options.pop(name) for name in [*options] if name in ("policy", "memory")})
+        self.worker = InferenceWorker(self.tracker, self.statistics, events, limits, **options)
 
     def submit(self, *frames):
         for frame in frames:
@@ -138,6 +139,26 @@ def test_the_rate_of_images_is_that_of_the_last_seconds():
     assert summary.rate_hz == pytest.approx(30) and summary.jitter_s < 0.001
 
 
+def test_a_result_is_missing_from_the_first_image_on_that_could_have_one(monkeypatch):
+    monkeypatch.setattr("nr_tracking.ros.statistics.time", SimpleNamespace(monotonic=lambda: now[0]))
+    now, statistics = [0.0], Statistics(0.0)
+
+    def missing(at):
+        return pytest.approx(statistics.summary(at).since_last_result_s)
+
+    assert missing(26.0) == 26.0, "since the beginning"
+    statistics.received(26.0)
+    statistics.received(27.0)
+    assert missing(27.2) == 1.2
+    now[0] = 27.5
+    statistics.tracked(0.1, 10, {})
+    assert missing(60.0) == 32.5, "nobody takes the last rate for that of now"
+    statistics.received(60.0)
+    assert missing(60.2) == 0.2
+    statistics.activated(70.0)
+    assert missing(71.0) == 1.0
+
+
 def test_a_subject_that_was_gone_for_long_comes_back_as_another(bench):
     events = []
     each = bench(lag=2, on_event=events.append)
@@ -149,6 +170,17 @@ def test_a_subject_that_was_gone_for_long_comes_back_as_another(bench):
         assert each.worker.finish(30) and each.tracker.resets == (index >= 26)
     assert len(each.results) == 15 and len(events) == 5
     assert events[3] == "no subject for 0.53 s: the next one is a new one"
+
+
+def test_who_is_missing_where_a_recording_begins_again_is_given_up_once(bench):
+    gone = []
+    each = bench(policy="all", on_gone=gone.append)
+    each.tracker.config = load_config("test", subject={"lost_s": 0.5})
+    empty = {"data": np.zeros(16 * 12 * 2, np.uint8)}
+    for index in (*range(40), *range(60)):
+        each.submit(paired(PERIOD_NS * index, **(empty if index == 39 or (gone or len(each.results) > 38) else {})))
+        assert each.worker.finish(30)
+    assert gone == [16 * PERIOD_NS] and len(each.results) == 39
 
 
 @pytest.mark.parametrize("lag", [0, 2])
@@ -202,6 +234,22 @@ def test_failing_inference_starts_anew_and_says_so(bench):
     assert each.dropped() == {"failure": 1} and each.tracker.resets == 1
     assert "no number left" in each.failures[0]
     assert "no number left" in each.statistics.summary(0.0).last_error
+
+
+def test_frames_of_a_window_that_failed_are_counted_once_and_by_what_failed(bench):
+    each = bench(lag=2, policy="all")
+    push = each.tracker.push
+
+    def exhausted(frame):
+        if frame.stamp_ns < 2 * PERIOD_NS:
+            return push(frame)
+        for stamp_ns in (0, PERIOD_NS):
+            each.tracker.on_no_result(stamp_ns, InputError("failure", "its window failed"))
+        raise MemoryError("out of memory")
+
+    each.tracker.push = exhausted
+    each.submit(*(paired(PERIOD_NS * index) for index in range(3)))
+    assert each.stamps() == [] and each.dropped() == {"out_of_memory": 3}
 
 
 def test_frames_without_a_surface_are_let_go_at_once_and_counted(bench):
@@ -344,7 +392,7 @@ def test_reset_forgets_waiting_frames_and_goes_on(bench):
 
 
 def test_waiting_frames_never_fill_more_than_the_allowed_memory(bench):
-    each = bench(policy="all", queue_memory=10 * 16 * 12 * 2)
+    each = bench(policy="all", memory=10 * 16 * 12 * 2)
     each.tracker.gate.clear()
     each.submit(*(paired(PERIOD_NS * i) for i in range(30)))
     assert each.worker.waiting <= 10

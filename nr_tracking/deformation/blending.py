@@ -25,9 +25,10 @@ from nr_tracking.deformation.patches import PatchGraph, neighbour_table
 
 @dataclass(frozen=True)
 class Blend:
-    """Which patches move each point: ``index`` (V, S) int64 and ``weight`` (V, S), rows sum to 1, own patch first.
+    """Which patches move each point: ``index`` (V, S) int64 and ``weight`` (V, S), rows sum to 1.
 
-    Slots beyond a patch's neighbours repeat the own patch with weight 0.
+    The own patch comes first, then its neighbours, unless only the largest weights were kept: these come by their size,
+    and the own patch may be none of them. Slots beyond a patch's neighbours repeat the own patch with weight 0.
     """
 
     index: Tensor
@@ -54,7 +55,8 @@ def blend_weights(
     """Weights of the patches that move each of ``points`` (V, 3): own patch and adjacent ones.
 
     ``owner`` (V,) names the own patch of each point; None where the points are the vertices of the graph's surface.
-    ``limit`` keeps only that many largest weights. The Gaussian of patch k has its ``widths[k]`` as standard deviation.
+    ``limit`` keeps only that many largest weights, the largest first. The Gaussian of patch k has its ``widths[k]`` as
+    standard deviation.
     """
     points = torch.as_tensor(points)
     owners = torch.as_tensor(graph.owner if owner is None else owner, device=points.device).long()

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
+import signal
 import sys
+import threading
 from collections.abc import Callable, Sequence
+from types import FrameType
 
 import rclpy
 from rclpy.executors import ExternalShutdownException, MultiThreadedExecutor
@@ -17,7 +21,12 @@ _THREADS = 4  # a node's input, services, diagnostics, and one to spare
 
 
 def run(make_nodes: Callable[[], Sequence[TrackingNode]], args: list[str] | None = None) -> int:
-    """Run tracking nodes in this process until a signal ends it; returns the exit code."""
+    """Run tracking nodes in this process until a signal ends it; returns the exit code.
+
+    It has heard of SIGINT once and for all with the first one: the terminal sends one to the whole process group, and
+    whoever launched the node passes its own on.
+    """
+    heard_once = _interrupt_once()
     share_heaps()
     use_fastdds_profile()
     rclpy.init(args=args)
@@ -46,4 +55,22 @@ def run(make_nodes: Callable[[], Sequence[TrackingNode]], args: list[str] | None
         for node in nodes:
             node.close()
         rclpy.try_shutdown()
+        if heard_once:  # the interpreter, too, ends undisturbed
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
     return 0
+
+
+def _interrupt_once() -> bool:
+    """Let no SIGINT after the first disturb what ends in good order; False where somebody else decides about SIGINT."""
+    interrupts = itertools.count()
+
+    def interrupted(number: int, frame: FrameType | None) -> None:
+        if next(interrupts) == 0:
+            raise KeyboardInterrupt
+
+    if threading.current_thread() is not threading.main_thread():
+        return False
+    if signal.getsignal(signal.SIGINT) is not signal.default_int_handler:  # ignored, in the background of a shell
+        return False
+    signal.signal(signal.SIGINT, interrupted)
+    return True

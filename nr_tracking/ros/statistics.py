@@ -28,7 +28,8 @@ class Summary:
     go out, between which ``result_gap_s`` usually pass. ``last_drop`` is the last frame that was given up since the
     last result, empty where there is none, and ``last_loss`` the last one ever whose image showed a subject; frames
     that are left out by the policy of the queue count in neither. ``failures`` of inference came in a row, without a
-    result between them.
+    result between them. ``since_last_result_s`` counts from the first image that came since then, where there is one:
+    no result was due before it.
     """
 
     received: int
@@ -79,6 +80,7 @@ class Statistics:
     _failures: int = 0
     _last_failure: str = ""
     _last_result: float | None = None
+    _awaited: float | None = None  # when the first image since then came in
     _arrivals: deque[float] = field(default_factory=lambda: deque(maxlen=_RECENT))
     _finished: deque[tuple[float, int]] = field(default_factory=lambda: deque(maxlen=_RECENT))  # when, how many
     _latencies: deque[float] = field(default_factory=lambda: deque(maxlen=_RECENT))
@@ -89,13 +91,15 @@ class Statistics:
         with self._lock:
             self._received += 1
             self._arrivals.append(now)
+            if self._awaited is None:
+                self._awaited = now
 
     def tracked(self, latency_s: float, tracks: int, stages_s: dict[str, float]) -> None:
         """A frame came out, ``latency_s`` after its image came in."""
         with self._lock:
             self._tracked += 1
             self._tracks = tracks
-            self._last_result = time.monotonic()
+            self._last_result, self._awaited = time.monotonic(), None
             self._last_drop = ""
             self._failures = 0
             self._latencies.append(latency_s)
@@ -113,7 +117,7 @@ class Statistics:
         """Input is expected from now on."""
         with self._lock:
             self.started = now
-            self._last_result = None
+            self._last_result = self._awaited = None
             self._last_drop = ""
             self._failures = 0
             self._arrivals.clear()
@@ -159,6 +163,7 @@ class Statistics:
         with self._lock:
             gaps = np.diff([arrival for arrival in self._arrivals if now - arrival <= _INPUT_S])
             latencies = np.array(self._latencies)
+            due = self._awaited if self._awaited is not None else self._last_result
             quiet = now - (self._arrivals[-1] if self._arrivals else self.started)
             return Summary(
                 received=self._received,
@@ -177,7 +182,7 @@ class Statistics:
                 tracks=self._tracks,
                 last_error=self._last_error,
                 since_last_frame_s=quiet,
-                since_last_result_s=now - (self.started if self._last_result is None else self._last_result),
+                since_last_result_s=now - (self.started if due is None else due),
                 last_drop=self._last_drop,
                 since_last_drop_s=now - self._dropped_at,
                 last_loss=self._last_loss,

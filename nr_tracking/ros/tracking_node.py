@@ -37,7 +37,8 @@ from nr_tracking.ros.publishers import Publishers
 from nr_tracking.ros.settings import settings
 from nr_tracking.ros.statistics import Statistics
 from nr_tracking.ros.transitions import said, told
-from nr_tracking.ros.worker import InferenceWorker, TrackerLike
+from nr_tracking.ros.worker import InferenceWorker, QueueLimits, WorkerEvents
+from nr_tracking.tracking.protocols import TrackerLike
 from nr_tracking.types import Float64, InputError, TrackedFrame
 
 NODE_NAME = "nr_tracking"
@@ -125,16 +126,10 @@ class TrackingNode(LifecycleNode):
         self.worker = InferenceWorker(
             self._tracker,
             self.statistics,
-            self._on_result,
-            self._failed,
-            self._on_new_subject,
-            on_event=self._on_event,
-            on_gone=self._on_gone,
+            WorkerEvents(self._on_result, self._failed, self._on_new_subject, self._on_event, self._on_gone),
+            QueueLimits(ros.queue_policy, queue_size, ros.queue_memory_mb << 20),
             smaller_tracker=self._smaller_tracker,
             locate=self._locate,
-            policy=ros.queue_policy,
-            queue_size=queue_size,
-            queue_memory=ros.queue_memory_mb << 20,
             unit_m=ros.depth_unit_m,
             prepare=functools.partial(prepare_loops, self._tracker),
         )
@@ -301,8 +296,8 @@ class TrackingNode(LifecycleNode):
         self._on_event(f"memory ran out: continuing with preset {smaller.preset} in place of {tracker.config.preset}")
         successor = self._tracker_factory(smaller)
         successor.next_id = tracker.next_id
-        self._tracker = successor
-        self._keeper.config, self._keeper.weights = smaller, weights_hash(smaller)
+        self._tracker, self._keeper.weights = successor, weights_hash(smaller)
+        self._hand_on_settings()  # of now: some may have changed in the seconds that this took
         return successor
 
     def _on_event(self, text: str) -> None:
@@ -374,6 +369,11 @@ class TrackingNode(LifecycleNode):
 
     def _apply(self, config: Config) -> None:
         self.config = config
+        self._hand_on_settings()
+
+    def _hand_on_settings(self) -> None:
+        """Have the tracker, the keeper and the outputs go by the live settings of ``config``."""
+        config = self.config
         if self._tracker is not None:  # whose preset may be a smaller one by now
             own = self._tracker.config
             self._tracker.config = own.model_copy(update={"subject": config.subject, "ros": config.ros})

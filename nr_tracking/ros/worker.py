@@ -6,10 +6,10 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import replace
-from typing import Literal, Protocol
+from dataclasses import dataclass, replace
+from typing import Literal
 
-from nr_tracking.config import Config
+from nr_tracking.ros.beginnings import Beginnings
 from nr_tracking.ros.conversions import depth_frame
 from nr_tracking.ros.fallback import is_out_of_memory
 from nr_tracking.ros.memory import MemoryReturner
@@ -18,8 +18,8 @@ from nr_tracking.ros.queueing import FrameQueue, WaitingFrame
 from nr_tracking.ros.repetition import RepeatedFailures
 from nr_tracking.ros.statistics import Statistics
 from nr_tracking.sensing.following import SubjectFollower
-from nr_tracking.sensing.stamps import StampOrder
-from nr_tracking.types import DepthFrame, Float64, InputError, TrackedFrame
+from nr_tracking.tracking.protocols import TrackerLike
+from nr_tracking.types import Float64, InputError, TrackedFrame
 
 _WINDOWS = 8  # of frames that wait for their results at most; a tracker has three of them under way
 _LOST = {
@@ -33,86 +33,68 @@ _LOST = {
 }
 
 
-class TrackerLike(Protocol):
-    """What a node needs of :class:`nr_tracking.Tracker`; live settings reach it through ``config``."""
+@dataclass(frozen=True)
+class WorkerEvents:
+    """Who hears what of a worker, on its thread; only of its end on that of whoever stops it.
 
-    config: Config
-    windows: int
-    next_id: int
-    on_ready: Callable[[], None] | None
-    on_another: Callable[[str], None] | None
-    on_no_result: Callable[[int, InputError], None] | None
+    ``on_result`` gets each tracked frame with the messages it came from; ``on_failure`` gets the text of failures that
+    are not the input's fault; ``on_new_subject`` is called when the tracker starts anew; ``on_event`` hears in words
+    what became of the subject. ``on_gone`` hears, with the stamp of the newest image in nanoseconds, that results of
+    before no longer hold: the subject was given up, or the tracker was reset or stopped; it may come several times for
+    one loss.
+    """
 
-    @property
-    def subject_size_m(self) -> float:
-        """How long the subject is, metres."""
+    on_result: Callable[[TrackedFrame, PairedFrame], None]
+    on_failure: Callable[[str], None]
+    on_new_subject: Callable[[], None] = lambda: None
+    on_event: Callable[[str], None] = lambda text: None
+    on_gone: Callable[[int], None] = lambda stamp_ns: None
 
-    def push(self, frame: DepthFrame) -> list[TrackedFrame]:
-        """Take a frame; returns what is finished."""
 
-    def collect(self) -> list[TrackedFrame]:
-        """What has been finished meanwhile."""
+@dataclass(frozen=True)
+class QueueLimits:
+    """How many frames wait for inference: ``size`` with the policy "latest", and ``memory`` bytes with any."""
 
-    def flush(self) -> list[TrackedFrame]:
-        """Finish the frames that were pushed."""
-
-    def reset(self, keep_background: bool = False) -> None:
-        """Forget the subject, and its surroundings unless they are to be kept."""
+    policy: Literal["latest", "all"] = "latest"
+    size: int = 8
+    memory: int = 1 << 30
 
 
 class InferenceWorker:
     """Runs a tracker on a thread of its own, so that the node stays live while a window is computed.
 
     No frame can stop it: one that cannot be used is dropped and counted by its reason, and after any other failure the
-    tracker starts anew with the next frame. ``on_result`` gets each tracked frame with the messages it came from;
-    ``on_failure`` gets the text of failures that are not the input's fault; ``on_new_subject`` is called when the
-    tracker starts anew; ``on_event`` hears in words what became of the subject. ``on_gone`` hears, with the stamp of
-    the newest image, that results of before no longer hold: the subject was given up, or the tracker was reset or
-    stopped; it may come several times for one loss. ``smaller_tracker`` is asked for a
-    tracker that takes less memory when memory ran out; None keeps the one there is. ``locate`` tells where the camera
-    was, (4, 4) camera -> world; it raises :class:`InputError` where it cannot. ``prepare`` is done before the first
-    frame, on the same thread.
+    tracker starts anew with the next frame. ``smaller_tracker`` is asked for a tracker that takes less memory when
+    memory ran out; None keeps the one there is. ``locate`` tells where the camera was, (4, 4) camera -> world; it
+    raises :class:`InputError` where it cannot. A unit of depth images of whole numbers is ``unit_m`` metres.
+    ``prepare`` is done before the first frame, on the same thread.
     """
 
     def __init__(
         self,
         tracker: TrackerLike,
         statistics: Statistics,
-        on_result: Callable[[TrackedFrame, PairedFrame], None],
-        on_failure: Callable[[str], None],
-        on_new_subject: Callable[[], None] = lambda: None,
+        events: WorkerEvents,
+        limits: QueueLimits = QueueLimits(),
         *,
-        on_event: Callable[[str], None] = lambda text: None,
-        on_gone: Callable[[int], None] = lambda stamp_ns: None,
         smaller_tracker: Callable[[], TrackerLike | None] = lambda: None,
         locate: Callable[[PairedFrame], Float64 | None] = lambda frame: None,
-        policy: Literal["latest", "all"] = "latest",
-        queue_size: int = 8,
-        queue_memory: int = 1 << 30,
         unit_m: float = 0.001,
         prepare: Callable[[], None] = lambda: None,
     ) -> None:
         self._tracker = tracker
         self._statistics = statistics
-        self._on_result = on_result
-        self._on_failure = on_failure
-        self._failures = RepeatedFailures(on_failure)
-        self._on_new_subject = on_new_subject
-        self._on_event = on_event
-        self._on_gone = on_gone
+        self._events = events
+        self._failures = RepeatedFailures(events.on_failure)
         self._smaller_tracker = smaller_tracker
         self._locate = locate
-        self._follower = SubjectFollower(on_event)
+        self._follower = SubjectFollower(events.on_event)
+        self._beginnings = Beginnings()
         self._return_memory = MemoryReturner()
         self._unit_m = unit_m
-        self._queue = FrameQueue(policy, queue_size, queue_memory)
-        self._last_stamp: int | None = None
+        self._queue = FrameQueue(limits.policy, limits.size, limits.memory)
         self._unfinished: deque[WaitingFrame] = deque()  # pushed, without a result so far
         self._in_hand_ns = 0
-        self._anew_ns: int | None = None  # stamp of the first frame of another subject, until it has a result
-        self._taken_ns: int | None = None  # stamp of the newest frame that was pushed
-        self._again_ns: int | None = None  # stamp at which a recording began again, as its frames told
-        self._masked: tuple[int, int] | None = None  # stamp of the last frame with a mask, and how many had none then
         self._listen(tracker)
         self._queue.command(prepare)
         self._thread = threading.Thread(target=self._run, name="inference", daemon=True)
@@ -177,9 +159,10 @@ class InferenceWorker:
 
         def command() -> None:
             try:
-                if not self._has_just_begun_again():
+                if not self._beginnings.has_just_begun_again():
                     self._start_anew(keep_background=False)  # it may be another recording
-                self._again_ns = None
+                    self._follower.forget_background()
+                self._beginnings.clock_jumped_back()
             finally:
                 then()
 
@@ -193,7 +176,7 @@ class InferenceWorker:
         for frame in (*self._unfinished, *waiting):
             self._drop(frame, "inactive")
         self._unfinished.clear()
-        self._on_gone(self._in_hand_ns)
+        self._events.on_gone(self._in_hand_ns)
         self._tracker.reset()
 
     def _run(self) -> None:
@@ -227,15 +210,13 @@ class InferenceWorker:
         source, self._in_hand_ns = waiting.frame, waiting.stamp_ns
         frame = depth_frame(source.image, source.info, source.mask, self._unit_m, source.rectified)
         frame = replace(frame, pose=self._locate(source))  # first: the follower looks where a moved camera looks
-        back = self._taken_ns is not None and frame.stamp_ns < self._taken_ns
+        back = self._beginnings.goes_back(frame.stamp_ns)
         frame, another = self._follower.choose(frame, self._tracker.config.subject)
         if another:
             self._start_anew()
         self._unfinished.append(waiting)
         results = self._tracker.push(frame)
-        if back:  # the tracker refuses earlier frames unless it starts anew
-            self._again_ns = frame.stamp_ns
-        self._taken_ns = frame.stamp_ns
+        self._beginnings.took(frame.stamp_ns, back)
         self._follower.tracked(frame.stamp_ns, self._tracker.subject_size_m)
         self._deliver(results)
         while len(self._unfinished) > _WINDOWS * self._tracker.config.window_frames:
@@ -259,19 +240,8 @@ class InferenceWorker:
         self._statistics.inference_failed(f"{reason}: {type(error).__name__}: {error}; the tracker starts anew{mend}")
 
     def _was_unmasked(self, stamp_ns: int) -> bool:
-        """Whether images without a mask came before this one, for so long that the subject is lost.
-
-        They never come here: those who wait for their masks give them up and count them.
-        """
-        last, self._masked = self._masked, (stamp_ns, self._statistics.dropped_for("no_mask"))
-        if last is None or self._masked[1] == last[1]:
-            return False
-        return stamp_ns - last[0] >= 1e9 * self._tracker.config.subject.lost_s
-
-    def _has_just_begun_again(self) -> bool:
-        if self._again_ns is None or self._taken_ns is None:
-            return False
-        return self._taken_ns - self._again_ns < StampOrder.LOOP_NS
+        unmasked, lost_s = self._statistics.dropped_for("no_mask"), self._tracker.config.subject.lost_s
+        return self._beginnings.was_unmasked(stamp_ns, unmasked, lost_s)
 
     def _start_anew(self, keep_background: bool = True) -> None:
         self._flush()
@@ -283,11 +253,13 @@ class InferenceWorker:
 
     def _another_subject(self, event: str) -> None:
         """The frame in hand shows another subject; results of frames before it are still to come."""
-        self._anew_ns = self._in_hand_ns
-        self._on_event(event)
+        self._beginnings.another_from(self._in_hand_ns)
+        self._events.on_event(event)
 
     def _no_result(self, stamp_ns: int, error: InputError) -> None:
         """A frame that the tracker took has no result; this comes from the calls of the tracker here."""
+        if error.reason == "failure":  # of its whole window: the exception that comes with it is met with a reset
+            return
         if self._take_out(stamp_ns) is not None:
             self._statistics.dropped(error.reason, f"at {stamp_ns / 1e9:.3f} s: {error}")
 
@@ -310,33 +282,28 @@ class InferenceWorker:
         """Forget the subject; frames of an unfinished window are lost to ``reason``."""
         while self._unfinished:
             self._drop(self._unfinished.popleft(), reason)
-        self._taken_ns = self._again_ns = None
+        self._beginnings.reset()
         self._new_subject()
-        self._on_gone(self._in_hand_ns)
+        self._events.on_gone(self._in_hand_ns)
         self._tracker.reset(keep_background)
 
     def _new_subject(self) -> None:
-        self._last_stamp = self._anew_ns = None
+        self._beginnings.new_subject()
         self._statistics.reset()
-        self._on_new_subject()
+        self._events.on_new_subject()
 
     def _deliver(self, results: list[TrackedFrame]) -> None:
         self._statistics.finished(len(results), self._tracker.windows)
         for result in results:
-            if self._is_anew(result.stamp_ns):
+            if self._beginnings.begins_with(result.stamp_ns):
                 self._new_subject()
-            self._last_stamp = result.stamp_ns
+            self._beginnings.showed(result.stamp_ns)
             if all(waiting.stamp_ns != result.stamp_ns for waiting in self._unfinished):
                 continue  # it was given up, and counted, before
             while (waiting := self._unfinished.popleft()).stamp_ns != result.stamp_ns:
                 self._drop(waiting, "no_result")
-            self._on_result(result, waiting.frame)
+            self._events.on_result(result, waiting.frame)
             self._statistics.tracked(time.monotonic() - waiting.arrived, len(result.tracks.ids), result.timings)
-
-    def _is_anew(self, stamp_ns: int) -> bool:
-        """Whether the tracker started anew by itself: with a recording that began again, or with another subject."""
-        again = self._last_stamp is not None and stamp_ns <= self._last_stamp
-        return again or (self._anew_ns is not None and stamp_ns >= self._anew_ns)
 
     def _drop(self, waiting: WaitingFrame, reason: str) -> None:
         self._statistics.dropped(reason, _LOST[reason])

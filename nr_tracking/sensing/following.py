@@ -160,6 +160,8 @@ class Whereabouts:
     """Whether it was too large for a subject lately, and that has been told."""
     unmasked: bool = False
     """Whether images have come since then that had no mask, though others have."""
+    newest_ns: int | None = None
+    """Stamp of the newest image; None before the first one."""
     background: BackgroundModel = field(default_factory=BackgroundModel)
     """Of the camera, where the subject is chosen here."""
 
@@ -189,15 +191,21 @@ class SubjectFollower:
         """Choose anew with the next image."""
         self.whereabouts = replace(self.whereabouts, place=None, pose=None, size=0.0, lost_ns=None, chosen_by=())
 
+    def forget_background(self) -> None:
+        """What comes next may be another recording, of another place."""
+        self.whereabouts.background.forget()
+
     def choose(self, frame: DepthFrame, config: SubjectConfig) -> tuple[DepthFrame, bool]:
         """The frame with the subject as its mask, and whether it is another subject than before.
 
         Frames that come with a mask, and those of choice ``largest``, are left as they are; with these it is another
         subject once there was none for ``lost_s``, and whether it is one that is elsewhere the tracker finds out.
-        Absence counts from the first image that does not show the subject: images that are far apart lose nobody.
+        Absence counts from the first image that does not show the subject: images that are far apart lose nobody. Where
+        stamps go back by a second or more, it counts anew from there, and the background is forgotten.
         Raises InputError ``subject_lost`` while the subject is out of sight,
         ``bad_pose``, and what :func:`check_frame` and :func:`find_subject` raise.
         """
+        self._go_on_to(frame.stamp_ns)
         frame, another = self._choose(frame, config)
         absent = self.gives_up(frame.stamp_ns, config) or self._unmasked_too_long(frame.stamp_ns, config)
         another = absent or another
@@ -240,6 +248,18 @@ class SubjectFollower:
         """An image came without a mask where others have one: whoever masks subjects may have seen none."""
         self.whereabouts.unmasked = True
 
+    def _go_on_to(self, stamp_ns: int) -> None:
+        """Take up the time of the next image, whether it goes on or a recording has begun again."""
+        known = self.whereabouts
+        if known.newest_ns is None or stamp_ns > known.newest_ns:
+            known.newest_ns = stamp_ns
+        elif stamp_ns <= known.newest_ns - StampOrder.LOOP_NS:
+            known.newest_ns = stamp_ns
+            self.forget_background()
+            # From a stamp of before, absence would be negative until time has caught up with it.
+            known.missing_ns = None if known.missing_ns is None else stamp_ns
+            known.lost_ns = None if known.lost_ns is None else stamp_ns
+
     def _unmasked_too_long(self, stamp_ns: int, config: SubjectConfig) -> bool:
         """Whether images had no mask for so long, up to this one, that its subject is another."""
         known = self.whereabouts
@@ -258,7 +278,7 @@ class SubjectFollower:
         if asked != self.whereabouts.chosen_by:
             self.forget()
             self.whereabouts.chosen_by = asked
-            self.whereabouts.background.forget()  # somebody else may have stood in it
+            self.forget_background()  # somebody else may have stood in it
         check_pose(frame.pose)
         known, place = self.whereabouts, self.whereabouts.place_for(frame.pose)
         restarted = place is not None and frame.stamp_ns - known.seen_ns <= -StampOrder.LOOP_NS

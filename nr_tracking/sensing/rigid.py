@@ -41,14 +41,19 @@ def check_pose(pose: np.ndarray | None) -> None:
     """Raise :class:`InputError` ("bad_pose") where a camera's pose is no rigid motion (4, 4)."""
     if pose is None:
         return
-    if np.shape(pose) != (4, 4) or not np.isfinite(pose).all():
-        raise InputError("bad_pose", f"the camera's pose is {np.asarray(pose).tolist()}: expected 4 x 4 finite numbers")
-    turn = np.asarray(pose, np.float64)[:3, :3]
+    try:
+        given = np.asarray(pose, np.float64)
+    except (TypeError, ValueError):  # rows of different lengths, or words
+        given = np.empty(0)
+    if given.shape != (4, 4) or not np.isfinite(given).all():
+        shown = pose.tolist() if isinstance(pose, np.ndarray) else pose
+        raise InputError("bad_pose", f"the camera's pose is {shown}: expected 4 x 4 finite numbers")
+    turn = given[:3, :3]
     off = float(np.abs(turn @ turn.T - np.eye(3)).max())
-    if off > _TOLERANCE or np.linalg.det(turn) < 0 or np.abs(pose[3] - [0, 0, 0, 1]).max() > _TOLERANCE:
+    if off > _TOLERANCE or np.linalg.det(turn) < 0 or np.abs(given[3] - [0, 0, 0, 1]).max() > _TOLERANCE:
         raise InputError(
             "bad_pose",
-            f"the camera's pose {np.round(pose, 4).tolist()} is not rigid (off by {off:.2g}): "
+            f"the camera's pose {np.round(given, 4).tolist()} is not rigid (off by {off:.2g}): "
             "give a rotation and a translation, camera to a fixed frame",
         )
 
@@ -67,5 +72,6 @@ def fixed_frame(pose: np.ndarray | None) -> Rigid:
     """
     if pose is None:
         return Rigid(np.eye(3), np.zeros(3))
-    left, _, right = np.linalg.svd(np.asarray(pose[:3, :3], np.float64))
-    return Rigid(left @ right, np.array(pose[:3, 3], np.float64))
+    given = np.array(pose, np.float64)
+    left, _, right = np.linalg.svd(given[:3, :3])
+    return Rigid(left @ right, given[:3, 3])

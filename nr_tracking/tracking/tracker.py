@@ -23,7 +23,7 @@ import torch
 from nr_tracking.config import Config
 from nr_tracking.deformation.decoder import DeformationDecoder
 from nr_tracking.deformation.patches import PatchGraph, build_patches
-from nr_tracking.deformation.prediction import PlacedFrame, predict_motion
+from nr_tracking.deformation.prediction import PlacedFrame
 from nr_tracking.fields.averaging import AveragedField
 from nr_tracking.fields.completion import CompletionNetwork
 from nr_tracking.fields.weights import load_weights, weights_path
@@ -34,14 +34,14 @@ from nr_tracking.sensing.rigid import Rigid, change_of_view, check_pose, fixed_f
 from nr_tracking.sensing.stamps import StampOrder, check_stamp
 from nr_tracking.sensing.volume import Volume, fit_volume, follow
 from nr_tracking.tracking.adaptation import DecoderAdapter, PatchedFrame
-from nr_tracking.tracking.fitting import Cues
+from nr_tracking.tracking.cues import network_cues
 from nr_tracking.tracking.parallel import Workers
 from nr_tracking.tracking.reconstruction import PendingWindow, Reconstructor, View, observe
 from nr_tracking.tracking.timing import StageClock
 from nr_tracking.tracking.tracks import PersistentTracks
 from nr_tracking.tracking.velocities import MotionEstimator
 from nr_tracking.tracking.window import SlidingWindow, Window
-from nr_tracking.types import DepthFrame, Float32, Float64, InputError, Surface, TrackedFrame
+from nr_tracking.types import DepthFrame, Float64, InputError, Surface, TrackedFrame
 
 _LOG = logging.getLogger(__name__)
 
@@ -97,7 +97,7 @@ class _Completed(NamedTuple):
 
 
 class _Nothing(NamedTuple):
-    """What becomes of an accepted frame in which no surface is found."""
+    """What becomes of an accepted frame that gets no result."""
 
     stamp_ns: int
     error: InputError
@@ -117,7 +117,8 @@ class Tracker:
     ``on_another`` hears in words, during :meth:`push`, that its frame shows another subject than the one before.
 
     ``on_no_result`` hears, during :meth:`push`, :meth:`collect` or :meth:`flush`, of an accepted frame that gets no
-    result: its stamp in nanoseconds, and the :class:`~nr_tracking.types.InputError` that says why (``no_surface``).
+    result: its stamp in nanoseconds, and the :class:`~nr_tracking.types.InputError` that says why (``no_surface``, or
+    ``failure`` for each such frame of a window that failed).
     """
 
     def __init__(self, config: Config, networks: Networks | None = None) -> None:
@@ -159,7 +160,7 @@ class Tracker:
         self._volume: Volume | None = None
         self._sighting: Sighting | None = None
         self._tracks = PersistentTracks(
-            self.config.refinement, self.config.tracks, self._tracks.next_id, self.config.device
+            self.config.refinement, self.config.tracks, self._tracks.next_id, self.config.device, self._tracks.watch
         )
         self._last: _Step | None = None
         self._to_first: Rigid | None = None  # from the fixed frame to the camera of the first tracked frame
@@ -186,8 +187,9 @@ class Tracker:
 
         A stamp far back in time (a recording that starts again), or a subject where the one before cannot have got to,
         finishes what was begun and starts anew. Raises :class:`~nr_tracking.types.InputError` for a frame that cannot
-        be used; no result is changed by it and the next frame may come. The frame's arrays are copied: the caller may
-        fill them anew.
+        be used; no result is changed by it and the next frame may come. Any other exception, here, of :meth:`collect`
+        or of :meth:`flush`, says that a window failed, as when memory runs out: :meth:`reset` before the next frame,
+        which gives up what was begun. The frame's arrays are copied: the caller may fill them anew.
         """
         check_stamp(frame.stamp_ns)
         check_pose(frame.pose)
@@ -261,8 +263,16 @@ class Tracker:
 
     def _finished(self, most_running: int) -> list[TrackedFrame]:
         """All results there are, once no more than ``most_running`` windows are under way."""
-        while self._running and (self._running[0].done() or len(self._running) > most_running):
-            self._running.popleft().result()
+        try:
+            while self._running and (self._running[0].done() or len(self._running) > most_running):
+                self._running.popleft().result()
+        except Exception:
+            self._results.extendleft(reversed(self._told()))  # what was finished before is still to be had
+            raise
+        return self._told()
+
+    def _told(self) -> list[TrackedFrame]:
+        """Take the results that are there, and tell of the frames that have none."""
         outcomes = [self._results.popleft() for _ in range(len(self._results))]
         for outcome in outcomes:
             if isinstance(outcome, _Nothing) and self.on_no_result is not None:
@@ -282,25 +292,36 @@ class Tracker:
         return _Completed(field, volume, shapes, clock.share(window.new))
 
     def _follow_all(self, window: Window[View], completing: Future[_Completed]) -> None:
-        """Follow the new frames of a window one by one, while surfaces of later ones are made."""
-        field, volume, shapes, shared = completing.result()
+        """Follow the new frames of a window; where that fails, those without an outcome by then have none."""
+        left = [view.frame.stamp_ns for view in window.fresh]
+        try:
+            self._follow_each(window, completing.result(), left)
+        except Exception as error:
+            failure = InputError("failure", f"its window failed: {type(error).__name__}: {error}")
+            self._results.extend(_Nothing(stamp_ns, failure) for stamp_ns in left)
+            raise
+
+    def _follow_each(self, window: Window[View], completed: _Completed, left: list[int]) -> None:
+        """Follow the frames one by one, while surfaces of later ones are made; those handed on are ``left`` no more."""
+        field, volume, shapes, shared = completed
         last: TrackedFrame | None = None
         for index, (view, shape) in enumerate(zip(window.fresh, shapes, strict=True)):
             try:
                 result = self._follow(view.frame, PlacedFrame(field.first, volume, index), shape.result())
             except InputError as error:
                 _LOG.warning("no result for stamp %.3f s: %s", view.frame.stamp_ns / 1e9, error)
-                self._hand_on(_Nothing(view.frame.stamp_ns, error))
+                self._hand_on(_Nothing(view.frame.stamp_ns, error), left)
                 continue
             if last is not None:  # how its patches move is known with the next frame
                 assert result.previous_patches is not None
-                self._hand_on(replace(last, patches=result.previous_patches))
+                self._hand_on(replace(last, patches=result.previous_patches), left)
             last = replace(result, timings=shared | result.timings)
         if last is not None:
-            self._hand_on(last)
+            self._hand_on(last, left)
 
-    def _hand_on(self, result: TrackedFrame | _Nothing) -> None:
+    def _hand_on(self, result: TrackedFrame | _Nothing, left: list[int]) -> None:
         self._results.append(result)
+        left.remove(result.stamp_ns)
         if (ready := self._ready) is not None:
             ready()
 
@@ -336,10 +357,11 @@ class Tracker:
                     pair = (last.frame, last.surface, last.graph), (placed, surface, graph)
                     self._adapter.adapt([_patched(*one) for one in pair])
             change = change_of_view(last.pose, pose)
-            cues = self._cues(last, placed, graph, change)
+            cues = network_cues(
+                self.config.deformation, self._decoder, (last.frame, last.graph), last.surface, (placed, graph), change
+            )
             with clock("tracks"):
-                if change is not None:
-                    self._tracks.moved_camera(change)
+                self._tracks.moved_camera(change)
                 tracks = self._tracks.advance(surface, stamp, cues)
                 arrived = self._tracks.patches(last.surface, last.graph)
         with clock("tracks"):
@@ -367,30 +389,6 @@ class Tracker:
             previous_patches=arrived,
             pose=frame.pose,
             nodes=self._tracks.nodes(),
-        )
-
-    def _cues(self, last: _Step, placed: PlacedFrame, graph: PatchGraph, change: Rigid | None) -> Cues | None:
-        """What the network knows about the way from the last surface to that of ``placed``, cut into ``graph``.
-
-        ``change`` leads from the camera frame of the last surface to that of the newest, None where the camera stands.
-        The network runs when the guess is asked for, if it is.
-        """
-        if self.config.deformation.backend == "none":
-            return None
-        scale = self.config.deformation.softmax_scale
-
-        def guess(points: Float32) -> Float32:
-            motion = predict_motion((last.frame, last.graph), (placed, graph), self._decoder, scale)
-            return motion.carry(was(points), last.surface.vertices)
-
-        def was(points: Float32) -> Float32:
-            """Points of the last surface as its own camera saw them."""
-            return points if change is None else change.inverse().points(points).astype(np.float32)
-
-        return Cues(
-            guess=guess,
-            embed_previous=lambda points: last.frame.embedding(was(points)).cpu().numpy(),
-            embed_next=lambda points: placed.embedding(points).cpu().numpy(),
         )
 
 

@@ -61,13 +61,18 @@ class PersistentTracks:
     """
 
     def __init__(
-        self, refinement: RefinementConfig, tracks: TracksConfig, first_id: int = 0, device: str = "cpu"
+        self,
+        refinement: RefinementConfig,
+        tracks: TracksConfig,
+        first_id: int = 0,
+        device: str = "cpu",
+        watch: Callable[[Evidence], None] | None = None,
     ) -> None:
         self.refinement, self.settings, self._device = refinement, tracks, device
         self.next_id = first_id
         self._cosine = float(np.cos(np.deg2rad(_FACING)))
         self._steadier = Steadier(tracks.steady)
-        self.watch: Callable[[Evidence], None] | None = None
+        self.watch = watch
         self._newest: CarriedPose | None = None
         self._previous: CarriedPose | None = None
         self._change: Rigid | None = None
@@ -111,10 +116,11 @@ class PersistentTracks:
         """Make the fitter and choose its samples anew; to be called whenever points or nodes have changed."""
         self._fitter = GraphFitter(self.refinement, self._graph, self._pose.points, self._size, self._device)
 
-    def moved_camera(self, change: Rigid) -> None:
+    def moved_camera(self, change: Rigid | None) -> None:
         """The next surface is seen from elsewhere: ``change`` leads from the present camera frame to the new one.
 
-        It takes effect with the surface that :meth:`advance` accepts next; what is told before that takes its place.
+        None where that is the present one. It takes effect with the surface that :meth:`advance` accepts next; what is
+        told before that takes its place, so it is to be told of every surface once the camera has moved.
         """
         self._pending = change
 

@@ -82,6 +82,8 @@ class MotionEstimator:
     @property
     def velocities(self) -> Float32:
         """Velocities (N, 3) m/s of the points last observed; zero where a point has been seen once only."""
+        if not self._past:
+            return np.empty((0, 3), np.float32)
         return np.ascontiguousarray(self._past[-1].speed.T)
 
     def observe(self, ids: Int64, positions: np.ndarray, stamp_ns: int, since_last: np.ndarray | None = None) -> None:
@@ -116,8 +118,11 @@ class MotionEstimator:
         """Where the points will be at a stamp, (N, 3) metres, and the root-mean-square error to be expected, (N,).
 
         The error is that of past predictions a tenth of a second ahead, in proportion to the time ahead; NaN before
-        there were any. It is against where points were tracked later, so it does not know of drift.
+        there were any. It is against where points were tracked later, so it does not know of drift. Nothing is
+        foretold, N = 0, before anything was observed.
         """
+        if not self._past:
+            return np.empty((0, 3), np.float32), np.empty(0, np.float32)
         newest = self._past[-1]
         ahead = 1e-9 * (stamp_ns - newest.stamp_ns)
         reach = min(max(ahead, 0.0) / _HORIZON_S, 1.0)
