@@ -31,7 +31,7 @@ CHECKPOINT_FRAMES = 32
 REPORT_POINTS = 30_000
 """For the scores, a third of what `evaluate` takes: the report should not cost more than the tracking."""
 _CHECKPOINT = "checkpoint.npz"
-_FORMAT = 6  # counts the changes of what trackers and fields consist of
+_FORMAT = 7  # counts the changes of what trackers and fields consist of
 _LISTENERS = ("on_another", "on_no_result")  # of a tracker: they belong to the run under way
 _LAST = "report.html"  # the last file that a run writes: where it is, all others are
 
