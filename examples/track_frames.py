@@ -21,14 +21,20 @@ parser.add_argument("--preset", default="lite", help="base is slower and more ac
 parser.add_argument("--output", type=Path, default=Path("surface.ply"))
 options = parser.parse_args()
 
-frames = read_sequence(options.sequence).frames(count=options.frames) if options.sequence else breathing_ball()
+
+def leave_out(error: InputError) -> None:
+    """No subject, no depth, a picture that cannot be read, ...: only this frame is left out."""
+    print(f"left out: {error}")
+
+
+frames = read_sequence(options.sequence).frames(on_drop=leave_out) if options.sequence else breathing_ball()
 tracker = Tracker(load_config(options.preset))
 results = []
 for _, frame in zip(range(options.frames), frames, strict=False):  # a camera's, as they come
     try:
         results += tracker.push(frame)  # an element for each frame that is finished; a robot would act on it here
-    except InputError as error:  # no subject, no depth, ...: only this frame is left out
-        print(f"left out: {error}")
+    except InputError as error:
+        leave_out(error)
 results += tracker.flush()
 if not results:
     parser.exit(1, "nothing was tracked\n")

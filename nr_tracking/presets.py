@@ -1,6 +1,6 @@
 """What sets the presets apart: values laid over the defaults of :mod:`nr_tracking.config`.
 
-``test`` is for unit tests. ``lite`` (3.9 M parameters, of which 3.6 M complete along rays) spares what time it can: its
+``test`` is for unit tests. ``lite`` (4.0 M parameters, of which 3.6 M complete along rays) spares what time it can: its
 surfaces are those along rays, frame by frame, and its network in the cube runs only if the network's guess of motions
 is switched on. ``base`` (15.7 M) takes the mean of both, at 64 voxels a side. It is much wider where voxels or pixels
 are large, which costs little: the seen surface needs resolution, and the unseen one knowledge of bodies. ``full``, 128

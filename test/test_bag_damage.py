@@ -147,6 +147,17 @@ def test_missing_metadata_and_a_last_file_that_is_cut_off(tmp_path, storage):
     assert_same(open_recording(bag).frames(on_drop=errors.append), FRAMES[:3])
 
 
+@pytest.mark.parametrize("bit", [0, 9, 20, 31, 42, 53, 62, 63])
+def test_a_flipped_bit_in_where_the_summary_begins_costs_no_frame(tmp_path, bit):
+    bag = write_bag(tmp_path / "bag", FRAMES)
+    (file,) = bag.glob("*.mcap")
+    data = bytearray(file.read_bytes())
+    data[len(data) - 28 + bit // 8] ^= 1 << bit % 8  # behind it: 8 + 4 bytes of the footer, 8 of the magic
+    file.write_bytes(data)
+    assert_same(open_recording(bag).frames(), FRAMES)
+    assert_same(open_recording(file).frames(), FRAMES)
+
+
 @pytest.mark.parametrize("format_", ["zstd", "lz4"])
 def test_chunks_are_unpacked_and_never_to_more_than_they_say(tmp_path, format_):
     bag = write_bag(tmp_path / "bag", FRAMES)

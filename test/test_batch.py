@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 from ball_recording import contents, write_ball
 
+from nr_tracking.commands import batch as module
 from nr_tracking.commands.batch import Finished, LocalProcesses, RayCluster, batch, find_recordings, summary_table
+from nr_tracking.commands.batch_options import processors
 from nr_tracking.ros.bags import write_bag
 from nr_tracking.tracking.result import Run, read_output
 from nr_tracking.types import InputError
@@ -123,6 +125,19 @@ def test_workers_may_work_elsewhere_than_where_the_command_was_given(recordings,
     assert (tmp_path / "out" / "logs" / "first.log").is_file() and not list((tmp_path / "elsewhere").iterdir())
 
 
+@pytest.mark.parametrize(("given", "threads"), [(None, "2"), ("7", "7")])
+def test_processes_share_the_processors_unless_threads_are_chosen(tmp_path, monkeypatch, given, threads):
+    monkeypatch.setattr(module, "processors", lambda: 5)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    if given:
+        monkeypatch.setenv("OMP_NUM_THREADS", given)
+    script = "import os; print(os.environ['OMP_NUM_THREADS'], len(os.environ) > 1)"
+    jobs = [(name, [sys.executable, "-c", script], str(tmp_path / name)) for name in "ab"]
+    assert {name: code for name, code, _ in LocalProcesses(2).run(jobs)} == {"a": 0, "b": 0}
+    assert [(tmp_path / name).read_text() for name in "ab"] == [f"{threads} True\n"] * 2
+    assert processors() == len(os.sched_getaffinity(0))
+
+
 def test_folders_without_recordings_say_what_they_hold(tmp_path):
     with pytest.raises(InputError, match="no folder"):
         find_recordings(tmp_path / "nothing")
@@ -136,7 +151,6 @@ def test_folders_without_recordings_say_what_they_hold(tmp_path):
 
 def test_the_command_line_passes_settings_on_and_tells_of_failures(tmp_path, monkeypatch, capsys):
     from nr_tracking import cli
-    from nr_tracking.commands import batch as module
 
     calls = []
 

@@ -31,16 +31,20 @@ def test_tracking_frames_says_where_a_point_went_and_writes_a_surface(tmp_path):
     went = np.array(found, float)[-1, 1:] - np.array(found, float)[0, 1:]
     np.testing.assert_allclose(went, [0.06, 0.0, 0.03], atol=0.03)  # the ball's way in three frames
     vertices, faces, _ = read_ply(surface)
+    (recording / "depth" / "000001.png").write_bytes(b"not an image")
+    ran = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    assert ran.returncode == 0 and "left out" in ran.stdout and ran.stdout.count("track ") == 3, ran.stderr
     assert len(faces) > 1000 and np.abs(vertices.mean(axis=0) - [-0.04, 0.05, 1.53]).max() < 0.1
 
 
 def test_python_of_the_readme_runs_as_it_stands(tmp_path):
     (block,) = re.findall(r"```python\n(.+?)```", (ROOT / "README.md").read_text(), re.DOTALL)
-    write_ball(tmp_path / "SEQUENCE", 3)
+    write_ball(tmp_path / "SEQUENCE", 4)
+    (tmp_path / "SEQUENCE" / "depth" / "000001.png").write_bytes(b"not an image")
     block = block.replace('load_config("base")', 'load_config("lite")') + "\nprint(len(result.tracks.ids))\n"
     ran = subprocess.run([sys.executable, "-c", block], capture_output=True, text=True, cwd=tmp_path)
     assert ran.returncode == 0, ran.stderr
-    assert int(ran.stdout.splitlines()[-1]) > 1000
+    assert "000001.png" in ran.stdout and int(ran.stdout.splitlines()[-1]) > 1000
 
 
 @pytest.fixture

@@ -5,8 +5,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nr_tracking.evaluation.reliability import error_limit, reliability
+from nr_tracking.evaluation.reliability import reliability
 from nr_tracking.json_text import json_text
+from nr_tracking.tracking.confidence import error_limit
 from nr_tracking.types import InputError
 
 
@@ -45,6 +46,8 @@ def test_points_without_truth_do_not_count_and_the_limit_grows_with_distance():
     curve = reliability(confidence, error, error_limit(np.array([[2.0, 2.0], [2.0, 2.0]])))
     assert curve.counts.sum() == 2 and curve.measured[9] == 1 and curve.measured[1] == 0 and curve.auroc == 1
     assert reliability(confidence, error, error_limit(np.array(4.0))).measured[1] == 1
+    # The very same limit as in the calibration of tracks, also where a point comes to lie at or behind the camera.
+    assert reliability(np.array([0.95]), np.array([0.001]), error_limit(np.array([-0.02]))).measured[9] == 1
 
 
 def test_confidences_out_of_range_are_refused():

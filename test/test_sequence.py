@@ -96,6 +96,17 @@ def test_nothing_but_the_frames_asked_for_is_read(folder: Path) -> None:
         list(sequence.frames(start=1))
 
 
+def test_a_picture_that_cannot_be_read_costs_no_other(folder: Path) -> None:
+    for index in (0, 2):
+        (folder / "depth" / f"{index:06d}.png").write_bytes(b"not an image")
+    sequence, errors = read_sequence(folder), []
+    frames = list(sequence.frames(on_drop=errors.append))
+    assert [frame.stamp_ns for frame in frames] == sequence.stamps_ns[[1, 3]].tolist()
+    assert ["000000.png" in str(errors[0]), "000002.png" in str(errors[1])] == [True] * len(errors)
+    with pytest.raises(InputError, match=r"000000\.png"):
+        list(sequence.frames())
+
+
 def test_a_span_ends_with_the_recording_and_must_begin_in_it(folder: Path) -> None:
     sequence = read_sequence(folder)
     assert list(sequence.span(2, 100)) == [2, 3]

@@ -1,14 +1,21 @@
 """Weights know what they are for: round trip, and a clear refusal of everything else."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from nr_tracking import presets
 from nr_tracking.config import load_config
+from nr_tracking.deformation.decoder import DeformationDecoder
+from nr_tracking.fields.completion import CompletionNetwork
 from nr_tracking.fields.weights import load_weights, read_weights, save_weights, weights_path
 from nr_tracking.types import InputError
+
+ROOT = Path(__file__).parents[1]
 
 
 @pytest.fixture
@@ -129,3 +136,27 @@ def test_half_of_the_digits_fill_a_network_in_full_precision(tmp_path, config):
     load_weights(tmp_path / "half.safetensors", {"part": other}, preset="test", model=config.model)
     assert other.weight.dtype == torch.float32
     assert torch.equal(other.weight, wide.weight.bfloat16().float())
+
+
+@pytest.mark.parametrize("preset", ["lite", "base", "full"])
+def test_networks_are_as_large_as_it_is_said(preset):
+    model = load_config(preset).model
+    net = CompletionNetwork(model)
+    completion, rays, decoder = (
+        sum(parameter.numel() for parameter in part.parameters()) / 1e6 if part else 0.0
+        for part in (net, net.rays, DeformationDecoder(model))
+    )
+    method = (ROOT / "docs" / "method.md").read_text()
+    of_rays = f", of which {rays:.1f} M along rays" if model.rays else ""
+    assert f"| `{preset}` | {model.resolution} | {completion:.1f} M{of_rays} |" in method
+    assert f"{decoder:.2f} M" in next(line for line in method.splitlines() if "the deformation decoder has" in line)
+    said = {
+        "lite": (f"{rays:.1f} M parameters", f"({completion - rays:.2f} M)", f"decoder ({decoder:.2f} M)"),
+        "base": (f"({completion:.1f} M parameters)", f"decoder ({decoder:.2f} M)"),
+    }
+    for words in said.get(preset, ()):
+        assert words in (ROOT / "models" / f"{preset}.md").read_text()
+    if model.rays:
+        assert f"``{preset}`` ({completion:.1f} M" in presets.__doc__
+    if preset == "base":
+        assert f"{rays:.1f} M parameters in `base`" in method

@@ -8,17 +8,19 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
 from nr_tracking.atomic import finished, prepare_folder, written_file
+from nr_tracking.commands.batch_options import processors
 from nr_tracking.commands.progress import Progress
 from nr_tracking.commands.recordings import open_recordings
 from nr_tracking.tracking.result import Run
@@ -55,15 +57,16 @@ class Executor(Protocol):
 
 
 class LocalProcesses:
-    """Runs jobs on this machine, so many at a time."""
+    """Runs jobs on this machine, so many at a time, which share its processors unless ``OMP_NUM_THREADS`` is set."""
 
     def __init__(self, processes: int) -> None:
         self._processes = processes
 
     def run(self, jobs: list[Job]) -> Iterator[tuple[str, int, float]]:
         """Yield name, exit code and seconds of each job as it ends."""
+        threads = {"OMP_NUM_THREADS": str(max(1, processors() // self._processes))}
         with ThreadPoolExecutor(self._processes) as pool:
-            running = {pool.submit(run_job, job): job for job in jobs}
+            running = {pool.submit(run_job, job, {**threads, **os.environ}): job for job in jobs}
             try:
                 for done in as_completed(running):
                     yield (running[done][0], *done.result())
@@ -102,12 +105,14 @@ class RayCluster:
             ray.shutdown()
 
 
-def run_job(job: Job) -> tuple[int, float]:
-    """Run a command line to its end; returns exit code and seconds."""
+def run_job(job: Job, environment: Mapping[str, str] | None = None) -> tuple[int, float]:
+    """Run a command line to its end, in this process's environment or another; returns exit code and seconds."""
     _, command, log = job
     begun = time.monotonic()
     with Path(log).open("wb") as output:
-        code = subprocess.run(command, stdout=output, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL).returncode
+        code = subprocess.run(
+            command, stdout=output, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, env=environment
+        ).returncode
     return code, time.monotonic() - begun
 
 

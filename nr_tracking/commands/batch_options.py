@@ -13,10 +13,15 @@ def add_batch(parser: argparse.ArgumentParser) -> None:
     """Add the options of the command but for settings, which it takes like ``track``."""
     parser.add_argument("folder", type=Path, metavar="FOLDER", help="folder of rosbag2 recordings and SEQUENCEs")
     parser.add_argument("--output", type=Path, required=True, metavar="OUT", help="folder of OUTPUTs and a summary")
-    parser.add_argument("--processes", type=int, default=os.cpu_count() or 1, help="at a time (default: processors)")
+    parser.add_argument("--processes", type=int, default=processors(), help="at a time (default: %(default)s)")
     parser.add_argument("--ray", action="store_true", help="run on Ray, started on this machine (extra: cluster)")
     parser.add_argument("--address", default="", metavar="HOST:PORT", help="run on the Ray cluster at this address")
     parser.set_defaults(run=run_batch)
+
+
+def processors() -> int:
+    """How many processors this process may run on: fewer than the machine has in a container or under taskset."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def run_batch(options: argparse.Namespace) -> int:

@@ -18,7 +18,7 @@ from __future__ import annotations
 import difflib
 import json
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -85,9 +85,26 @@ class Sequence:
             raise InputError("no_frames", f"frames {count}: ask for at least one")
         return range(start, len(self) if count is None else min(start + count, len(self)))
 
-    def frames(self, start: int = 0, count: int | None = None) -> Iterator[DepthFrame]:
-        """Read ``count`` frames from ``start`` one by one; nothing else is touched."""
-        return (self.frame(index) for index in self.span(start, count))
+    def frames(
+        self, start: int = 0, count: int | None = None, on_drop: Callable[[InputError], None] | None = None
+    ) -> Iterator[DepthFrame]:
+        """Read ``count`` frames from ``start`` (None: to the end) one by one; nothing else is touched.
+
+        A frame that cannot be read is handed to ``on_drop`` and left out. Without ``on_drop`` the error is raised, and
+        nothing more can be asked of the iterator.
+        """
+        return self._read(self.span(start, count), on_drop)
+
+    def _read(self, span: range, on_drop: Callable[[InputError], None] | None) -> Iterator[DepthFrame]:
+        for index in span:
+            try:
+                frame = self.frame(index)
+            except InputError as error:
+                if on_drop is None:
+                    raise
+                on_drop(error)
+                continue
+            yield frame
 
     def ground_truth(self, start: int = 0, count: int | None = None) -> GroundTruth | None:
         """The true surfaces of the same span, or None where the recording has none."""

@@ -24,8 +24,8 @@ from nr_tracking.config import Config, load_config
 from nr_tracking.data.sequence import read_sequence
 from nr_tracking.evaluation.endurance import true_points
 from nr_tracking.evaluation.protocol import LENGTH
-from nr_tracking.evaluation.reliability import Reliability, error_limit, reliability
-from nr_tracking.tracking.confidence import Evidence, states
+from nr_tracking.evaluation.reliability import Reliability, reliability
+from nr_tracking.tracking.confidence import Evidence, error_limit, states
 from nr_tracking.tracking.tracker import Tracker
 from nr_tracking.types import Bool, Float64, Tracks
 

@@ -17,9 +17,10 @@ from numpy.typing import NDArray
 from nr_tracking.data.sequence import GroundTruth
 from nr_tracking.evaluation import baselines, track_metrics
 from nr_tracking.evaluation.metrics import Mesh, Samples, SurfaceScores, sample, score_surface
-from nr_tracking.evaluation.reliability import Reliability, error_limit, reliability
+from nr_tracking.evaluation.reliability import Reliability, reliability
 from nr_tracking.sensing.camera import rectified_camera
 from nr_tracking.sensing.rigid import Rigid
+from nr_tracking.tracking.confidence import error_limit
 from nr_tracking.tracking.views import seen_from_first, views_of_first
 from nr_tracking.types import Float32, Float64, InputError, Intrinsics
 

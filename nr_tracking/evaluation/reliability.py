@@ -5,7 +5,8 @@
     curve.gap, curve.auroc              # how far the two are apart; how well good points are told from bad ones
 
 A confidence is the stated probability that a point lies within a limit of where it truly is: 3 cm at a distance of 2 m,
-and in proportion, because the noise of depth cameras and the size of what they resolve grow with distance.
+and in proportion, because the noise of depth cameras and the size of what they resolve grow with distance. The limit is
+:func:`nr_tracking.tracking.confidence.error_limit`.
 """
 
 from __future__ import annotations
@@ -18,9 +19,6 @@ from numpy.typing import NDArray
 from scipy.stats import rankdata
 
 from nr_tracking.types import Float64, InputError, Int64
-
-LIMIT_PER_DISTANCE = 0.015
-"""The error above which a point counts as wrong, over its distance from the camera: 3 cm at 2 m."""
 
 
 @dataclass(frozen=True)
@@ -64,11 +62,6 @@ class Reliability:
         if not filled.any():
             return float("nan")
         return float(np.average(values[filled], weights=self.counts[filled]))
-
-
-def error_limit(depth: NDArray[np.floating]) -> Float64:
-    """The error above which a point counts as wrong (...), metres; ``depth`` (...) is its z in the camera frame."""
-    return LIMIT_PER_DISTANCE * np.asarray(depth, np.float64)
 
 
 def reliability(

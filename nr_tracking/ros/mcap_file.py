@@ -119,6 +119,8 @@ class McapFile:
 
     def _record(self, position: int) -> tuple[int, bytes, int]:
         """Opcode and content of the record at a position, and where the next begins; useless content is left empty."""
+        if position + 9 > self._size:  # a damaged summary may point anywhere, even where seeking is an OSError
+            raise Damage("it is cut short")
         self._file.seek(position)
         head = self._file.read(9)
         if len(head) < 9:

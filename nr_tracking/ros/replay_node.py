@@ -80,29 +80,29 @@ def _kinds(masked: bool) -> tuple[Kind, ...]:
 
 
 def _messages_of(sequence: Sequence) -> Iterator[RecordedMessage]:
-    for frame in sequence.frames():
+    for frame in sequence.frames(on_drop=_complain):
         for kind, message in frame_messages(frame, _FRAME_ID).items():
             yield RecordedMessage(kind, frame.stamp_ns, encode(kind, message))
 
 
+def _complain(error: InputError) -> None:
+    print(f"replay_node: {error}", file=sys.stderr)
+
+
 def _raw_messages(recording: Recording) -> Iterator[RecordedMessage]:
     """The messages of a bag, compressed depth unpacked; what is damaged is left out and said."""
-
-    def complain(error: InputError) -> None:
-        print(f"replay_node: {error}", file=sys.stderr)
-
-    for message in recording.messages(complain):
+    for message in recording.messages(_complain):
         if message.kind == "camera_info" and recording.rectified:  # the name that they are played under does not tell
             try:
                 message = replace(message, data=without_lens(message.data))
             except InputError as error:
-                complain(error)
+                _complain(error)
                 continue
         if message.kind == "depth" and recording.compressed:
             try:
                 message = replace(message, data=unpacked(message.data))
             except InputError as error:
-                complain(error)
+                _complain(error)
                 continue
         yield message
 

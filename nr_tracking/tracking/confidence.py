@@ -11,6 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from nr_tracking.types import Bool, Float32, Float64
 
@@ -56,9 +57,12 @@ class Evidence:
         )
 
 
-def error_limit(depth: Float64) -> Float64:
-    """The error that the confidence is about, metres, at ``depth`` (K,), z in the camera frame."""
-    return LIMIT_PER_DISTANCE * np.maximum(depth, 0.1)
+def error_limit(depth: NDArray[np.floating]) -> Float64:
+    """The error (...) that the confidence is about, and above which a point counts as wrong, metres.
+
+    ``depth`` (...) is its z in the camera frame; within 10 cm of the camera the limit is that at 10 cm.
+    """
+    return LIMIT_PER_DISTANCE * np.maximum(np.asarray(depth, np.float64), 0.1)
 
 
 def states(features: Float64, bias: float, weights: np.ndarray) -> Float64:
