@@ -138,6 +138,15 @@ def test_processes_share_the_processors_unless_threads_are_chosen(tmp_path, monk
     assert processors() == len(os.sched_getaffinity(0))
 
 
+@pytest.mark.parametrize("name", ["logs", "summary.json", "summary.csv"])
+def test_a_recording_whose_output_would_be_a_file_of_the_batch_is_refused(recordings, tmp_path, name):
+    (recordings / "first").rename(recordings / name)
+    with pytest.raises(InputError, match="rename the recording") as caught:
+        batch(recordings, tmp_path / "out", LocalProcesses(1), command=command)
+    assert caught.value.reason == "bad_file_name" and str(recordings / name) in str(caught.value)
+    assert not (tmp_path / "out").exists()
+
+
 def test_folders_without_recordings_say_what_they_hold(tmp_path):
     with pytest.raises(InputError, match="no folder"):
         find_recordings(tmp_path / "nothing")

@@ -27,6 +27,7 @@ from nr_tracking.tracking.result import Run
 from nr_tracking.types import InputError
 from nr_tracking.wording import counted
 
+_OWN = ("logs", "summary.json", "summary.csv")  # what else lies in the folder of OUTPUTs
 _SAID = 300  # characters of a complaint in the summary
 Job = tuple[str, list[str], str]
 """Name, command line, and the file for what it prints."""
@@ -130,11 +131,16 @@ def batch(
     ``output/logs/NAME.log`` has what each process printed.
 
     Raises:
-        InputError: there is no recording below the folder.
+        InputError: there is no recording below the folder, or one has the name of a file of the batch itself.
     """
     # On a cluster, others work elsewhere.
     folder, output = folder.absolute(), output.absolute()
     recordings = find_recordings(folder)
+    for name, path in recordings:
+        if name in _OWN:
+            raise InputError(
+                "bad_file_name", f"{path}: {output / name} is where this command keeps its own; rename the recording"
+            )
     logs = output / "logs"
     prepare_folder(logs)
     made = command or track_command
