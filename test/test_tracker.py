@@ -219,7 +219,7 @@ def test_the_network_is_asked_about_the_frames_that_have_surfaces(monkeypatch):
         asked.append((source[0].index, target[0].index))
         return SimpleNamespace(carry=lambda points, vertices: points)
 
-    monkeypatch.setattr("nr_tracking.tracking.tracker.predict_motion", motion)
+    monkeypatch.setattr("nr_tracking.tracking.cues.predict_motion", motion)
     # Without refinement nothing else tells the motion, so the network is asked at every frame.
     config = load_config("test", tracks={"count": 300}, refinement={"nodes": 30, "enabled": False})
     run(tracker(config, missing=frozenset({3})), range(9))
