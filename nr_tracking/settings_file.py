@@ -10,7 +10,7 @@ import yaml
 from nr_tracking.presets import PRESET_VALUES
 from nr_tracking.section import ConfigError
 
-_OF_ROS = ("use_sim_time", "start_type_description_service", "qos_overrides")
+OF_ROS = ("use_sim_time", "start_type_description_service", "qos_overrides")
 """Parameters that every node has; they are no settings."""
 
 
@@ -31,7 +31,7 @@ def read_settings(path: Path) -> dict[str, Any]:
         settings = _nested(parameters)
     except RecursionError:
         raise ConfigError(f"{path}: its parameters contain themselves") from None
-    return {name: value for name, value in settings.items() if name not in _OF_ROS}
+    return {name: value for name, value in settings.items() if name not in OF_ROS}
 
 
 def _nested(parameters: dict[Any, Any]) -> dict[str, Any]:

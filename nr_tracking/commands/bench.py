@@ -16,13 +16,14 @@ import nr_tracking
 from nr_tracking.benchmark.machine import Limits, measure_limits
 from nr_tracking.benchmark.network import NetworkWatch
 from nr_tracking.benchmark.statistics import percentiles
-from nr_tracking.commands.track import TrackerLike, make_tracker
+from nr_tracking.commands.track import make_tracker
 from nr_tracking.config import Config
 from nr_tracking.data.procedural import procedural_clip
 from nr_tracking.data.rendering import render_depth
 from nr_tracking.ros.outputs import mesh_marker, motion_marker, patches_message, tracks_cloud
 from nr_tracking.sensing.camera import decode_depth
 from nr_tracking.tracking.colours import canonical_box, correspondence_colours
+from nr_tracking.tracking.protocols import TrackerLike
 from nr_tracking.tracking.reconstruction import observe
 from nr_tracking.tracking.tracker import Tracker
 from nr_tracking.types import DepthFrame, Intrinsics, TrackedFrame

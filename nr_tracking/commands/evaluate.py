@@ -17,7 +17,7 @@ import numpy as np
 from nr_tracking.atomic import finished, written_folder
 from nr_tracking.commands.progress import Progress
 from nr_tracking.commands.recordings import Unusable, frames_of, scans_of
-from nr_tracking.commands.track import Digest, TrackerLike, make_tracker
+from nr_tracking.commands.track import Digest, make_tracker
 from nr_tracking.config import Config
 from nr_tracking.data.scans import check_scans
 from nr_tracking.data.sequence import Sequence, is_sequence
@@ -38,6 +38,7 @@ from nr_tracking.evaluation.protocol import (
 )
 from nr_tracking.evaluation.report import score_output, truth_of
 from nr_tracking.json_text import json_text
+from nr_tracking.tracking.protocols import TrackerLike
 from nr_tracking.tracking.result import Output
 from nr_tracking.tracking.rows import Rows
 from nr_tracking.types import DepthFrame, InputError, TrackedFrame

@@ -8,7 +8,6 @@ import shutil
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
 
 import nr_tracking
 from nr_tracking.atomic import beside, replace_folder, written_file
@@ -22,6 +21,7 @@ from nr_tracking.evaluation.protocol import Scores
 from nr_tracking.evaluation.report import KeyFrames, score_output, tracking_report
 from nr_tracking.fields.weights import read_weights, weights_path
 from nr_tracking.sensing.following import SubjectFollower
+from nr_tracking.tracking.protocols import TrackerLike
 from nr_tracking.tracking.result import ResultWriter, Run, check_output, read_output, tidy_output
 from nr_tracking.tracking.rows import Rows
 from nr_tracking.types import DepthFrame, InputError, TrackedFrame
@@ -34,26 +34,6 @@ _CHECKPOINT = "checkpoint.npz"
 _FORMAT = 7  # counts the changes of what trackers and fields consist of
 _LISTENERS = ("on_another", "on_no_result")  # of a tracker: they belong to the run under way
 _LAST = "report.html"  # the last file that a run writes: where it is, all others are
-
-
-class TrackerLike(Protocol):
-    """What :class:`nr_tracking.Tracker` does here."""
-
-    on_another: Callable[[str], None] | None
-    on_no_result: Callable[[int, InputError], None] | None
-
-    @property
-    def subject_size_m(self) -> float:
-        """How long the subject is, metres."""
-
-    def push(self, frame: DepthFrame) -> list[TrackedFrame]:
-        """Take a frame."""
-
-    def flush(self) -> list[TrackedFrame]:
-        """Finish what is buffered."""
-
-    def reset(self, keep_background: bool = False) -> None:
-        """Forget everything."""
 
 
 @dataclass(frozen=True)

@@ -6,11 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nr_tracking.ros.compressed import TRANSPORT, is_lossless
-from nr_tracking.ros.conversions import DEPTH_ENCODINGS, MASK_ENCODINGS
+from nr_tracking.ros.conversions import MASK_ENCODINGS
 from nr_tracking.ros.messages import MESSAGE_TYPES
 from nr_tracking.ros.storage import Storage, open_storage
 from nr_tracking.ros.streams import Stream
 from nr_tracking.ros.typestore import COMPRESSED, decode
+from nr_tracking.sensing.camera import DEPTH_ENCODINGS
 from nr_tracking.types import InputError
 
 _IMAGE, _CAMERA_INFO = MESSAGE_TYPES["depth"], MESSAGE_TYPES["camera_info"]

@@ -16,7 +16,6 @@ from nr_tracking.sensing.camera import decode_depth, intrinsics_from_info
 from nr_tracking.types import Bool, DepthFrame, InputError, Intrinsics
 
 NANOSECONDS = 1_000_000_000
-DEPTH_ENCODINGS = ("16UC1", "mono16", "32FC1")
 MASK_ENCODINGS = ("mono8", "8UC1")
 
 

@@ -16,10 +16,10 @@ from rclpy.parameter import Parameter
 
 from nr_tracking.config import Config, ConfigError, load_config
 from nr_tracking.ros.settings import Setting, check_names, config_of, settings
+from nr_tracking.settings_file import OF_ROS
 
 _INT64 = (-(2**63), 2**63 - 1)
 _DOUBLE = (-sys.float_info.max, sys.float_info.max)
-_OF_ROS = ("use_sim_time", "start_type_description_service", "qos_overrides.")
 _DEFAULTS = {setting.name: setting.value for setting in settings(Config())}
 
 
@@ -48,7 +48,7 @@ def declare(node: Node) -> Config:
 
 def given_names(node: Node) -> list[str]:
     """Names of the parameters that a node was given at its start, without those that every node of ROS has."""
-    return [name for name in _given(node) if not name.startswith(_OF_ROS)]
+    return [name for name in _given(node) if not name.startswith(OF_ROS)]
 
 
 def read(node: Node, changes: dict[str, Any] | None = None) -> Config:

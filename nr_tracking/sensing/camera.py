@@ -26,6 +26,8 @@ _ENCODINGS: dict[str, np.dtype[Any]] = {
     "mono16": np.dtype(np.uint16),
     "32FC1": np.dtype(np.float32),
 }
+DEPTH_ENCODINGS = tuple(_ENCODINGS)
+"""Encodings of images that are depth, by their names in ROS."""
 _WIDEST = math.tan(math.radians(60.0))  # where rectified images end: towards 90 degrees they would be without bounds
 _LARGEST = 4  # times as many pixels as the original one a rectified image may have
 _TIPS = 0.0025  # of the original's pixels that may lie beyond each of its sides
