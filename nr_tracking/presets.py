@@ -41,6 +41,7 @@ PRESET_VALUES: dict[str, dict[str, Any]] = {
     "lite": {
         "model": {"rays": True, "ray_share": 1.0, "ray_channels": (24, 48, 96, 160, 192)},
         "deformation": {"backend": "none"},
+        "refinement": {"nodes": 220},
         "window": {"stride": 1},
     },
     "base": {
