@@ -122,10 +122,7 @@ class McapFile:
         if position + 9 > self._size:  # a damaged summary may point anywhere, even where seeking is an OSError
             raise Damage("it is cut short")
         self._file.seek(position)
-        head = self._file.read(9)
-        if len(head) < 9:
-            raise Damage("it is cut short")
-        opcode, length = struct.unpack("<BQ", head)
+        opcode, length = struct.unpack("<BQ", self._file.read(9))
         if not 0 < opcode <= 0xFF or length > self._size - position - 9:
             raise Damage(f"a record of {length} bytes does not fit into the file: it is cut short or damaged")
         content = self._file.read(length) if opcode in _READ else b""

@@ -48,7 +48,7 @@ def declare(node: Node) -> Config:
 
 def given_names(node: Node) -> list[str]:
     """Names of the parameters that a node was given at its start, without those that every node of ROS has."""
-    return [name for name in _given(node) if not name.startswith(OF_ROS)]
+    return [name for name in _given(node) if name.split(".")[0] not in OF_ROS]
 
 
 def read(node: Node, changes: dict[str, Any] | None = None) -> Config:
